@@ -1,0 +1,1 @@
+//! Kuafu's kinds as validated types, and intent compiled to map contents.

@@ -1,0 +1,1 @@
+//! The messages between controller, agents and CLI.

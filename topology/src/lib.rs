@@ -1,0 +1,1 @@
+//! Nodes, legs, quality estimators and path choice, without I/O.
