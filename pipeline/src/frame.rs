@@ -1,0 +1,65 @@
+//! The bytes of one packet, as a stage sees them.
+
+/// A packet from its Ethernet header on.
+///
+/// `head` is the one bounds check: what it returns is read and written at offsets that are checked when the
+/// program is compiled. A head borrows the frame, so no head outlives a change of the frame's size.
+pub trait Frame {
+    /// Octets in the frame, Ethernet header included. A segmentation-offload packet counts whole.
+    fn len(&self) -> u32;
+
+    /// Whether there is nothing in it.
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Octets of payload in each of the segments that an offload packet will be cut into; 0 where it is none.
+    fn segment(&self) -> u32;
+
+    /// The first `N` octets, or `None` where the frame is shorter.
+    fn head<const N: usize>(&mut self) -> Option<&mut [u8; N]>;
+
+    /// `N` octets from `at`, zeros beyond the frame's end. `at` must lie inside the frame and `N` be at most 40.
+    fn padded<const N: usize>(&mut self, at: u32) -> [u8; N];
+
+    /// Opens room for `S` between the Ethernet header and what follows it.
+    ///
+    /// The Ethernet header stays in front (or, where `S::INNER_ETHERNET`, a copy of it is also the last 14 octets
+    /// of the room). The room holds old bytes: the caller writes all of it. `false`: no room, frame unchanged.
+    #[must_use]
+    fn push<S: Shim>(&mut self) -> bool;
+
+    /// Takes out what `S` put between the Ethernet header and what follows it. Where `S::INNER_ETHERNET` the inner
+    /// Ethernet header is the one that stays. `false`: could not, frame unchanged.
+    #[must_use]
+    fn pull<S: Shim>(&mut self) -> bool;
+
+    /// Cuts the frame down to `len` octets and drops its offloads. `false`: could not, frame unchanged.
+    #[must_use]
+    fn truncate(&mut self, len: u32) -> bool;
+}
+
+/// An encapsulation, as far as a runner must know it to make room.
+pub trait Shim {
+    /// Octets that it adds.
+    const LEN: u32;
+    /// Whether the inner packet keeps an Ethernet header of its own, which is then part of `LEN`.
+    const INNER_ETHERNET: bool;
+}
+
+/// IPv4, UDP, VXLAN and the inner Ethernet header (RFC 7348).
+pub enum Vxlan {}
+
+impl Shim for Vxlan {
+    const LEN: u32 = 50;
+    const INNER_ETHERNET: bool = true;
+}
+
+/// IPv4, UDP, Geneve and Kuafu's option, around an IP packet.
+pub enum Backbone {}
+
+impl Shim for Backbone {
+    const LEN: u32 = 60;
+    const INNER_ETHERNET: bool = false;
+}

@@ -1,0 +1,50 @@
+//! ICMP for IPv4 (RFC 792).
+
+use super::{be16, put16, put32, view};
+use crate::checksum::{self, Change};
+
+/// Destination unreachable.
+pub const UNREACHABLE: u8 = 3;
+/// Code of [`UNREACHABLE`]: fragmentation needed and DF set.
+pub const FRAGMENTATION_NEEDED: u8 = 4;
+/// Time exceeded.
+pub const TIME_EXCEEDED: u8 = 11;
+/// Parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
+
+view! {
+    /// An ICMP header: type, code, checksum and the four octets whose meaning the type gives.
+    Icmp, 8
+}
+
+impl Icmp<'_> {
+    /// The message's type.
+    #[inline(always)]
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.0[0]
+    }
+
+    /// Whether it is an error, which quotes the packet that caused it.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        matches!(self.kind(), UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
+    }
+
+    /// Corrects the checksum for a change of the payload.
+    #[inline(always)]
+    pub fn correct(&mut self, change: Change) {
+        let checksum = change.apply(be16::<2, 8>(self.0));
+        put16::<2, 8>(self.0, checksum);
+    }
+
+    /// Writes "fragmentation needed" (RFC 1191) for a quote whose 16-bit halves sum to `quote`.
+    #[inline(always)]
+    pub fn write_too_big(&mut self, mtu: u16, quote: u32) {
+        let first = (UNREACHABLE as u32) << 24 | (FRAGMENTATION_NEEDED as u32) << 16;
+        let sum = checksum::add32(quote, first) + mtu as u32;
+        put32::<0, 8>(self.0, first | checksum::finish(sum) as u32);
+        put32::<4, 8>(self.0, mtu as u32);
+    }
+}

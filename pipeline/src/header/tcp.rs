@@ -1,0 +1,60 @@
+//! TCP (RFC 9293).
+
+use super::{be16, put16, view};
+use crate::checksum::Change;
+
+/// No more data from the sender.
+pub const FIN: u8 = 0x01;
+/// Synchronise sequence numbers.
+pub const SYN: u8 = 0x02;
+/// Reset.
+pub const RST: u8 = 0x04;
+/// The acknowledgement is valid.
+pub const ACK: u8 = 0x10;
+
+view! {
+    /// A TCP header without options.
+    Tcp, 20
+}
+
+impl Tcp<'_> {
+    /// Octets in the header, options included.
+    #[inline(always)]
+    #[must_use]
+    pub fn header_length(&self) -> u32 {
+        (self.0[12] >> 4) as u32 * 4
+    }
+
+    /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR from the lowest bit on.
+    #[inline(always)]
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        self.0[13]
+    }
+
+    /// Source port.
+    #[inline(always)]
+    #[must_use]
+    pub fn source(&self) -> u16 {
+        be16::<0, 20>(self.0)
+    }
+
+    /// Destination port.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination(&self) -> u16 {
+        be16::<2, 20>(self.0)
+    }
+
+    /// Replaces both ports, with the checksum kept right; `addresses` is what changed in the header before.
+    #[inline(always)]
+    pub fn replace_ports(&mut self, source: u16, destination: u16, addresses: Change) {
+        let change = addresses
+            .half(self.source(), source)
+            .half(self.destination(), destination);
+        let checksum = change.apply(be16::<16, 20>(self.0));
+        put16::<0, 20>(self.0, source);
+        put16::<2, 20>(self.0, destination);
+        put16::<16, 20>(self.0, checksum);
+    }
+}

@@ -1,0 +1,202 @@
+//! Numbers and addresses in the order of the wire.
+
+use super::map_types;
+
+map_types! {
+    /// A 16-bit number in network order.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct Be16 { raw: u16, }
+
+    /// A 32-bit number, or an IPv4 address, in network order.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct Be32 { raw: u32, }
+
+    /// An IP address as part of a key: 16 octets in network order, IPv4 as IPv4-mapped (RFC 4291 §2.5.5.2).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct IpKey { words: [u32; 4], }
+
+    /// An Ethernet address.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct Mac { first: Be16, second: Be16, third: Be16, }
+
+    /// Destination and source address of an Ethernet header, as three words in network order.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct MacPair { raw: [Be32; 3], }
+}
+
+impl Be16 {
+    /// From host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(value: u16) -> Self {
+        Self { raw: value.to_be() }
+    }
+
+    /// In host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.raw)
+    }
+}
+
+impl Be32 {
+    /// From host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(value: u32) -> Self {
+        Self { raw: value.to_be() }
+    }
+
+    /// In host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        u32::from_be(self.raw)
+    }
+}
+
+impl IpKey {
+    /// An IPv4 address, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(address: u32) -> Self {
+        Self {
+            words: [0, 0, 0x0000_ffff_u32.to_be(), address.to_be()],
+        }
+    }
+
+    /// An IPv6 address.
+    #[must_use]
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        let all = u128::from_be_bytes(octets);
+        Self {
+            words: [
+                word_of(all, 96),
+                word_of(all, 64),
+                word_of(all, 32),
+                word_of(all, 0),
+            ],
+        }
+    }
+
+    /// The address in host order, where it is an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_v4(self) -> Option<u32> {
+        let [first, second, third, last] = self.words;
+        if first == 0 && second == 0 && third == 0x0000_ffff_u32.to_be() {
+            Some(u32::from_be(last))
+        } else {
+            None
+        }
+    }
+
+    /// The last 32 bits in host order: the whole address, where it is known to be IPv4.
+    #[inline(always)]
+    #[must_use]
+    pub const fn low(self) -> u32 {
+        u32::from_be(self.words[3])
+    }
+}
+
+const fn word_of(all: u128, shift: u32) -> u32 {
+    ((all >> shift) as u32).to_be()
+}
+
+impl Mac {
+    /// From its first four and last two octets, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(high: u32, low: u16) -> Self {
+        Self {
+            first: Be16::new((high >> 16) as u16),
+            second: Be16::new(high as u16),
+            third: Be16::new(low),
+        }
+    }
+
+    /// From its octets.
+    #[must_use]
+    pub const fn from_octets(octets: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = octets;
+        Self::new(u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]))
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 6] {
+        let ([a, b, c, d], [e, f]) = (self.high().to_be_bytes(), self.low().to_be_bytes());
+        [a, b, c, d, e, f]
+    }
+
+    /// The first four octets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn high(self) -> u32 {
+        (self.first.get() as u32) << 16 | self.second.get() as u32
+    }
+
+    /// The last two octets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn low(self) -> u16 {
+        self.third.get()
+    }
+}
+
+impl MacPair {
+    /// From both addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(destination: Mac, source: Mac) -> Self {
+        let middle = (destination.low() as u32) << 16 | source.high() >> 16;
+        let last = source.high() << 16 | source.low() as u32;
+        Self {
+            raw: [Be32::new(destination.high()), Be32::new(middle), Be32::new(last)],
+        }
+    }
+
+    /// From the three words of a header, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 3]) -> Self {
+        Self {
+            raw: [Be32::new(words[0]), Be32::new(words[1]), Be32::new(words[2])],
+        }
+    }
+
+    /// The three words of a header, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u32; 3] {
+        [self.raw[0].get(), self.raw[1].get(), self.raw[2].get()]
+    }
+
+    /// Whether both addresses are zero, as in an entry that was never written.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unknown(self) -> bool {
+        self.raw[0].raw | self.raw[1].raw | self.raw[2].raw == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_their_octets() {
+        let (a, b) = (
+            Mac::from_octets([1, 2, 3, 4, 5, 6]),
+            Mac::from_octets([7, 8, 9, 10, 11, 12]),
+        );
+        assert_eq!(a.octets(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(
+            MacPair::new(a, b).words(),
+            [0x0102_0304, 0x0506_0708, 0x090a_0b0c]
+        );
+        assert_eq!(IpKey::v4(0x0a00_0001).as_v4(), Some(0x0a00_0001));
+        assert_eq!(IpKey::v6([1; 16]).as_v4(), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! Keys and values of the maps, as kernel and userland share them.
+//!
+//! Each is `#[repr(C)]` without padding (asserted), so that its octets are its whole meaning: [`MapType`]. What an
+//! agent writes and what packets change are different types in different maps: an agent's update never undoes a
+//! count.
+
+mod address;
+mod connection;
+mod next_hop;
+mod node;
+mod path;
+mod sample;
+mod service;
+mod vpc;
+mod window;
+
+pub use address::{Be16, Be32, IpKey, Mac, MacPair};
+pub use connection::{Connection, ConnectionKey};
+pub use next_hop::{HopKind, NextHop};
+pub use node::{Bucket, Counter, Drop, FRAME_START, NodeConfig};
+pub use path::{Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey};
+pub use sample::Sample;
+pub use service::{Service, ServiceKey};
+pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
+pub use window::{LANES, Window};
+
+/// A type that may be a key or a value of a map: no padding, and any bits are valid.
+///
+/// Implemented by `map_types!` alone, which asserts the first; fields are integers, atomics, arrays of them, or
+/// other map types, which gives the second.
+pub trait MapType: Sized + Send + Sync + 'static {}
+
+macro_rules! map_types {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident { $( $(#[$doc:meta])* $vis:vis $field:ident: $type:ty, )+ }
+    )+) => { $(
+        $(#[$meta])*
+        #[repr(C)]
+        pub struct $name { $( $(#[$doc])* $vis $field: $type, )+ }
+
+        impl crate::map::MapType for $name {}
+
+        const _: () = {
+            const fn holds_map_types<T: crate::map::field::Field>() {}
+            $( holds_map_types::<$type>(); )+
+            assert!(size_of::<$name>() == 0 $( + size_of::<$type>() )+, "padding");
+        };
+    )+ };
+}
+use map_types;
+
+/// What a map type may consist of.
+mod field {
+    use core::sync::atomic::{AtomicU32, AtomicU64};
+
+    pub(super) trait Field {}
+
+    impl Field for u8 {}
+    impl Field for u16 {}
+    impl Field for u32 {}
+    impl Field for u64 {}
+    impl Field for AtomicU32 {}
+    impl Field for AtomicU64 {}
+    impl<T: Field, const N: usize> Field for [T; N] {}
+    impl<T: super::MapType> Field for T {}
+}

@@ -1,0 +1,90 @@
+//! The one thing that every look-up ends in.
+
+use super::{Be16, IpKey, map_types};
+
+map_types! {
+    /// Where a packet goes next: what a service's ring, an endpoint and (later) a route hold.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct NextHop {
+        /// A [`HopKind`] as a number; any other number is `Nowhere`.
+        kind: u32,
+        /// Interface, VTEP or pair.
+        pub index: u32,
+        /// The server's address.
+        pub address: IpKey,
+        /// The server's port; 0 keeps the packet's.
+        pub port: Be16,
+        /// Zero.
+        spare: u16,
+    }
+}
+
+/// What kind of next hop it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopKind {
+    /// None: an entry that was never written.
+    Nowhere,
+    /// A port of this host, by its host-side interface.
+    Port,
+    /// Another host, by its index in the table of VTEPs.
+    Vtep,
+    /// A plain server, to which the packet is rewritten.
+    Server,
+    /// A path over the backbone, by its pair.
+    Path,
+}
+
+impl NextHop {
+    /// A port of this host.
+    #[must_use]
+    pub const fn port(interface: u32) -> Self {
+        Self::indexed(1, interface)
+    }
+
+    /// Another host.
+    #[must_use]
+    pub const fn vtep(index: u32) -> Self {
+        Self::indexed(2, index)
+    }
+
+    /// A plain server; port 0 keeps the packet's.
+    #[must_use]
+    pub const fn server(address: IpKey, port: u16) -> Self {
+        Self {
+            kind: 3,
+            index: 0,
+            address,
+            port: Be16::new(port),
+            spare: 0,
+        }
+    }
+
+    /// A path over the backbone.
+    #[must_use]
+    pub const fn path(pair: u32) -> Self {
+        Self::indexed(4, pair)
+    }
+
+    const fn indexed(kind: u32, index: u32) -> Self {
+        Self {
+            kind,
+            index,
+            address: IpKey::v4(0),
+            port: Be16::new(0),
+            spare: 0,
+        }
+    }
+
+    /// Its kind.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(&self) -> HopKind {
+        match self.kind {
+            1 => HopKind::Port,
+            2 => HopKind::Vtep,
+            3 => HopKind::Server,
+            4 => HopKind::Path,
+            _ => HopKind::Nowhere,
+        }
+    }
+}

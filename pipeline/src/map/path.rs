@@ -1,0 +1,345 @@
+//! The backbone: legs, paths, pairs, and the slots that labels name.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::window::LANES;
+use super::{Be16, Be32, map_types};
+use crate::Reason;
+use crate::siphash::Key;
+
+/// "No path" where a path's number is expected.
+pub const NO_PATH: u32 = u32::MAX;
+/// Probes' sequence numbers that a slot remembers.
+const PROBE_WINDOW: u32 = 64;
+
+map_types! {
+    /// A key of SipHash, little-endian halves.
+    #[derive(Clone, Copy, Default, PartialEq, Eq)]
+    pub struct TagKey {
+        /// Octets 0 to 7.
+        pub low: u64,
+        /// Octets 8 to 15.
+        pub high: u64,
+    }
+
+    /// How to send to the next node of a path: what the outer headers and the tag need.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Leg {
+        /// The leg's keys, by the lowest bit of the epoch.
+        pub keys: [TagKey; 2],
+        /// The next node's slot.
+        pub label: u32,
+        /// The epoch to send under.
+        pub epoch: u32,
+        /// The next node's public address.
+        pub address: Be32,
+        /// The leg's UDP source port.
+        pub source_port: Be16,
+        /// The next node's UDP port.
+        pub port: Be16,
+        /// The neighbour that leads there.
+        pub neighbour: u32,
+        /// Zero.
+        pub spare: u32,
+    }
+
+    /// What a label means here.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Slot {
+        /// A [`SlotKind`] as a number; any other number is `Free`.
+        kind: u32,
+        /// The previous node's address, as its packets arrive with it.
+        pub source: Be32,
+        /// The keys of the leg that ends here, by the lowest bit of the epoch.
+        pub keys: [TagKey; 2],
+        /// The epochs that are valid, one bit each.
+        pub epochs: u32,
+        /// At a relay: zero. At an exit: the path back over the same nodes, by its number on this host.
+        pub twin: u32,
+        /// At an exit: the pair whose window the packets pass.
+        pub window: u32,
+        /// At an exit: the pair that answers take.
+        pub answers: u32,
+        /// At a relay: the next leg.
+        pub next: Leg,
+    }
+
+    /// What packets change in a slot.
+    #[derive(Debug)]
+    pub struct SlotState {
+        /// Data packets that arrived here on the path.
+        pub received: AtomicU64,
+        /// The highest probe number seen, plus one.
+        probes: AtomicU64,
+        /// Which of the 64 numbers up to it were seen, newest in the lowest bit.
+        seen: AtomicU64,
+    }
+
+    /// A path that begins here.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Path {
+        /// The first leg; label 0: not installed.
+        pub leg: Leg,
+    }
+
+    /// What packets change in a path. Times are in jiffies.
+    #[derive(Debug)]
+    pub struct PathState {
+        /// When a probe last came home; 0: never.
+        pub last_echo: AtomicU64,
+        /// When a probe last left.
+        pub last_probe: AtomicU64,
+        /// Data packets sent on it.
+        pub sent: AtomicU64,
+        /// Without an echo for longer, the path is stale. Written by the prober; 0: not probed.
+        pub stale_after: AtomicU32,
+        /// The prober is silent, and no judge, when no probe left for longer. Written by the prober.
+        pub silent_after: AtomicU32,
+        /// 1 once the path was found stale; cleared by the agent after enough returns in a row.
+        pub down: AtomicU32,
+        /// Probes that came home in a row.
+        pub returns: AtomicU32,
+        /// The number of the last of them.
+        last_return: AtomicU32,
+        /// The next probe's number.
+        pub next_probe: AtomicU32,
+    }
+
+    /// The two paths of an (entry, exit, class).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Pair {
+        /// The path in use, or [`NO_PATH`].
+        pub primary: u32,
+        /// The path to use when that is stale, or [`NO_PATH`].
+        pub backup: u32,
+    }
+
+    /// What packets change in a pair.
+    #[derive(Debug)]
+    pub struct PairState {
+        /// When it last carried a packet, in jiffies.
+        pub last_packet: AtomicU64,
+        /// The next sequence number of each lane.
+        pub lanes: [AtomicU32; LANES],
+    }
+}
+
+/// What a label leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotKind {
+    /// Nothing.
+    Free,
+    /// The packet goes on to the next node.
+    Relay,
+    /// The path ends here.
+    Exit,
+}
+
+impl TagKey {
+    /// The same key, for hashing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(self) -> Key {
+        Key {
+            k0: self.low,
+            k1: self.high,
+        }
+    }
+}
+
+impl core::fmt::Debug for TagKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("TagKey(secret)")
+    }
+}
+
+impl Leg {
+    /// The key to send under.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(&self) -> Key {
+        self.keys[(self.epoch & 1) as usize].key()
+    }
+}
+
+impl Slot {
+    /// A slot that relays to `next`.
+    #[must_use]
+    pub const fn relay(source: Be32, keys: [TagKey; 2], epochs: u32, next: Leg) -> Self {
+        Self {
+            kind: 1,
+            source,
+            keys,
+            epochs,
+            twin: NO_PATH,
+            window: 0,
+            answers: 0,
+            next,
+        }
+    }
+
+    /// A slot where a path ends.
+    #[must_use]
+    pub fn exit(source: Be32, keys: [TagKey; 2], epochs: u32, twin: u32, window: u32, answers: u32) -> Self {
+        Self {
+            kind: 2,
+            source,
+            keys,
+            epochs,
+            twin,
+            window,
+            answers,
+            next: Leg::default(),
+        }
+    }
+
+    /// Its kind.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(&self) -> SlotKind {
+        match self.kind {
+            1 => SlotKind::Relay,
+            2 => SlotKind::Exit,
+            _ => SlotKind::Free,
+        }
+    }
+
+    /// The key of an epoch, where that is valid here.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(&self, epoch: u32) -> Option<Key> {
+        if self.epochs >> (epoch & 3) & 1 == 0 {
+            return None;
+        }
+        Some(self.keys[(epoch & 1) as usize].key())
+    }
+}
+
+impl SlotState {
+    /// A slot on which nothing has arrived.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            received: AtomicU64::new(0),
+            probes: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes in a probe's number, once. Probes of a path arrive one at a time; where two CPUs race, the later one
+    /// may count as a duplicate.
+    ///
+    /// # Errors
+    /// `Duplicate` where it was seen, `Late` where it is older than the window.
+    #[inline(always)]
+    pub fn admit_probe(&self, sequence: u32) -> Result<(), Reason> {
+        let (next, seen) = (self.probes.load(Relaxed), self.seen.load(Relaxed));
+        let number = u64::from(sequence);
+        if number >= next {
+            let ahead = number + 1 - next;
+            let kept = if ahead >= u64::from(PROBE_WINDOW) {
+                0
+            } else {
+                seen << ahead
+            };
+            return self.advance((next, seen), (number + 1, kept | 1));
+        }
+        let behind = next - 1 - number;
+        if behind >= u64::from(PROBE_WINDOW) {
+            return Err(Reason::Late);
+        }
+        if seen >> behind & 1 != 0 {
+            return Err(Reason::Duplicate);
+        }
+        self.advance((next, seen), (next, seen | 1 << behind))
+    }
+
+    #[inline(always)]
+    fn advance(&self, from: (u64, u64), to: (u64, u64)) -> Result<(), Reason> {
+        let seen = self.seen.compare_exchange(from.1, to.1, Relaxed, Relaxed);
+        if seen.is_err() {
+            return Err(Reason::Duplicate);
+        }
+        self.probes.store(to.0, Relaxed);
+        Ok(())
+    }
+}
+
+impl PathState {
+    /// A path on which nothing was sent.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            last_echo: AtomicU64::new(0),
+            last_probe: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            stale_after: AtomicU32::new(0),
+            silent_after: AtomicU32::new(0),
+            down: AtomicU32::new(0),
+            returns: AtomicU32::new(0),
+            last_return: AtomicU32::new(0),
+            next_probe: AtomicU32::new(0),
+        }
+    }
+
+    /// Notes that a probe came home.
+    #[inline(always)]
+    pub fn came_home(&self, sequence: u32, now: u64) {
+        let in_a_row = sequence == self.last_return.load(Relaxed).wrapping_add(1);
+        let returns = if in_a_row {
+            self.returns.load(Relaxed).saturating_add(1)
+        } else {
+            1
+        };
+        self.returns.store(returns, Relaxed);
+        self.last_return.store(sequence, Relaxed);
+        self.last_echo.store(now, Relaxed);
+    }
+
+    /// Whether echoes have stopped although the prober has not.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_stale(&self, now: u64) -> bool {
+        let stale_after = self.stale_after.load(Relaxed);
+        if stale_after == 0 || now.wrapping_sub(self.last_echo.load(Relaxed)) <= u64::from(stale_after) {
+            return false;
+        }
+        now.wrapping_sub(self.last_probe.load(Relaxed)) <= u64::from(self.silent_after.load(Relaxed))
+    }
+
+    /// Whether it may be used: neither down nor stale.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_fresh(&self, now: u64) -> bool {
+        self.down.load(Relaxed) == 0 && !self.is_stale(now)
+    }
+}
+
+impl PairState {
+    /// A pair that carried nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            last_packet: AtomicU64::new(0),
+            lanes: [const { AtomicU32::new(0) }; LANES],
+        }
+    }
+}
+
+impl Default for SlotState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for PathState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for PairState {
+    fn default() -> Self {
+        Self::new()
+    }
+}

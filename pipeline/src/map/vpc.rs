@@ -1,0 +1,65 @@
+//! The VPC: ports, endpoints, VTEPs and the neighbours that lead to them.
+
+use super::{Be32, IpKey, Mac, MacPair, NextHop, map_types};
+
+map_types! {
+    /// A port of this host, found by its host-side interface.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Port {
+        /// Its VPC.
+        pub vni: u32,
+        /// The one address that it may use.
+        pub address: IpKey,
+        /// The one Ethernet address that it may use.
+        pub mac: Mac,
+        /// Octets in the largest IP packet that it may send to another host.
+        pub mtu: u16,
+    }
+
+    /// Names an endpoint.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct EndpointKey {
+        /// The VPC.
+        pub vni: u32,
+        /// The address inside it.
+        pub address: IpKey,
+    }
+
+    /// Where an address of a VPC is.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Endpoint {
+        /// How it is reached.
+        pub hop: NextHop,
+        /// Its Ethernet address.
+        pub mac: Mac,
+        /// Zero.
+        pub spare: u16,
+    }
+
+    /// Names a host that may send into a VPC.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct VtepKey {
+        /// The VPC.
+        pub vni: u32,
+        /// The host's address on the underlay, as its packets arrive with it.
+        pub address: Be32,
+    }
+
+    /// Another host of a VPC.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Vtep {
+        /// Its address on the underlay.
+        pub address: Be32,
+        /// The neighbour that leads there.
+        pub neighbour: u32,
+    }
+
+    /// A gateway or next hop on a link, kept fresh by the agent. Number 0 stays unknown.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Neighbour {
+        /// Its Ethernet address and that of our interface; all zero while it is not known.
+        pub macs: MacPair,
+        /// Our interface to it.
+        pub interface: u32,
+    }
+}

@@ -1,0 +1,155 @@
+//! The replay window of a pair, kept at its exit.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::map_types;
+use crate::Reason;
+
+/// Sequence counters a pair has.
+pub const LANES: usize = 16;
+/// Words of a lane, each with 32 sequence numbers: the last 2,016 at least are remembered.
+const WORDS: usize = 64;
+/// How often a word is retried that another CPU changes at the same moment.
+const RETRIES: usize = 8;
+/// Set in `incarnation` once the entry's is known.
+const KNOWN: u32 = 0x100;
+
+map_types! {
+    /// Which sequence numbers of a pair were seen.
+    ///
+    /// A lane is a ring of words. The low half of a word has a bit for each of 32 consecutive sequence numbers, the
+    /// high half says which 32: their number divided by 32 (27 bits) under the entry's incarnation (4 bits). A word
+    /// only ever moves to newer numbers, so what was accepted once is never accepted again; and a new incarnation
+    /// needs no clearing, since the words of the old one are known by their high half.
+    #[derive(Debug)]
+    pub struct Window {
+        incarnation: AtomicU32,
+        spare: u32,
+        words: [AtomicU64; LANES * WORDS],
+    }
+}
+
+impl Window {
+    /// A window that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            incarnation: AtomicU32::new(0),
+            spare: 0,
+            words: [const { AtomicU64::new(0) }; LANES * WORDS],
+        }
+    }
+
+    /// Takes in a number, once.
+    ///
+    /// # Errors
+    /// `Duplicate` where it was seen, `Late` where it is older than the window, `OldIncarnation` where the entry
+    /// has begun anew since.
+    #[inline(always)]
+    pub fn admit(&self, incarnation: u32, lane: u32, sequence: u32) -> Result<(), Reason> {
+        self.learn(incarnation)?;
+        let block = sequence >> 5;
+        let at = (lane & 15) as usize * WORDS + (block as usize & (WORDS - 1));
+        let mark = u64::from(incarnation << 27 | block);
+        let bit = 1 << (sequence & 31);
+        let word = &self.words[at & (LANES * WORDS - 1)];
+        for _ in 0..RETRIES {
+            let seen = word.load(Relaxed);
+            let new = admitted(seen, mark, bit)?;
+            if word.compare_exchange(seen, new, Relaxed, Relaxed).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Reason::Duplicate)
+    }
+
+    /// Checks the incarnation, and moves to a newer one (1 to 7 ahead, modulo 16).
+    #[inline(always)]
+    fn learn(&self, incarnation: u32) -> Result<(), Reason> {
+        let current = self.incarnation.load(Relaxed);
+        if current == KNOWN | incarnation {
+            return Ok(());
+        }
+        if current & KNOWN != 0 && incarnation.wrapping_sub(current) & 15 > 7 {
+            return Err(Reason::OldIncarnation);
+        }
+        self.incarnation.store(KNOWN | incarnation, Relaxed);
+        Ok(())
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The word after `bit` of the block `mark` was taken in.
+#[inline(always)]
+const fn admitted(seen: u64, mark: u64, bit: u64) -> Result<u64, Reason> {
+    let (seen_mark, fresh) = (seen >> 32, mark << 32 | bit);
+    if seen_mark == mark {
+        return if seen & bit != 0 {
+            Err(Reason::Duplicate)
+        } else {
+            Ok(seen | bit)
+        };
+    }
+    let same_incarnation = seen_mark >> 27 == mark >> 27;
+    if same_incarnation && seen_mark > mark {
+        Err(Reason::Late)
+    } else {
+        Ok(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_once_in_any_order() {
+        let window = Window::new();
+        for start in [0, 5_000, 4_000_000_000] {
+            for sequence in (start..start + 1_000).rev() {
+                assert_eq!(window.admit(3, 2, sequence), Ok(()), "{sequence}");
+            }
+            for sequence in start..start + 1_000 {
+                assert_eq!(window.admit(3, 2, sequence), Err(Reason::Duplicate));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_late() {
+        let window = Window::new();
+        assert_eq!(window.admit(0, 0, 2_048), Ok(()));
+        assert_eq!(window.admit(0, 0, 0), Err(Reason::Late));
+        assert_eq!(window.admit(0, 0, 33), Ok(()), "its word is still its own");
+        assert_eq!(window.admit(0, 1, 0), Ok(()), "lanes are apart");
+    }
+
+    #[test]
+    fn an_incarnation_begins_anew_and_does_not_return() {
+        let window = Window::new();
+        assert_eq!(window.admit(15, 0, 7), Ok(()));
+        assert_eq!(window.admit(0, 0, 7), Ok(()), "15 -> 0 is one ahead");
+        assert_eq!(window.admit(15, 0, 8), Err(Reason::OldIncarnation));
+        assert_eq!(window.admit(0, 0, 7), Err(Reason::Duplicate));
+        assert_eq!(window.admit(7, 0, 7), Ok(()));
+        assert_eq!(
+            window.admit(15, 0, 7),
+            Err(Reason::OldIncarnation),
+            "8 ahead is behind"
+        );
+    }
+
+    #[test]
+    fn all_of_a_window_is_admitted_behind_its_newest() {
+        let window = Window::new();
+        assert_eq!(window.admit(0, 0, 10_000), Ok(()));
+        for sequence in (10_000 - 1_984..10_000).rev() {
+            assert_eq!(window.admit(0, 0, sequence), Ok(()), "{sequence}");
+        }
+    }
+}

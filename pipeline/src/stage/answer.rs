@@ -1,0 +1,79 @@
+//! The exit again: an endpoint's answer goes back to its client's entry.
+
+use super::enter::{backbone_mtu, exact};
+use super::flow::Flow;
+use super::{BACKBONE, icmp_error, rewrite, sanity, send, too_big};
+use crate::map::{Connection, NO_PATH, NodeConfig};
+use crate::{Event, Frame, Next, Outcome, Reason, Tables};
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Whether a port belongs to the exit's range.
+#[inline(always)]
+#[must_use]
+pub const fn is_ours(node: &NodeConfig, port: u16) -> bool {
+    node.last_port != 0 && port >= node.first_port && port <= node.last_port
+}
+
+/// Sends an endpoint's answer over the pair of its connection; it then reads accelerated address → client.
+///
+/// # Errors
+/// `NoConnection`; those of [`sanity`], [`too_big`] (from this host's address), [`rewrite`] and [`send`].
+#[inline(always)]
+pub fn from_endpoint<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    interface: u32,
+    flow: &Flow,
+) -> Outcome {
+    let Some(connection) = tables.connection(&flow.connection(0)) else {
+        return Err(Reason::NoConnection);
+    };
+    let sane = sanity::check(frame, flow)?;
+    let direct = connection.pair.load(Relaxed) == NO_PATH;
+    if !direct && sane.length + BACKBONE > node.mtu as u32 {
+        return too_big::refuse(frame, tables, interface, node.local.get(), backbone_mtu(node));
+    }
+    rewrite::apply(frame, connection, flow.protocol)?;
+    connection.count(sane.length, sane.tcp_flags, tables.jiffies());
+    onward(frame, tables, node, connection)
+}
+
+/// Sends an ICMP error about a packet to an endpoint back to the client that sent the packet.
+///
+/// # Errors
+/// `NoConnection`; those of [`exact`], [`icmp_error`] and [`send`].
+#[inline(always)]
+pub fn icmp_about<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    quoted: &Flow,
+) -> Outcome {
+    exact(frame)?;
+    let key = quoted.turned_round().connection(0);
+    let Some(connection) = tables.connection(&key) else {
+        return Err(Reason::NoConnection);
+    };
+    icmp_error::apply(frame, connection)?;
+    onward(frame, tables, node, connection)
+}
+
+/// Over the backbone, or straight on where the client came to this host itself.
+#[inline(always)]
+fn onward<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    connection: &Connection,
+) -> Outcome {
+    let pair = connection.pair.load(Relaxed);
+    if pair != NO_PATH {
+        return send::over_pair(frame, tables, node, pair, (connection.vni, true));
+    }
+    let octets = frame.len();
+    let route = tables.route(connection.source.low(), connection.destination.low())?;
+    rewrite::address(frame, &route)?;
+    tables.count(Event::Emitted, octets);
+    Ok(Next::Transmit(route.interface))
+}

@@ -1,0 +1,112 @@
+//! A packet of the backbone arrives: is it ours, whole and authentic, and what does its label mean here?
+
+use super::{GENEVE, INNER, IP, L4, exit, probe, relay};
+use crate::header::geneve::{Inner, Word};
+use crate::header::{Geneve, Ipv4, Udp, ethernet};
+use crate::map::{NodeConfig, Slot, SlotKind};
+use crate::{Frame, Outcome, Reason, Tables};
+
+/// What the outer headers of an authentic packet said.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// Octets in the IP packet.
+    pub length: u16,
+    /// Accelerator or VPC.
+    pub vni: u32,
+    /// The option's first word.
+    pub word: Word,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Whether it is a probe.
+    pub probe: bool,
+}
+
+/// Verifies the packet and carries it on.
+///
+/// Nothing but the counters of reasons moves before the tag is verified: source, key and tag bind the packet to its
+/// leg, its label to this slot.
+///
+/// # Errors
+/// `Truncated`, `BadLength`, `BadChecksum`, `Fragment`, `BadGeneve`, `NoPath`, `WrongSource`, `BadTag`; then those of
+/// [`relay`], [`exit`] and [`probe`].
+#[inline(always)]
+pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig) -> Outcome {
+    let octets = frame.len();
+    if octets <= INNER as u32 {
+        return Err(Reason::Truncated);
+    }
+    let inner = Inner::new(&frame.padded::<40>(INNER as u32));
+    let Some(head) = frame.head::<INNER>() else {
+        return Err(Reason::Truncated);
+    };
+    let source = whole(head, octets)?;
+    let outer = read(head)?;
+    let Some(slot) = tables.slot(outer.word.label()) else {
+        return Err(Reason::NoPath);
+    };
+    let kind = slot.kind();
+    if kind == SlotKind::Free {
+        return Err(Reason::NoPath);
+    }
+    if slot.source.get() != source {
+        return Err(Reason::WrongSource);
+    }
+    authentic(head, slot, &outer, &inner)?;
+    match kind {
+        SlotKind::Relay => relay::pass_on(frame, tables, node, slot, &outer, &inner),
+        _ if outer.probe => probe::arrive(frame, tables, node, slot, &outer),
+        _ => exit::arrive(frame, tables, node, slot, &outer),
+    }
+}
+
+/// Checks that lengths and checksum fit the frame; returns the outer source.
+#[inline(always)]
+fn whole(head: &mut [u8; INNER], octets: u32) -> Result<u32, Reason> {
+    let length = Udp::at::<L4, INNER>(head).length() as u32;
+    let ip = Ipv4::at::<IP, INNER>(head);
+    if ip.total_length() as u32 + IP as u32 != octets || length + L4 as u32 != octets {
+        return Err(Reason::BadLength);
+    }
+    if !ip.checksum_is_right() {
+        return Err(Reason::BadChecksum);
+    }
+    Ok(ip.source())
+}
+
+/// Reads the outer headers.
+#[inline(always)]
+fn read(head: &mut [u8; INNER]) -> Result<Outer, Reason> {
+    let ip = Ipv4::at::<IP, INNER>(head);
+    let (tos, ttl, length) = (ip.tos(), ip.ttl(), ip.total_length());
+    let geneve = Geneve::at::<GENEVE, INNER>(head);
+    if !geneve.is_ours() || geneve.protocol() != ethernet::IPV4 {
+        return Err(Reason::BadGeneve);
+    }
+    Ok(Outer {
+        tos,
+        ttl,
+        length,
+        vni: geneve.vni(),
+        word: geneve.word(),
+        sequence: geneve.sequence(),
+        probe: geneve.is_probe(),
+    })
+}
+
+/// Verifies the tag.
+#[inline(always)]
+fn authentic(head: &mut [u8; INNER], slot: &Slot, outer: &Outer, inner: &Inner) -> Result<(), Reason> {
+    let Some(key) = slot.key(outer.word.epoch()) else {
+        return Err(Reason::BadTag);
+    };
+    let geneve = Geneve::at::<GENEVE, INNER>(head);
+    if geneve.tag_under(key, inner) == geneve.tag() {
+        Ok(())
+    } else {
+        Err(Reason::BadTag)
+    }
+}

@@ -1,0 +1,95 @@
+//! The entry: a client's packet to a listener goes over the backbone, unchanged.
+
+use super::flow::Flow;
+use super::sanity::{self, Sane};
+use super::{BACKBONE, IP, L4, exit, ring, send, too_big};
+use crate::header::{Icmp, Ipv4};
+use crate::map::{HopKind, NO_PATH, NodeConfig, Service};
+use crate::{Frame, Outcome, Reason, Tables};
+
+/// Sends a client's packet to where its flow's slot of the ring leads: over a pair of paths, or, where this host is
+/// itself the exit, straight on to the endpoint.
+///
+/// # Errors
+/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`ring`], [`send`] and [`exit`].
+#[inline(always)]
+pub fn client_packet<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    interface: u32,
+    (service, flow): (&Service, &Flow),
+) -> Outcome {
+    let sane = sanity::check(frame, flow)?;
+    let hop = ring::pick(tables, service, flow.hash())?;
+    match hop.kind() {
+        HopKind::Path => {
+            if sane.length + BACKBONE > node.mtu as u32 {
+                return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
+            }
+            send::over_pair(frame, tables, node, hop.index, (service.vni, false))
+        }
+        HopKind::Server => exit::forward(frame, tables, node, (service.vni, NO_PATH), flow, &sane),
+        _ => Err(Reason::NoTarget),
+    }
+}
+
+/// Octets in the largest IP packet that a path carries.
+#[inline(always)]
+#[must_use]
+pub fn backbone_mtu(node: &NodeConfig) -> u16 {
+    node.mtu.saturating_sub(BACKBONE as u16)
+}
+
+/// Sends an ICMP error about an answer, whose quoted flow is `quoted`, to the exit of that flow, unchanged.
+///
+/// # Errors
+/// `BadLength` and `BadChecksum`; `NoTarget` where the ring does not lead over the backbone; those of [`send`].
+#[inline(always)]
+pub fn icmp_error<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    service: &Service,
+    quoted: &Flow,
+) -> Outcome {
+    exact(frame)?;
+    let hop = ring::pick(tables, service, quoted.turned_round().hash())?;
+    match hop.kind() {
+        HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
+        HopKind::Server => exit::icmp_error(frame, tables, node, service.vni),
+        _ => Err(Reason::NoTarget),
+    }
+}
+
+/// Checks length and checksum of an ICMP message's IP header, and cuts off what the link padded.
+///
+/// # Errors
+/// `Truncated`, `BadLength`, `BadChecksum`, `Ttl`, `NoRoom`.
+#[inline(always)]
+pub fn exact<F: Frame>(frame: &mut F) -> Result<Sane, Reason> {
+    let octets = frame.len();
+    let Some(head) = frame.head::<42>() else {
+        return Err(Reason::Truncated);
+    };
+    let is_error = Icmp::at::<L4, 42>(head).is_error();
+    let ip = Ipv4::at::<IP, 42>(head);
+    let (length, dont_fragment) = (ip.total_length() as u32, ip.dont_fragment());
+    if !is_error || length + IP as u32 > octets || length < 56 {
+        return Err(Reason::BadLength);
+    }
+    if !ip.checksum_is_right() {
+        return Err(Reason::BadChecksum);
+    }
+    if ip.ttl() <= 1 {
+        return Err(Reason::Ttl);
+    }
+    if length + (IP as u32) < octets && !frame.truncate(length + IP as u32) {
+        return Err(Reason::NoRoom);
+    }
+    Ok(Sane {
+        length,
+        tcp_flags: 0,
+        dont_fragment,
+    })
+}

@@ -1,0 +1,207 @@
+//! The exit: a client's packet leaves the backbone for its endpoint.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::backbone::Outer;
+use super::flow::Flow;
+use super::sanity::{self, Sane};
+use super::{IP, L4, emit, enter, icmp_error as translate, rewrite, ring};
+use crate::frame;
+use crate::header::{Ipv4, ipv4};
+use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NodeConfig, Slot};
+use crate::tables::Insertion;
+use crate::{Event, Frame, Next, Outcome, Reason, Tables};
+
+/// Ports of the exit's range that are tried for a new connection.
+const TRIES: u32 = 32;
+
+/// Takes in an authentic data packet: sequence number, decapsulation, then onward by its direction.
+///
+/// # Errors
+/// `Duplicate`, `Late`, `OldIncarnation`; `NoPath` where the slot has no window; `NoRoom`; then those of
+/// [`forward`], [`icmp_error`] and [`emit`].
+#[inline(always)]
+pub fn arrive<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    slot: &Slot,
+    outer: &Outer,
+) -> Outcome {
+    let (Some(window), Some(state)) = (tables.window(slot.window), tables.slot_state(outer.word.label()))
+    else {
+        return Err(Reason::NoPath);
+    };
+    window.admit(outer.word.incarnation(), outer.word.lane(), outer.sequence)?;
+    state.received.fetch_add(1, Relaxed);
+    if !frame.pull::<frame::Backbone>() {
+        return Err(Reason::NoRoom);
+    }
+    let Some(head) = frame.head::<42>() else {
+        return Err(Reason::Truncated);
+    };
+    let ip = Ipv4::at::<IP, 42>(head);
+    let (version, fragment) = (ip.version_and_length(), ip.is_fragment());
+    if version != 0x45 {
+        return Err(Reason::IpOptions);
+    }
+    if fragment {
+        return Err(Reason::Fragment);
+    }
+    let flow = Flow::at::<IP, L4, 42>(head);
+    match (outer.word.is_reply(), flow.protocol) {
+        (true, _) => emit::to_client(frame, tables, outer.vni, &flow),
+        (false, ipv4::TCP | ipv4::UDP) => {
+            let sane = sanity::check(frame, &flow)?;
+            forward(frame, tables, node, (outer.vni, slot.answers), &flow, &sane)
+        }
+        (false, ipv4::ICMP) => icmp_error(frame, tables, node, outer.vni),
+        _ => Err(Reason::UnknownProtocol),
+    }
+}
+
+/// Sends a client's packet on to the endpoint of its connection, which it opens if it is the first.
+///
+/// `accelerator` is the VNI and the pair that answers take; a connection follows its client to another pair.
+///
+/// # Errors
+/// Those of [`open`] and [`rewrite`]; `NoRoute`, `NoNeighbour`.
+#[inline(always)]
+pub fn forward<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    accelerator: (u32, u32),
+    flow: &Flow,
+    sane: &Sane,
+) -> Outcome {
+    let (vni, answers) = accelerator;
+    let (octets, now, key) = (frame.len(), tables.jiffies(), flow.connection(vni));
+    let connection = match tables.connection(&key) {
+        Some(connection) => connection,
+        None => open(tables, node, accelerator, flow, octets)?,
+    };
+    if connection.pair.load(Relaxed) != answers {
+        follow(tables, connection, flow.protocol, answers);
+    }
+    let route = tables.route(node.local.get(), connection.destination.low())?;
+    rewrite::apply(frame, connection, flow.protocol)?;
+    rewrite::address(frame, &route)?;
+    connection.count(sane.length, sane.tcp_flags, now);
+    tables.count(Event::Exited, octets);
+    Ok(Next::Transmit(route.interface))
+}
+
+/// Sends answers over another pair from now on.
+#[inline(always)]
+fn follow<T: Tables>(tables: &T, connection: &Connection, protocol: u8, answers: u32) {
+    connection.pair.store(answers, Relaxed);
+    if let Some(back) = tables.connection(&back_key(connection, protocol)) {
+        back.pair.store(answers, Relaxed);
+    }
+}
+
+/// The key under which the answers to a connection's packets arrive.
+#[inline(always)]
+fn back_key(connection: &Connection, protocol: u8) -> ConnectionKey {
+    ConnectionKey {
+        vni: 0,
+        source: connection.destination,
+        destination: connection.source,
+        source_port: connection.destination_port,
+        destination_port: connection.source_port,
+        protocol: protocol as u32,
+    }
+}
+
+/// Opens a connection: an endpoint from the ring, a port of the exit's range that is free towards it, and both
+/// directions in the table.
+///
+/// # Errors
+/// `NoListener`, `NoTarget`; `PortsExhausted` where none of the ports that were tried is free; `ConnectionsFull`.
+#[inline(always)]
+fn open<'t, T: Tables>(
+    tables: &'t T,
+    node: &NodeConfig,
+    (vni, answers): (u32, u32),
+    flow: &Flow,
+    octets: u32,
+) -> Result<&'t Connection, Reason> {
+    let Some(service) = tables.service(&flow.service(vni)) else {
+        return Err(Reason::NoListener);
+    };
+    let hash = flow.hash();
+    let target = ring::pick(tables, service, hash)?;
+    if target.kind() != HopKind::Server {
+        return Err(Reason::NoTarget);
+    }
+    let (now, key) = (tables.jiffies(), flow.connection(vni));
+    let kept = target.port.get() == 0;
+    let mut leaves = ConnectionKey {
+        vni: 0,
+        source: IpKey::v4(node.local.get()),
+        destination: target.address,
+        source_port: Be16::new(0),
+        destination_port: if kept { key.destination_port } else { target.port },
+        protocol: key.protocol,
+    };
+    let back = key.turned_round(0);
+    leaves.source_port = claim(tables, node, hash, &leaves, || {
+        Connection::new(vni, answers, &back, now)
+    })?;
+    let forward = tables.open(&key, Connection::new(vni, answers, &leaves, now));
+    if forward.is_err() {
+        // Another CPU opened the same connection first, or the table is full: the port goes back.
+        tables.close(&leaves.turned_round(0));
+    } else {
+        tables.count(Event::ConnectionOpened, octets);
+    }
+    tables.connection(&key).ok_or(Reason::ConnectionsFull)
+}
+
+/// Claims a port of the exit's range by entering the direction of the answers under it. A port serves as many
+/// connections as there are endpoints.
+#[inline(always)]
+fn claim<T: Tables>(
+    tables: &T,
+    node: &NodeConfig,
+    hash: u32,
+    leaves: &ConnectionKey,
+    back: impl Fn() -> Connection,
+) -> Result<Be16, Reason> {
+    let range = (node.last_port as u32 + 1).saturating_sub(node.first_port as u32);
+    if node.last_port == 0 || range == 0 {
+        return Err(Reason::PortsExhausted);
+    }
+    for attempt in 0..TRIES {
+        let port = node.first_port as u32 + (hash.wrapping_add(attempt)) % range;
+        let mut key = leaves.turned_round(0);
+        key.destination_port = Be16::new(port as u16);
+        match tables.open(&key, back()) {
+            Ok(()) => return Ok(key.destination_port),
+            Err(Insertion::Full) => return Err(Reason::ConnectionsFull),
+            Err(Insertion::Exists) => {}
+        }
+    }
+    Err(Reason::PortsExhausted)
+}
+
+/// Sends a client's ICMP error about an answer on to the endpoint that sent the answer.
+///
+/// # Errors
+/// Those of [`enter::exact`] and [`translate`]; `NoConnection`; `NoRoute`, `NoNeighbour`.
+#[inline(always)]
+pub fn icmp_error<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig, vni: u32) -> Outcome {
+    let octets = frame.len();
+    enter::exact(frame)?;
+    let quoted = translate::quoted(frame)?;
+    let key = quoted.turned_round().connection(vni);
+    let Some(connection) = tables.connection(&key) else {
+        return Err(Reason::NoConnection);
+    };
+    let route = tables.route(node.local.get(), connection.destination.low())?;
+    translate::apply(frame, connection)?;
+    rewrite::address(frame, &route)?;
+    tables.count(Event::Exited, octets);
+    Ok(Next::Transmit(route.interface))
+}

@@ -1,0 +1,114 @@
+//! A flow: what tells the packets of one conversation from others.
+
+use crate::header::ipv4::{TCP, UDP};
+use crate::header::{Ipv4, Udp, be32};
+use crate::map::{Be16, ConnectionKey, IpKey, ServiceKey};
+
+/// The five-tuple of an IPv4 packet, in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Source address.
+    pub source: u32,
+    /// Destination address.
+    pub destination: u32,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// TCP or UDP.
+    pub protocol: u8,
+}
+
+impl Flow {
+    /// Of the IPv4 header at octet `IP` (without options) and the ports at `PORTS`.
+    #[inline(always)]
+    #[must_use]
+    pub fn at<const IP: usize, const PORTS: usize, const N: usize>(head: &mut [u8; N]) -> Self {
+        let udp = Udp::at::<PORTS, N>(head);
+        let (source_port, destination_port) = (udp.source(), udp.destination());
+        let ip = Ipv4::at::<IP, N>(head);
+        Self {
+            source: ip.source(),
+            destination: ip.destination(),
+            source_port,
+            destination_port,
+            protocol: ip.protocol(),
+        }
+    }
+
+    /// The way back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn turned_round(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// As the key of a connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn connection(&self, vni: u32) -> ConnectionKey {
+        ConnectionKey {
+            vni,
+            source: IpKey::v4(self.source),
+            destination: IpKey::v4(self.destination),
+            source_port: Be16::new(self.source_port),
+            destination_port: Be16::new(self.destination_port),
+            protocol: self.protocol as u32,
+        }
+    }
+
+    /// The listener that it is addressed to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(&self, vni: u32) -> ServiceKey {
+        ServiceKey {
+            vni,
+            address: IpKey::v4(self.destination),
+            port: Be16::new(self.destination_port),
+            protocol: self.protocol,
+            spare: 0,
+        }
+    }
+
+    /// A number that spreads flows evenly.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hash(&self) -> u32 {
+        let ports = (self.source_port as u32) << 16 | self.destination_port as u32;
+        mix(
+            self.source,
+            self.destination,
+            ports ^ (self.protocol as u32).wrapping_mul(0x9e37_79b1),
+        )
+    }
+}
+
+/// A number that spreads the flows of any IPv4 packet: its addresses, and its ports where it has them.
+#[inline(always)]
+#[must_use]
+pub fn hash_of_packet<const AT: usize, const PORTS: usize, const N: usize>(head: &mut [u8; N]) -> u32 {
+    let ports = be32::<PORTS, N>(head);
+    let ip = Ipv4::at::<AT, N>(head);
+    let has_ports =
+        ip.version_and_length() == 0x45 && !ip.is_fragment() && matches!(ip.protocol(), TCP | UDP);
+    let ports = if has_ports { ports } else { 0 };
+    mix(ip.source(), ip.destination(), ports)
+}
+
+/// Three words to one: multiplications by odd constants and the finaliser of MurmurHash3 (Appleby).
+#[inline(always)]
+const fn mix(a: u32, b: u32, c: u32) -> u32 {
+    let sum = a.wrapping_mul(0x85eb_ca77) ^ b.wrapping_mul(0xc2b2_ae3d).rotate_left(13);
+    let mut hash = sum ^ c.wrapping_mul(0x27d4_eb2f).rotate_left(7);
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}

@@ -1,0 +1,34 @@
+//! The stages, one a file. Each says what it needs of the packet, what it looks up, and how it can end.
+
+pub mod answer;
+pub mod arp;
+pub mod backbone;
+pub mod decapsulate;
+pub mod emit;
+pub mod encapsulate;
+pub mod enter;
+pub mod exit;
+pub mod flow;
+pub mod icmp_error;
+pub mod liveness;
+pub mod probe;
+pub mod relay;
+pub mod rewrite;
+pub mod ring;
+pub mod sanity;
+pub mod send;
+pub mod source;
+pub mod too_big;
+
+/// Offset of the IP header behind Ethernet.
+pub(crate) const IP: usize = 14;
+/// Offset of what follows an IPv4 header without options.
+pub(crate) const L4: usize = 34;
+/// Offset of Geneve in a packet of the backbone.
+pub(crate) const GENEVE: usize = 42;
+/// Offset of the inner packet in a packet of the backbone, and octets in front of it.
+pub(crate) const INNER: usize = 74;
+/// What the backbone adds to an IP packet.
+pub(crate) const BACKBONE: u32 = 60;
+/// The reserved system VPC.
+pub const SYSTEM_VNI: u32 = 1;

@@ -1,0 +1,52 @@
+//! The one rewrite: a packet leaves with the addresses and ports of its connection.
+
+use super::{IP, L4};
+use crate::header::{Ethernet, Ipv4, Tcp, Udp, ipv4};
+use crate::map::Connection;
+use crate::tables::Route;
+use crate::{Frame, Reason};
+
+/// Rewrites addresses, ports and time to live of a sane TCP or UDP packet, with the checksums kept right.
+///
+/// # Errors
+/// `Ttl`, `Truncated`.
+#[inline(always)]
+pub fn apply<F: Frame>(frame: &mut F, connection: &Connection, protocol: u8) -> Result<(), Reason> {
+    let (source, destination) = (connection.source.low(), connection.destination.low());
+    let (from, to) = (connection.source_port.get(), connection.destination_port.get());
+    if protocol == ipv4::TCP {
+        let Some(head) = frame.head::<54>() else {
+            return Err(Reason::Truncated);
+        };
+        let mut ip = Ipv4::at::<IP, 54>(head);
+        if ip.ttl() <= 1 {
+            return Err(Reason::Ttl);
+        }
+        let change = ip.readdress(source, destination);
+        Tcp::at::<L4, 54>(head).replace_ports(from, to, change);
+    } else {
+        let Some(head) = frame.head::<42>() else {
+            return Err(Reason::Truncated);
+        };
+        let mut ip = Ipv4::at::<IP, 42>(head);
+        if ip.ttl() <= 1 {
+            return Err(Reason::Ttl);
+        }
+        let change = ip.readdress(source, destination);
+        Udp::at::<L4, 42>(head).replace_ports(from, to, change);
+    }
+    Ok(())
+}
+
+/// Addresses the frame to the next hop of a route.
+///
+/// # Errors
+/// `Truncated`.
+#[inline(always)]
+pub fn address<F: Frame>(frame: &mut F, route: &Route) -> Result<(), Reason> {
+    let Some(head) = frame.head::<14>() else {
+        return Err(Reason::Truncated);
+    };
+    Ethernet::at::<0, 14>(head).set_addresses(route.macs);
+    Ok(())
+}

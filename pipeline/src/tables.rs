@@ -1,0 +1,91 @@
+//! What the stages look up, and what else they need of the host that they run on.
+
+use crate::map::{
+    Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, MacPair, Neighbour, NextHop, NodeConfig, Pair,
+    PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+};
+use crate::{Event, Reason};
+
+/// Where the host's own routes lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The interface to send out of.
+    pub interface: u32,
+    /// Ethernet addresses of the next hop and of that interface.
+    pub macs: MacPair,
+}
+
+/// Look-ups, clocks and counters of one host.
+///
+/// References stay valid for one packet: an entry that is replaced meanwhile is still readable, as RCU gives it.
+pub trait Tables {
+    /// The host itself.
+    fn node(&self) -> Option<&NodeConfig>;
+    /// A port by its host-side interface.
+    fn port(&self, interface: u32) -> Option<&Port>;
+    /// An endpoint of a VPC.
+    fn endpoint(&self, key: &EndpointKey) -> Option<&Endpoint>;
+    /// Whether a host may send into a VPC.
+    fn may_send(&self, key: &VtepKey) -> bool;
+    /// Another host, by number.
+    fn vtep(&self, index: u32) -> Option<&Vtep>;
+    /// A neighbour, by number.
+    fn neighbour(&self, index: u32) -> Option<&Neighbour>;
+    /// What a label means.
+    fn slot(&self, label: u32) -> Option<&Slot>;
+    /// What packets change in a slot.
+    fn slot_state(&self, label: u32) -> Option<&SlotState>;
+    /// A path that begins here.
+    fn path(&self, index: u32) -> Option<&Path>;
+    /// What packets change in a path.
+    fn path_state(&self, index: u32) -> Option<&PathState>;
+    /// A pair of paths.
+    fn pair(&self, index: u32) -> Option<&Pair>;
+    /// What packets change in a pair.
+    fn pair_state(&self, index: u32) -> Option<&PairState>;
+    /// The replay window of a pair that ends here.
+    fn window(&self, index: u32) -> Option<&Window>;
+    /// A listener.
+    fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    /// A slot of the table of rings: the number of a target.
+    fn ring(&self, index: u32) -> Option<u32>;
+    /// A target, by number.
+    fn target(&self, index: u32) -> Option<&NextHop>;
+    /// One direction of a connection.
+    fn connection(&self, key: &ConnectionKey) -> Option<&Connection>;
+
+    /// Enters one direction of a connection, unless there is one.
+    ///
+    /// # Errors
+    /// [`Insertion`].
+    fn open(&self, key: &ConnectionKey, value: Connection) -> Result<(), Insertion>;
+    /// Takes one direction of a connection out again.
+    fn close(&self, key: &ConnectionKey);
+    /// Where the host's own routes lead for an IPv4 address, as `from` sends to it.
+    ///
+    /// # Errors
+    /// `NoRoute` and `NoNeighbour`.
+    fn route(&self, from: u32, to: u32) -> Result<Route, Reason>;
+    /// What limits our answers by ICMP.
+    fn icmp_bucket(&self) -> Option<&Bucket>;
+    /// Hands a measurement to whoever collects them. `false`: no room.
+    fn sample(&self, sample: &Sample) -> bool;
+
+    /// Counts what was done with a packet of so many octets.
+    fn count(&self, event: Event, octets: u32);
+    /// The coarse clock: jiffies.
+    fn jiffies(&self) -> u64;
+    /// Nanoseconds since boot.
+    fn nanoseconds(&self) -> u64;
+    /// The CPU that handles the packet.
+    fn cpu(&self) -> u32;
+}
+
+/// Why a connection could not be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insertion {
+    /// There is one under that key.
+    Exists,
+    /// The table is full.
+    Full,
+}
