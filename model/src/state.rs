@@ -1,0 +1,225 @@
+//! The state of one host, as the controller wants it: what an agent receives, keeps on disk and programs.
+//!
+//! It names things by address and interface name. What only the host itself can know (interface numbers, Ethernet
+//! addresses of next hops, its incarnation) is added by `contents`.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+/// Everything one host needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostState {
+    /// The cluster that it belongs to; an agent refuses another's.
+    pub cluster: String,
+    /// Grows with each change, in the whole cluster.
+    pub revision: u64,
+    /// The host itself.
+    pub node: Host,
+    /// Its ports.
+    pub ports: Vec<PortState>,
+    /// Endpoints on other hosts, of the VPCs that have a port here.
+    pub endpoints: Vec<RemoteEndpoint>,
+    /// Hosts that may send into a VPC that has a port here.
+    pub vteps: Vec<VtepState>,
+    /// Labels of this host: where paths pass through or end.
+    pub slots: Vec<SlotState>,
+    /// Paths that begin here.
+    pub paths: Vec<PathState>,
+    /// Pairs of paths that begin here.
+    pub pairs: Vec<PairState>,
+    /// Listeners, at their entries and at their exits.
+    pub services: Vec<ServiceState>,
+}
+
+/// What a host is told of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The controller's number for it, from 1.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// Its address on the underlay, as its own interfaces have it.
+    pub local: Ipv4Addr,
+    /// Its address as others see it.
+    pub public: Ipv4Addr,
+    /// Its address in the system VPC: 100.64.0.0/10 + id.
+    pub overlay: Ipv4Addr,
+    /// UDP port of the backbone.
+    pub udp_port: u16,
+    /// Ports of `local` that the exit may use; `None` where the host is never an exit.
+    pub nat_ports: Option<RangeInclusive<u16>>,
+}
+
+/// A port of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortState {
+    /// Its name, for people.
+    pub name: String,
+    /// Its VPC.
+    pub vni: u32,
+    /// Its address inside the VPC.
+    pub address: Ipv4Addr,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The device on the host's side.
+    pub interface: String,
+    /// Octets in the largest IP packet it may send; `None`: what the underlay leaves.
+    pub mtu: Option<u16>,
+}
+
+/// An endpoint of a VPC on another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteEndpoint {
+    /// The VPC.
+    pub vni: u32,
+    /// The address inside it.
+    pub address: Ipv4Addr,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The host's public address.
+    pub host: Ipv4Addr,
+}
+
+/// A host that may send into a VPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VtepState {
+    /// The VPC.
+    pub vni: u32,
+    /// The host's public address.
+    pub address: Ipv4Addr,
+}
+
+/// One epoch's key of a leg.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LegKey {
+    /// The epoch, 0 to 3; two neighbouring ones at most are valid.
+    pub epoch: u8,
+    /// The key.
+    pub key: [u8; 16],
+}
+
+impl std::fmt::Debug for LegKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LegKey {{ epoch: {}, key: (secret) }}", self.epoch)
+    }
+}
+
+/// A directed leg, as its sender needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegState {
+    /// The valid keys, newest last: the last one is used to send.
+    pub keys: Vec<LegKey>,
+    /// The receiver's label for the path.
+    pub label: u32,
+    /// The receiver's public address.
+    pub address: Ipv4Addr,
+    /// The receiver's UDP port.
+    pub port: u16,
+    /// The leg's UDP source port.
+    pub source_port: u16,
+}
+
+/// A label of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// The label: 1 to 65,535.
+    pub label: u32,
+    /// The previous node's public address.
+    pub source: Ipv4Addr,
+    /// The keys of the leg that arrives here.
+    pub keys: Vec<LegKey>,
+    /// What becomes of the packets.
+    pub action: SlotAction,
+}
+
+/// What a label leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotAction {
+    /// The next leg.
+    Relay(LegState),
+    /// The end of a path.
+    Exit {
+        /// The path back over the same nodes: an index into this host's paths.
+        twin: u32,
+        /// The pair (of the entry's) whose replay window this is: an index into this host's windows.
+        window: u32,
+        /// The pair (of this host's) that answers take.
+        answers: u32,
+    },
+}
+
+/// A path that begins here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathState {
+    /// Its number on this host, from 1; the prober's socket mark.
+    pub index: u32,
+    /// Its number in the cluster.
+    pub id: u64,
+    /// The nodes that it passes, this one first.
+    pub nodes: Vec<String>,
+    /// The first leg.
+    pub leg: LegState,
+}
+
+/// The two paths of a pair that begins here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairState {
+    /// Its number on this host.
+    pub index: u32,
+    /// The node at the other end.
+    pub peer: String,
+    /// The traffic class.
+    pub class: String,
+    /// The path in use.
+    pub primary: Option<u32>,
+    /// The path to use when that is stale.
+    pub backup: Option<u32>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceState {
+    /// The accelerator's number.
+    pub vni: u32,
+    /// The accelerator's name.
+    pub name: String,
+    /// Whether this host is an exit of the listener; otherwise it is an entry.
+    pub at_exit: bool,
+    /// The accelerated address as packets carry it.
+    pub local: Ipv4Addr,
+    /// The accelerated address as people know it.
+    pub public: Ipv4Addr,
+    /// Whether the whole address is Kuafu's, so that what no listener takes is dropped.
+    pub whole_address: bool,
+    /// TCP (6) or UDP (17).
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
+    /// Idle seconds after which a connection ends.
+    pub idle_timeout_s: u32,
+    /// Where it leads, with weights.
+    pub targets: Vec<TargetState>,
+}
+
+/// One target of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetState {
+    /// Its share, relative to the others'.
+    pub weight: u32,
+    /// Where it is.
+    pub target: Target,
+}
+
+/// Where a listener leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// At an entry: the exit at the far end of this pair.
+    Pair(u32),
+    /// At an exit: a plain server; port `None` keeps the packet's.
+    Server {
+        /// Its address.
+        address: Ipv4Addr,
+        /// Its port.
+        port: Option<u16>,
+    },
+}
