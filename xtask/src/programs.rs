@@ -1,0 +1,107 @@
+//! Tasks that build one program and run it.
+
+use std::env;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command::Run;
+use crate::test::Tally;
+use crate::workspace::{Workspace, require_root};
+
+/// A long test: an `#[ignore]`d test named `soak_<name>…`.
+struct Soak {
+    name: &'static str,
+    what: &'static str,
+    package: &'static str,
+    env: &'static [(&'static str, &'static str)],
+    limit: Duration,
+}
+
+const SOAKS: &[Soak] = &[Soak {
+    name: "diff",
+    what: "10^7 frames per program through kernel and model: no divergence of verdict or bytes",
+    package: "kuafu-dataplane",
+    env: &[("KUAFU_SOAK_FRAMES", "10000000")],
+    limit: Duration::from_secs(2 * 3600),
+}];
+
+/// `kuafu demo`.
+pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
+    require_root(
+        "the demo makes network namespaces and loads BPF",
+        "cargo build --release -p kuafu",
+    )?;
+    launch(workspace, "kuafu", &["demo".to_owned()], args)
+}
+
+/// `kuafu-bench NAME`.
+pub(crate) fn bench(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
+    require_root(
+        "benchmarks make network namespaces and load BPF",
+        "cargo build --release -p kuafu-bench",
+    )?;
+    launch(workspace, "kuafu-bench", &[name.to_owned()], args)
+}
+
+/// Builds a package's binary of the same name and becomes it, so that Ctrl-C and its exit status are its own.
+fn launch(workspace: &Workspace, package: &str, verb: &[String], args: &[String]) -> Result<()> {
+    build_release(workspace, package)?;
+    Run::new(workspace.target().join("release").join(package))
+        .args(verb)
+        .args(args)
+        .replace()?;
+    Ok(())
+}
+
+/// Builds a package in release mode.
+pub(crate) fn build_release(workspace: &Workspace, package: &str) -> Result<()> {
+    Run::new("cargo")
+        .args(["build", "--release", "--locked", "-p", package])
+        .dir(workspace.root())
+        .run()
+}
+
+/// Prints the table of soaks.
+pub(crate) fn list_soaks() -> Result<()> {
+    for soak in SOAKS {
+        println!("{:<8} {}", soak.name, soak.what);
+    }
+    Ok(())
+}
+
+/// Runs one soak; one that ran no test has failed.
+pub(crate) fn soak(workspace: &Workspace, name: &str) -> Result<()> {
+    let soak = SOAKS.iter().find(|soak| soak.name == name);
+    let soak = soak.with_context(|| format!("no soak '{name}'; `cargo xtask soak` lists them"))?;
+    require_root("soaks load BPF", "cargo test --workspace")?;
+    let filter = format!("soak_{name}");
+    let mut run = Run::within(soak.limit, "cargo")
+        .args([
+            "test",
+            "--release",
+            "--locked",
+            "-p",
+            soak.package,
+            "--",
+            "--ignored",
+            "--nocapture",
+            &filter,
+        ])
+        .dir(workspace.root());
+    for (variable, value) in soak.env {
+        // What is set outside wins: a shorter or longer soak.
+        let value = env::var(variable).unwrap_or_else(|_| (*value).to_owned());
+        run = run.env(variable, value);
+    }
+    let mut tally = Tally::default();
+    run.watch(|line| tally.see(line))?;
+    print!("{}", tally.skips());
+    ensure!(
+        tally.passed() > 0,
+        "no test named {filter} ran in {}",
+        soak.package
+    );
+    println!("{tally}");
+    Ok(())
+}

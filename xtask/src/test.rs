@@ -1,0 +1,155 @@
+//! `cargo xtask test`: what a change must pass, in order of cost, the first failure ending it.
+
+mod leftovers;
+mod tally;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use self::leftovers::Inventory;
+use crate::command::Run;
+use crate::ebpf::{self, OBJECT_VARIABLE, Outcome};
+use crate::setup::{self, Need};
+use crate::workspace::{Workspace, require_root};
+
+pub(crate) use self::tally::Tally;
+
+/// For the whole task, on two cores.
+const LIMIT: Duration = Duration::from_secs(25 * 60);
+/// It takes the driver from its own folder, where rustup's would take one of another version.
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+
+/// Runs every step; prints what each took, the tests that were skipped, and last one line with the totals.
+pub(crate) fn test(workspace: &Workspace) -> Result<()> {
+    require_root(
+        "tests make network namespaces, load BPF and install packages",
+        "cargo test --workspace",
+    )?;
+    let mut session = Session::new(workspace);
+    let result = session.all_steps();
+    println!("\n{session}");
+    if result.is_ok() || session.tally.passed() + session.tally.failed() > 0 {
+        println!("{}", session.tally);
+    }
+    result
+}
+
+/// One run of the task.
+struct Session<'a> {
+    workspace: &'a Workspace,
+    start: Instant,
+    finished: Vec<Finished>,
+    tally: Tally,
+}
+
+struct Finished {
+    step: &'static str,
+    took: Duration,
+    passed: bool,
+}
+
+impl<'a> Session<'a> {
+    fn new(workspace: &'a Workspace) -> Self {
+        Self {
+            workspace,
+            start: Instant::now(),
+            finished: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn all_steps(&mut self) -> Result<()> {
+        self.step("setup", |_| setup::setup(Some(Need::Test)))?;
+        self.step("format", Self::format)?;
+        self.step("clippy", Self::clippy)?;
+        self.step("clippy of ebpf", Self::clippy_ebpf)?;
+        let outcome = self.step("ebpf --check", |session| ebpf::check(session.workspace))?;
+        println!("{outcome}");
+        let before = Inventory::take()?;
+        self.step("tests", |session| session.tests(&outcome))?;
+        self.step("nothing left behind", |_| before.settle())
+    }
+
+    fn step<T>(&mut self, step: &'static str, perform: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        println!("\n== {step}");
+        let start = Instant::now();
+        let result = perform(self);
+        self.finished.push(Finished {
+            step,
+            took: start.elapsed(),
+            passed: result.is_ok(),
+        });
+        result.with_context(|| format!("step '{step}'"))
+    }
+
+    fn cargo(&self) -> Run {
+        let left = LIMIT.saturating_sub(self.start.elapsed());
+        Run::within(left, "cargo").dir(self.workspace.root())
+    }
+
+    fn format(&mut self) -> Result<()> {
+        self.cargo().args(["fmt", "--all", "--check"]).run()?;
+        self.cargo()
+            .args(["fmt", "--check", "--manifest-path", "ebpf/Cargo.toml"])
+            .run()
+    }
+
+    fn clippy(&mut self) -> Result<()> {
+        let what = ["clippy", "--workspace", "--all-targets", "--locked"];
+        self.cargo().args(what).args(["--", "-D", "warnings"]).run()
+    }
+
+    /// The clippy of the compiler that builds the object.
+    fn clippy_ebpf(&mut self) -> Result<()> {
+        let left = LIMIT.saturating_sub(self.start.elapsed());
+        let target = self.workspace.path("ebpf/target");
+        Run::within(left, DEBIAN_CLIPPY)
+            .args([
+                "clippy",
+                "--locked",
+                "--target",
+                ebpf::TARGET,
+                "-Z",
+                "build-std=core",
+            ])
+            .args(["--target-dir".as_ref(), target.as_os_str()])
+            .args(["--", "-D", "warnings"])
+            .env("RUSTC", ebpf::rustc())
+            .env("RUSTC_BOOTSTRAP", "1")
+            .dir(&self.workspace.path("ebpf"))
+            .run()
+    }
+
+    fn tests(&mut self, object: &Outcome) -> Result<()> {
+        let mut run = self
+            .cargo()
+            .args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        if let Outcome::NotComparable(object) = object {
+            run = run.env(OBJECT_VARIABLE, object);
+        }
+        let tally = &mut self.tally;
+        let result = run.watch(|line| tally.see(line));
+        if tally.passed() == 0 && result.is_ok() {
+            bail!("no test ran");
+        }
+        result
+    }
+}
+
+impl fmt::Display for Session<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Finished { step, took, passed } in &self.finished {
+            writeln!(
+                f,
+                "{:<20} {:>7.1} s  {}",
+                step,
+                took.as_secs_f32(),
+                if *passed { "ok" } else { "FAILED" }
+            )?;
+        }
+        writeln!(f, "{:<20} {:>7.1} s", "all", self.start.elapsed().as_secs_f32())?;
+        write!(f, "{}", self.tally.skips())
+    }
+}
