@@ -20,18 +20,20 @@ pub trait Frame {
     /// The first `N` octets, or `None` where the frame is shorter.
     fn head<const N: usize>(&mut self) -> Option<&mut [u8; N]>;
 
-    /// `N` octets from `at`, zeros beyond the frame's end. `at` must lie inside the frame and `N` be at most 40.
-    fn padded<const N: usize>(&mut self, at: u32) -> [u8; N];
+    /// 40 octets from `at` on as little-endian words, zeros beyond the frame's end. `at` must lie inside the frame.
+    fn words(&mut self, at: u32) -> [u64; 5];
 
-    /// Opens room for `S` between the Ethernet header and what follows it.
+    /// Opens room for `S` in front of what follows the Ethernet header.
     ///
-    /// The Ethernet header stays in front (or, where `S::INNER_ETHERNET`, a copy of it is also the last 14 octets
-    /// of the room). The room holds old bytes: the caller writes all of it. `false`: no room, frame unchanged.
+    /// Where `S::INNER_ETHERNET`, the last 14 octets of the room hold the Ethernet header that was in front. The rest
+    /// of the room, and the Ethernet header in front of it, hold old octets: the caller writes all of them. `false`:
+    /// no room, frame unchanged.
     #[must_use]
     fn push<S: Shim>(&mut self) -> bool;
 
-    /// Takes out what `S` put between the Ethernet header and what follows it. Where `S::INNER_ETHERNET` the inner
-    /// Ethernet header is the one that stays. `false`: could not, frame unchanged.
+    /// Takes out what [`push`](Self::push) put in. Where `S::INNER_ETHERNET`, the inner Ethernet header is in front
+    /// afterwards; elsewhere the Ethernet header holds old octets and the caller writes it. `false`: could not, frame
+    /// unchanged.
     #[must_use]
     fn pull<S: Shim>(&mut self) -> bool;
 

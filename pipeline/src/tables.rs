@@ -1,8 +1,9 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, MacPair, Neighbour, NextHop, NodeConfig, Pair,
-    PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, MacPair, Neighbour, NextHop,
+    NodeConfig, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep,
+    VtepKey, Window,
 };
 use crate::{Event, Reason};
 
@@ -18,7 +19,7 @@ pub struct Route {
 /// Look-ups, clocks and counters of one host.
 ///
 /// References stay valid for one packet: an entry that is replaced meanwhile is still readable, as RCU gives it.
-pub trait Tables {
+pub trait Tables: Atomics {
     /// The host itself.
     fn node(&self) -> Option<&NodeConfig>;
     /// A port by its host-side interface.

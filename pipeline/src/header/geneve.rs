@@ -195,21 +195,23 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// From the octets.
+    /// From the octets as five little-endian words.
     #[inline(always)]
     #[must_use]
-    pub fn new(octets: &[u8; 40]) -> Self {
+    pub const fn new(words: [u64; 5]) -> Self {
+        let [a, b, c, d, e] = words;
         Self {
-            first: le32::<0, 40>(octets),
-            middle: [
-                le64::<4, 40>(octets),
-                le64::<12, 40>(octets),
-                le64::<20, 40>(octets),
-                le64::<28, 40>(octets),
-            ],
-            last: le32::<36, 40>(octets),
+            first: a as u32,
+            middle: [join(a, b), join(b, c), join(c, d), join(d, e)],
+            last: (e >> 32) as u32,
         }
     }
+}
+
+/// The upper half of one word and the lower half of the next.
+#[inline(always)]
+const fn join(low: u64, high: u64) -> u64 {
+    low >> 32 | high << 32
 }
 
 #[cfg(test)]

@@ -74,6 +74,20 @@ pub fn le64<const AT: usize, const N: usize>(octets: &[u8; N]) -> u64 {
     u64::from_le_bytes(chunk::<AT, 8, N>(octets))
 }
 
+/// 40 octets as little-endian words.
+#[inline(always)]
+#[must_use]
+pub fn words<const AT: usize, const N: usize>(head: &mut [u8; N]) -> [u64; 5] {
+    let octets = &*part::<AT, 40, N>(head);
+    [
+        le64::<0, 40>(octets),
+        le64::<8, 40>(octets),
+        le64::<16, 40>(octets),
+        le64::<24, 40>(octets),
+        le64::<32, 40>(octets),
+    ]
+}
+
 /// Writes a big-endian 16-bit field.
 #[inline(always)]
 pub fn put16<const AT: usize, const N: usize>(octets: &mut [u8; N], value: u16) {

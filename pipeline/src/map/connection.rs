@@ -1,8 +1,6 @@
 //! Connections of the exit: the one rewrite and both ways through it.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-
-use super::{Be16, IpKey, map_types};
+use super::{Atomics, Be16, IpKey, Shared, map_types};
 
 map_types! {
     /// Names one direction of a connection by the packet as it arrives: from the backbone with the accelerator's
@@ -29,26 +27,26 @@ map_types! {
     pub struct Connection {
         /// The accelerator.
         pub vni: u32,
-        /// Of answers: the pair that they take; follows the client when it appears at another entry. Otherwise 0.
-        pub pair: AtomicU32,
-        /// Source address to leave with.
-        pub source: IpKey,
-        /// Destination address to leave with.
-        pub destination: IpKey,
         /// Source port to leave with.
         pub source_port: Be16,
         /// Destination port to leave with.
         pub destination_port: Be16,
+        /// The pair that answers take; follows the client when it appears at another entry.
+        pair: Shared,
+        /// Source address to leave with.
+        pub source: IpKey,
+        /// Destination address to leave with.
+        pub destination: IpKey,
         /// TCP flags seen, or-ed.
-        pub flags: AtomicU32,
+        pub flags: Shared,
         /// When it began, in jiffies.
         pub began: u64,
         /// When its last packet came, in jiffies.
-        pub last_packet: AtomicU64,
+        pub last_packet: Shared,
         /// Packets.
-        pub packets: AtomicU64,
+        pub packets: Shared,
         /// Octets of the IP packets.
-        pub octets: AtomicU64,
+        pub octets: Shared,
     }
 }
 
@@ -59,27 +57,41 @@ impl Connection {
     pub const fn new(vni: u32, pair: u32, leaves: &ConnectionKey, now: u64) -> Self {
         Self {
             vni,
-            pair: AtomicU32::new(pair),
+            pair: Shared::new(pair as u64),
             source: leaves.source,
             destination: leaves.destination,
             source_port: leaves.source_port,
             destination_port: leaves.destination_port,
-            flags: AtomicU32::new(0),
+            flags: Shared::new(0),
             began: now,
-            last_packet: AtomicU64::new(now),
-            packets: AtomicU64::new(0),
-            octets: AtomicU64::new(0),
+            last_packet: Shared::new(now),
+            packets: Shared::new(0),
+            octets: Shared::new(0),
         }
+    }
+
+    /// The pair that answers take.
+    #[inline(always)]
+    #[must_use]
+    pub fn pair(&self) -> u32 {
+        self.pair.get() as u32
+    }
+
+    /// Lets answers take another pair.
+    #[inline(always)]
+    pub fn follow(&self, pair: u32) {
+        self.pair.set(u64::from(pair));
     }
 
     /// Counts a packet.
     #[inline(always)]
-    pub fn count(&self, octets: u32, flags: u32, now: u64) {
-        self.packets.fetch_add(1, Relaxed);
-        self.octets.fetch_add(u64::from(octets), Relaxed);
-        self.last_packet.store(now, Relaxed);
-        if flags & !self.flags.load(Relaxed) != 0 {
-            self.flags.fetch_or(flags, Relaxed);
+    pub fn count<A: Atomics>(&self, atomics: &A, octets: u32, flags: u32, now: u64) {
+        let flags = u64::from(flags);
+        atomics.add(&self.packets, 1);
+        atomics.add(&self.octets, u64::from(octets));
+        self.last_packet.set(now);
+        if flags & !self.flags.get() != 0 {
+            self.flags.set(self.flags.get() | flags);
         }
     }
 }

@@ -11,6 +11,7 @@ mod node;
 mod path;
 mod sample;
 mod service;
+mod shared;
 mod vpc;
 mod window;
 
@@ -21,14 +22,15 @@ pub use node::{Bucket, Counter, Drop, FRAME_START, NodeConfig};
 pub use path::{Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey};
 pub use sample::Sample;
 pub use service::{Service, ServiceKey};
+pub use shared::{Atomics, Shared, SingleThreaded};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
 pub use window::{LANES, Window};
 
 /// A type that may be a key or a value of a map: no padding, and any bits are valid.
 ///
-/// Implemented by `map_types!` alone, which asserts the first; fields are integers, atomics, arrays of them, or
+/// Implemented by `map_types!` alone, which asserts the first; fields are integers, shared numbers, arrays of them, or
 /// other map types, which gives the second.
-pub trait MapType: Sized + Send + Sync + 'static {}
+pub trait MapType: Sized + Send + 'static {}
 
 macro_rules! map_types {
     ($(
@@ -52,16 +54,13 @@ use map_types;
 
 /// What a map type may consist of.
 mod field {
-    use core::sync::atomic::{AtomicU32, AtomicU64};
-
     pub(super) trait Field {}
 
     impl Field for u8 {}
     impl Field for u16 {}
     impl Field for u32 {}
     impl Field for u64 {}
-    impl Field for AtomicU32 {}
-    impl Field for AtomicU64 {}
+    impl Field for super::Shared {}
     impl<T: Field, const N: usize> Field for [T; N] {}
     impl<T: super::MapType> Field for T {}
 }

@@ -1,8 +1,6 @@
 //! What a host knows of itself, and what it counts.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use super::{Be16, Be32, map_types};
+use super::{Be16, Be32, Shared, map_types};
 
 /// Octets that are kept of the last dropped packet.
 pub const FRAME_START: usize = 64;
@@ -32,8 +30,8 @@ map_types! {
     /// A budget for each jiffy, on one CPU.
     #[derive(Debug)]
     pub struct Bucket {
-        jiffy: AtomicU64,
-        used: AtomicU64,
+        jiffy: Shared,
+        used: Shared,
     }
 
     /// How often something happened on one CPU.
@@ -71,21 +69,21 @@ impl Bucket {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            jiffy: AtomicU64::new(0),
-            used: AtomicU64::new(0),
+            jiffy: Shared::new(0),
+            used: Shared::new(0),
         }
     }
 
     /// Takes one, where there is one left.
     #[inline(always)]
     pub fn take(&self, now: u64) -> bool {
-        let used = if self.jiffy.load(Relaxed) == now {
-            self.used.load(Relaxed)
+        let used = if self.jiffy.get() == now {
+            self.used.get()
         } else {
             0
         };
-        self.jiffy.store(now, Relaxed);
-        self.used.store(used + 1, Relaxed);
+        self.jiffy.set(now);
+        self.used.set(used + 1);
         used < Self::PER_JIFFY
     }
 }

@@ -1,9 +1,7 @@
 //! The backbone: legs, paths, pairs, and the slots that labels name.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-
 use super::window::LANES;
-use super::{Be16, Be32, map_types};
+use super::{Atomics, Be16, Be32, Shared, map_types};
 use crate::Reason;
 use crate::siphash::Key;
 
@@ -68,11 +66,11 @@ map_types! {
     #[derive(Debug)]
     pub struct SlotState {
         /// Data packets that arrived here on the path.
-        pub received: AtomicU64,
+        pub received: Shared,
         /// The highest probe number seen, plus one.
-        probes: AtomicU64,
+        probes: Shared,
         /// Which of the 64 numbers up to it were seen, newest in the lowest bit.
-        seen: AtomicU64,
+        seen: Shared,
     }
 
     /// A path that begins here.
@@ -86,23 +84,23 @@ map_types! {
     #[derive(Debug)]
     pub struct PathState {
         /// When a probe last came home; 0: never.
-        pub last_echo: AtomicU64,
+        pub last_echo: Shared,
         /// When a probe last left.
-        pub last_probe: AtomicU64,
+        pub last_probe: Shared,
         /// Data packets sent on it.
-        pub sent: AtomicU64,
+        pub sent: Shared,
         /// Without an echo for longer, the path is stale. Written by the prober; 0: not probed.
-        pub stale_after: AtomicU32,
+        pub stale_after: Shared,
         /// The prober is silent, and no judge, when no probe left for longer. Written by the prober.
-        pub silent_after: AtomicU32,
+        pub silent_after: Shared,
         /// 1 once the path was found stale; cleared by the agent after enough returns in a row.
-        pub down: AtomicU32,
+        pub down: Shared,
         /// Probes that came home in a row.
-        pub returns: AtomicU32,
+        pub returns: Shared,
         /// The number of the last of them.
-        last_return: AtomicU32,
+        last_return: Shared,
         /// The next probe's number.
-        pub next_probe: AtomicU32,
+        pub next_probe: Shared,
     }
 
     /// The two paths of an (entry, exit, class).
@@ -118,9 +116,9 @@ map_types! {
     #[derive(Debug)]
     pub struct PairState {
         /// When it last carried a packet, in jiffies.
-        pub last_packet: AtomicU64,
+        pub last_packet: Shared,
         /// The next sequence number of each lane.
-        pub lanes: [AtomicU32; LANES],
+        pub lanes: [Shared; LANES],
     }
 }
 
@@ -220,9 +218,9 @@ impl SlotState {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            received: AtomicU64::new(0),
-            probes: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
+            received: Shared::new(0),
+            probes: Shared::new(0),
+            seen: Shared::new(0),
         }
     }
 
@@ -232,8 +230,8 @@ impl SlotState {
     /// # Errors
     /// `Duplicate` where it was seen, `Late` where it is older than the window.
     #[inline(always)]
-    pub fn admit_probe(&self, sequence: u32) -> Result<(), Reason> {
-        let (next, seen) = (self.probes.load(Relaxed), self.seen.load(Relaxed));
+    pub fn admit_probe<A: Atomics>(&self, atomics: &A, sequence: u32) -> Result<(), Reason> {
+        let (next, seen) = (self.probes.get(), self.seen.get());
         let number = u64::from(sequence);
         if number >= next {
             let ahead = number + 1 - next;
@@ -242,7 +240,7 @@ impl SlotState {
             } else {
                 seen << ahead
             };
-            return self.advance((next, seen), (number + 1, kept | 1));
+            return self.advance(atomics, seen, (number + 1, kept | 1));
         }
         let behind = next - 1 - number;
         if behind >= u64::from(PROBE_WINDOW) {
@@ -251,16 +249,20 @@ impl SlotState {
         if seen >> behind & 1 != 0 {
             return Err(Reason::Duplicate);
         }
-        self.advance((next, seen), (next, seen | 1 << behind))
+        self.advance(atomics, seen, (next, seen | 1 << behind))
     }
 
     #[inline(always)]
-    fn advance(&self, from: (u64, u64), to: (u64, u64)) -> Result<(), Reason> {
-        let seen = self.seen.compare_exchange(from.1, to.1, Relaxed, Relaxed);
-        if seen.is_err() {
+    fn advance<A: Atomics>(
+        &self,
+        atomics: &A,
+        seen: u64,
+        (next, now_seen): (u64, u64),
+    ) -> Result<(), Reason> {
+        if !atomics.exchange(&self.seen, seen, now_seen) {
             return Err(Reason::Duplicate);
         }
-        self.probes.store(to.0, Relaxed);
+        self.probes.set(next);
         Ok(())
     }
 }
@@ -270,48 +272,49 @@ impl PathState {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            last_echo: AtomicU64::new(0),
-            last_probe: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            stale_after: AtomicU32::new(0),
-            silent_after: AtomicU32::new(0),
-            down: AtomicU32::new(0),
-            returns: AtomicU32::new(0),
-            last_return: AtomicU32::new(0),
-            next_probe: AtomicU32::new(0),
+            last_echo: Shared::new(0),
+            last_probe: Shared::new(0),
+            sent: Shared::new(0),
+            stale_after: Shared::new(0),
+            silent_after: Shared::new(0),
+            down: Shared::new(0),
+            returns: Shared::new(0),
+            last_return: Shared::new(0),
+            next_probe: Shared::new(0),
         }
     }
 
     /// Notes that a probe came home.
     #[inline(always)]
     pub fn came_home(&self, sequence: u32, now: u64) {
-        let in_a_row = sequence == self.last_return.load(Relaxed).wrapping_add(1);
+        let sequence = u64::from(sequence);
+        let in_a_row = sequence == self.last_return.get().wrapping_add(1);
         let returns = if in_a_row {
-            self.returns.load(Relaxed).saturating_add(1)
+            self.returns.get().saturating_add(1)
         } else {
             1
         };
-        self.returns.store(returns, Relaxed);
-        self.last_return.store(sequence, Relaxed);
-        self.last_echo.store(now, Relaxed);
+        self.returns.set(returns);
+        self.last_return.set(sequence);
+        self.last_echo.set(now);
     }
 
     /// Whether echoes have stopped although the prober has not.
     #[inline(always)]
     #[must_use]
     pub fn is_stale(&self, now: u64) -> bool {
-        let stale_after = self.stale_after.load(Relaxed);
-        if stale_after == 0 || now.wrapping_sub(self.last_echo.load(Relaxed)) <= u64::from(stale_after) {
+        let stale_after = self.stale_after.get();
+        if stale_after == 0 || now.wrapping_sub(self.last_echo.get()) <= stale_after {
             return false;
         }
-        now.wrapping_sub(self.last_probe.load(Relaxed)) <= u64::from(self.silent_after.load(Relaxed))
+        now.wrapping_sub(self.last_probe.get()) <= self.silent_after.get()
     }
 
     /// Whether it may be used: neither down nor stale.
     #[inline(always)]
     #[must_use]
     pub fn is_fresh(&self, now: u64) -> bool {
-        self.down.load(Relaxed) == 0 && !self.is_stale(now)
+        self.down.get() == 0 && !self.is_stale(now)
     }
 }
 
@@ -320,8 +323,8 @@ impl PairState {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            last_packet: AtomicU64::new(0),
-            lanes: [const { AtomicU32::new(0) }; LANES],
+            last_packet: Shared::new(0),
+            lanes: [const { Shared::new(0) }; LANES],
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The replay window of a pair, kept at its exit.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-
-use super::map_types;
+use super::{Atomics, Shared, map_types};
 use crate::Reason;
 
 /// Sequence counters a pair has.
@@ -12,7 +10,7 @@ const WORDS: usize = 64;
 /// How often a word is retried that another CPU changes at the same moment.
 const RETRIES: usize = 8;
 /// Set in `incarnation` once the entry's is known.
-const KNOWN: u32 = 0x100;
+const KNOWN: u64 = 0x100;
 
 map_types! {
     /// Which sequence numbers of a pair were seen.
@@ -23,9 +21,8 @@ map_types! {
     /// needs no clearing, since the words of the old one are known by their high half.
     #[derive(Debug)]
     pub struct Window {
-        incarnation: AtomicU32,
-        spare: u32,
-        words: [AtomicU64; LANES * WORDS],
+        incarnation: Shared,
+        words: [Shared; LANES * WORDS],
     }
 }
 
@@ -34,9 +31,8 @@ impl Window {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            incarnation: AtomicU32::new(0),
-            spare: 0,
-            words: [const { AtomicU64::new(0) }; LANES * WORDS],
+            incarnation: Shared::new(0),
+            words: [const { Shared::new(0) }; LANES * WORDS],
         }
     }
 
@@ -46,7 +42,13 @@ impl Window {
     /// `Duplicate` where it was seen, `Late` where it is older than the window, `OldIncarnation` where the entry
     /// has begun anew since.
     #[inline(always)]
-    pub fn admit(&self, incarnation: u32, lane: u32, sequence: u32) -> Result<(), Reason> {
+    pub fn admit<A: Atomics>(
+        &self,
+        atomics: &A,
+        incarnation: u32,
+        lane: u32,
+        sequence: u32,
+    ) -> Result<(), Reason> {
         self.learn(incarnation)?;
         let block = sequence >> 5;
         let at = (lane & 15) as usize * WORDS + (block as usize & (WORDS - 1));
@@ -54,9 +56,9 @@ impl Window {
         let bit = 1 << (sequence & 31);
         let word = &self.words[at & (LANES * WORDS - 1)];
         for _ in 0..RETRIES {
-            let seen = word.load(Relaxed);
+            let seen = word.get();
             let new = admitted(seen, mark, bit)?;
-            if word.compare_exchange(seen, new, Relaxed, Relaxed).is_ok() {
+            if atomics.exchange(word, seen, new) {
                 return Ok(());
             }
         }
@@ -66,14 +68,14 @@ impl Window {
     /// Checks the incarnation, and moves to a newer one (1 to 7 ahead, modulo 16).
     #[inline(always)]
     fn learn(&self, incarnation: u32) -> Result<(), Reason> {
-        let current = self.incarnation.load(Relaxed);
+        let (current, incarnation) = (self.incarnation.get(), u64::from(incarnation));
         if current == KNOWN | incarnation {
             return Ok(());
         }
         if current & KNOWN != 0 && incarnation.wrapping_sub(current) & 15 > 7 {
             return Err(Reason::OldIncarnation);
         }
-        self.incarnation.store(KNOWN | incarnation, Relaxed);
+        self.incarnation.set(KNOWN | incarnation);
         Ok(())
     }
 }
@@ -106,16 +108,24 @@ const fn admitted(seen: u64, mark: u64, bit: u64) -> Result<u64, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::SingleThreaded;
 
     #[test]
     fn each_number_once_in_any_order() {
         let window = Window::new();
         for start in [0, 5_000, 4_000_000_000] {
             for sequence in (start..start + 1_000).rev() {
-                assert_eq!(window.admit(3, 2, sequence), Ok(()), "{sequence}");
+                assert_eq!(
+                    window.admit(&SingleThreaded, 3, 2, sequence),
+                    Ok(()),
+                    "{sequence}"
+                );
             }
             for sequence in start..start + 1_000 {
-                assert_eq!(window.admit(3, 2, sequence), Err(Reason::Duplicate));
+                assert_eq!(
+                    window.admit(&SingleThreaded, 3, 2, sequence),
+                    Err(Reason::Duplicate)
+                );
             }
         }
     }
@@ -123,22 +133,33 @@ mod tests {
     #[test]
     fn what_is_older_than_the_window_is_late() {
         let window = Window::new();
-        assert_eq!(window.admit(0, 0, 2_048), Ok(()));
-        assert_eq!(window.admit(0, 0, 0), Err(Reason::Late));
-        assert_eq!(window.admit(0, 0, 33), Ok(()), "its word is still its own");
-        assert_eq!(window.admit(0, 1, 0), Ok(()), "lanes are apart");
+        assert_eq!(window.admit(&SingleThreaded, 0, 0, 2_048), Ok(()));
+        assert_eq!(window.admit(&SingleThreaded, 0, 0, 0), Err(Reason::Late));
+        assert_eq!(
+            window.admit(&SingleThreaded, 0, 0, 33),
+            Ok(()),
+            "its word is still its own"
+        );
+        assert_eq!(window.admit(&SingleThreaded, 0, 1, 0), Ok(()), "lanes are apart");
     }
 
     #[test]
     fn an_incarnation_begins_anew_and_does_not_return() {
         let window = Window::new();
-        assert_eq!(window.admit(15, 0, 7), Ok(()));
-        assert_eq!(window.admit(0, 0, 7), Ok(()), "15 -> 0 is one ahead");
-        assert_eq!(window.admit(15, 0, 8), Err(Reason::OldIncarnation));
-        assert_eq!(window.admit(0, 0, 7), Err(Reason::Duplicate));
-        assert_eq!(window.admit(7, 0, 7), Ok(()));
+        assert_eq!(window.admit(&SingleThreaded, 15, 0, 7), Ok(()));
         assert_eq!(
-            window.admit(15, 0, 7),
+            window.admit(&SingleThreaded, 0, 0, 7),
+            Ok(()),
+            "15 -> 0 is one ahead"
+        );
+        assert_eq!(
+            window.admit(&SingleThreaded, 15, 0, 8),
+            Err(Reason::OldIncarnation)
+        );
+        assert_eq!(window.admit(&SingleThreaded, 0, 0, 7), Err(Reason::Duplicate));
+        assert_eq!(window.admit(&SingleThreaded, 7, 0, 7), Ok(()));
+        assert_eq!(
+            window.admit(&SingleThreaded, 15, 0, 7),
             Err(Reason::OldIncarnation),
             "8 ahead is behind"
         );
@@ -147,9 +168,13 @@ mod tests {
     #[test]
     fn all_of_a_window_is_admitted_behind_its_newest() {
         let window = Window::new();
-        assert_eq!(window.admit(0, 0, 10_000), Ok(()));
+        assert_eq!(window.admit(&SingleThreaded, 0, 0, 10_000), Ok(()));
         for sequence in (10_000 - 1_984..10_000).rev() {
-            assert_eq!(window.admit(0, 0, sequence), Ok(()), "{sequence}");
+            assert_eq!(
+                window.admit(&SingleThreaded, 0, 0, sequence),
+                Ok(()),
+                "{sequence}"
+            );
         }
     }
 }

@@ -5,7 +5,6 @@ use super::flow::Flow;
 use super::{BACKBONE, icmp_error, rewrite, sanity, send, too_big};
 use crate::map::{Connection, NO_PATH, NodeConfig};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
-use core::sync::atomic::Ordering::Relaxed;
 
 /// Whether a port belongs to the exit's range.
 #[inline(always)]
@@ -30,12 +29,12 @@ pub fn from_endpoint<F: Frame, T: Tables>(
         return Err(Reason::NoConnection);
     };
     let sane = sanity::check(frame, flow)?;
-    let direct = connection.pair.load(Relaxed) == NO_PATH;
+    let direct = connection.pair() == NO_PATH;
     if !direct && sane.length + BACKBONE > node.mtu as u32 {
         return too_big::refuse(frame, tables, interface, node.local.get(), backbone_mtu(node));
     }
     rewrite::apply(frame, connection, flow.protocol)?;
-    connection.count(sane.length, sane.tcp_flags, tables.jiffies());
+    connection.count(tables, sane.length, sane.tcp_flags, tables.jiffies());
     onward(frame, tables, node, connection)
 }
 
@@ -67,7 +66,7 @@ fn onward<F: Frame, T: Tables>(
     node: &NodeConfig,
     connection: &Connection,
 ) -> Outcome {
-    let pair = connection.pair.load(Relaxed);
+    let pair = connection.pair();
     if pair != NO_PATH {
         return send::over_pair(frame, tables, node, pair, (connection.vni, true));
     }

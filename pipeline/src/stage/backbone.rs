@@ -39,7 +39,7 @@ pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig
     if octets <= INNER as u32 {
         return Err(Reason::Truncated);
     }
-    let inner = Inner::new(&frame.padded::<40>(INNER as u32));
+    let inner = Inner::new(frame.words(INNER as u32));
     let Some(head) = frame.head::<INNER>() else {
         return Err(Reason::Truncated);
     };

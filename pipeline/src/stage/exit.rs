@@ -1,7 +1,5 @@
 //! The exit: a client's packet leaves the backbone for its endpoint.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::backbone::Outer;
 use super::flow::Flow;
 use super::sanity::{self, Sane};
@@ -32,8 +30,13 @@ pub fn arrive<F: Frame, T: Tables>(
     else {
         return Err(Reason::NoPath);
     };
-    window.admit(outer.word.incarnation(), outer.word.lane(), outer.sequence)?;
-    state.received.fetch_add(1, Relaxed);
+    window.admit(
+        tables,
+        outer.word.incarnation(),
+        outer.word.lane(),
+        outer.sequence,
+    )?;
+    tables.add(&state.received, 1);
     if !frame.pull::<frame::Backbone>() {
         return Err(Reason::NoRoom);
     }
@@ -81,13 +84,13 @@ pub fn forward<F: Frame, T: Tables>(
         Some(connection) => connection,
         None => open(tables, node, accelerator, flow, octets)?,
     };
-    if connection.pair.load(Relaxed) != answers {
+    if connection.pair() != answers {
         follow(tables, connection, flow.protocol, answers);
     }
     let route = tables.route(node.local.get(), connection.destination.low())?;
     rewrite::apply(frame, connection, flow.protocol)?;
     rewrite::address(frame, &route)?;
-    connection.count(sane.length, sane.tcp_flags, now);
+    connection.count(tables, sane.length, sane.tcp_flags, now);
     tables.count(Event::Exited, octets);
     Ok(Next::Transmit(route.interface))
 }
@@ -95,9 +98,9 @@ pub fn forward<F: Frame, T: Tables>(
 /// Sends answers over another pair from now on.
 #[inline(always)]
 fn follow<T: Tables>(tables: &T, connection: &Connection, protocol: u8, answers: u32) {
-    connection.pair.store(answers, Relaxed);
+    connection.follow(answers);
     if let Some(back) = tables.connection(&back_key(connection, protocol)) {
-        back.pair.store(answers, Relaxed);
+        back.follow(answers);
     }
 }
 

@@ -1,7 +1,5 @@
 //! Which of a pair's two paths a packet takes.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use crate::map::{NO_PATH, Pair, PathState};
 use crate::{Event, Reason, Tables};
 
@@ -30,7 +28,7 @@ pub fn choose<T: Tables>(tables: &T, pair: &Pair, now: u64, octets: u32) -> Resu
         leave(tables, primary, octets);
         return Ok(pair.backup);
     }
-    let was_left = primary.down.load(Relaxed) != 0;
+    let was_left = primary.down.get() != 0;
     if was_left && primary.is_stale(now) && backup.is_some() {
         Ok(pair.backup)
     } else {
@@ -40,9 +38,9 @@ pub fn choose<T: Tables>(tables: &T, pair: &Pair, now: u64, octets: u32) -> Resu
 
 #[inline(always)]
 fn leave<T: Tables>(tables: &T, primary: &PathState, octets: u32) {
-    if primary.down.load(Relaxed) == 0 {
-        primary.down.store(1, Relaxed);
-        primary.returns.store(0, Relaxed);
+    if primary.down.get() == 0 {
+        primary.down.set(1);
+        primary.returns.set(0);
         tables.count(Event::FailedOver, octets);
     }
 }

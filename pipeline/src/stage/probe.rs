@@ -4,14 +4,12 @@
 //! where its path ends over that path's *twin*, the same nodes reversed. Where it comes home it is stamped once more
 //! and becomes a [`Sample`].
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::backbone::Outer;
 use super::send::{self, Label};
 use super::{GENEVE, INNER, IP, L4, SYSTEM_VNI, relay};
 use crate::header::geneve::{Inner, Word};
 use crate::header::stamp::{PORT, Time};
-use crate::header::{Ethernet, Geneve, Ipv4, Stamp, Udp, ethernet, ipv4, part};
+use crate::header::{Ethernet, Geneve, Ipv4, Stamp, Udp, ethernet, ipv4, words};
 use crate::map::{NodeConfig, Path, PathState, Sample, Slot, SlotState};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -41,10 +39,10 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig,
     let Some(head) = frame.head::<BARE>() else {
         return Err(Reason::NotAProbe);
     };
-    let number = state.next_probe.fetch_add(1, Relaxed);
-    let sent = state.sent.load(Relaxed) as u32;
+    let number = low(tables.add(&state.next_probe, 1));
+    let sent = low(state.sent.get());
     Stamp::at::<42, BARE>(head).depart(number, Time::from_nanoseconds(tables.nanoseconds()), sent);
-    state.last_probe.store(tables.jiffies(), Relaxed);
+    state.last_probe.set(tables.jiffies());
     let label = Label {
         probe: true,
         vni: SYSTEM_VNI,
@@ -101,7 +99,7 @@ pub fn arrive<F: Frame, T: Tables>(
     let Some(arrivals) = tables.slot_state(outer.word.label()) else {
         return Err(Reason::BadProbe);
     };
-    arrivals.admit_probe(outer.sequence)?;
+    arrivals.admit_probe(tables, outer.sequence)?;
     if going_home {
         let home = Home {
             path: slot.twin,
@@ -166,19 +164,16 @@ fn reflect<T: Tables>(
     let leg = &back.path.leg;
     let neighbour = send::usable(tables, leg)?;
     let now = Time::from_nanoseconds(tables.nanoseconds());
-    let counters = [
-        low(back.arrivals.received.load(Relaxed)),
-        low(back.state.sent.load(Relaxed)),
-    ];
+    let counters = [low(back.arrivals.received.get()), low(back.state.sent.get())];
     Stamp::at::<STAMP, WHOLE>(head).reflect(now, now, outer.ttl, counters);
     Ipv4::at::<INNER, WHOLE>(head).swap_addresses();
     let mut udp = Udp::at::<INNER_L4, WHOLE>(head);
     let (from, to) = (udp.destination(), udp.source());
     udp.set_ports(from, to);
     relay::readdress(head, node, leg, neighbour, &Outer { ttl: 64, ..*outer });
-    let inner = Inner::new(part::<INNER, 40, WHOLE>(head));
+    let inner = Inner::new(words::<INNER, WHOLE>(head));
     let mut geneve = Geneve::at::<GENEVE, WHOLE>(head);
-    geneve.set_sequence(back.state.next_probe.fetch_add(1, Relaxed), 0);
+    geneve.set_sequence(low(tables.add(&back.state.next_probe, 1)), 0);
     geneve.retag(
         Word::new(leg.label, 0, node.incarnation, leg.epoch, false),
         leg.key(),
@@ -211,7 +206,7 @@ fn come_home<T: Tables>(head: &mut [u8; WHOLE], tables: &T, home: &Home<'_>, oct
         data_sent,
         data_received,
         reverse_sent,
-        reverse_received: low(home.arrivals.received.load(Relaxed)),
+        reverse_received: low(home.arrivals.received.get()),
     };
     home.state.came_home(sample.sequence, tables.jiffies());
     tables.count(Event::ProbeReturned, octets);

@@ -1,7 +1,7 @@
 //! The one rewrite: a packet leaves with the addresses and ports of its connection.
 
 use super::{IP, L4};
-use crate::header::{Ethernet, Ipv4, Tcp, Udp, ipv4};
+use crate::header::{Ethernet, Ipv4, Tcp, Udp, ethernet, ipv4};
 use crate::map::Connection;
 use crate::tables::Route;
 use crate::{Frame, Reason};
@@ -38,7 +38,7 @@ pub fn apply<F: Frame>(frame: &mut F, connection: &Connection, protocol: u8) -> 
     Ok(())
 }
 
-/// Addresses the frame to the next hop of a route.
+/// Writes the Ethernet header towards the next hop of a route.
 ///
 /// # Errors
 /// `Truncated`.
@@ -47,6 +47,8 @@ pub fn address<F: Frame>(frame: &mut F, route: &Route) -> Result<(), Reason> {
     let Some(head) = frame.head::<14>() else {
         return Err(Reason::Truncated);
     };
-    Ethernet::at::<0, 14>(head).set_addresses(route.macs);
+    let mut ethernet = Ethernet::at::<0, 14>(head);
+    ethernet.set_addresses(route.macs);
+    ethernet.set_ethertype(ethernet::IPV4);
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The way onto the backbone: outer headers, sequence number and tag of the first leg.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::{BACKBONE, GENEVE, INNER, IP, L4, liveness};
 use crate::frame;
 use crate::header::geneve::{Inner, Word};
@@ -46,9 +44,9 @@ pub fn over_pair<F: Frame, T: Tables>(
         return Err(Reason::NoPath);
     };
     let neighbour = usable(tables, &path.leg)?;
-    path_state.sent.fetch_add(1, Relaxed);
-    if state.last_packet.load(Relaxed) != now {
-        state.last_packet.store(now, Relaxed);
+    tables.add(&path_state.sent, 1);
+    if state.last_packet.get() != now {
+        state.last_packet.set(now);
     }
     let (lane, sequence, timestamp) = number(tables, state);
     let word = Word::new(path.leg.label, lane, node.incarnation, path.leg.epoch, reply);
@@ -83,7 +81,7 @@ pub fn usable<'t, T: Tables>(tables: &'t T, leg: &Leg) -> Result<&'t Neighbour, 
 #[inline(always)]
 fn number<T: Tables>(tables: &T, state: &PairState) -> (u32, u32, u32) {
     let lane = tables.cpu() & (LANES as u32 - 1);
-    let sequence = state.lanes[lane as usize & (LANES - 1)].fetch_add(1, Relaxed);
+    let sequence = tables.add(&state.lanes[lane as usize & (LANES - 1)], 1) as u32;
     let timestamp = if sequence & 63 == 0 {
         microseconds(tables).max(1)
     } else {
@@ -117,7 +115,7 @@ pub fn over_leg<F: Frame>(
     if length + BACKBONE > node.mtu as u32 || !frame.push::<frame::Backbone>() {
         return Err(Reason::NoRoom);
     }
-    let inner = Inner::new(&frame.padded::<40>(INNER as u32));
+    let inner = Inner::new(frame.words(INNER as u32));
     let Some(head) = frame.head::<INNER>() else {
         return Err(Reason::NoRoom);
     };

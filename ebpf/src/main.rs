@@ -1,0 +1,70 @@
+//! Kuafu's programs in the kernel: maps, entry points, and how a packet's bytes are reached there. What becomes of a
+//! packet is decided in `kuafu-pipeline`.
+#![no_std]
+#![no_main]
+
+mod frame;
+mod maps;
+mod tables;
+mod verdict;
+
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use kuafu_pipeline::program;
+
+use crate::frame::{SkbFrame, XdpFrame};
+use crate::tables::KernelTables;
+
+/// The edge, for packets that lie in one piece.
+#[xdp]
+pub fn kuafu_edge(context: XdpContext) -> u32 {
+    edge::<false>(&context)
+}
+
+/// The edge, for devices whose MTU needs packets in several pieces.
+#[xdp(frags)]
+pub fn kuafu_edge_frags(context: XdpContext) -> u32 {
+    edge::<true>(&context)
+}
+
+#[inline(always)]
+fn edge<const FRAGS: bool>(context: &XdpContext) -> u32 {
+    let mut frame = XdpFrame::<FRAGS>::new(context);
+    let interface = frame.interface();
+    let outcome = program::edge::run(
+        &mut frame,
+        &KernelTables::new(context.ctx.cast(), interface),
+        interface,
+    );
+    verdict::xdp(&mut frame, interface, outcome)
+}
+
+/// What ports send.
+#[classifier]
+pub fn kuafu_port(context: TcContext) -> i32 {
+    let mut frame = SkbFrame::new(&context);
+    let (interface, mark) = (frame.interface(), frame.mark());
+    let tables = KernelTables::new(context.skb.skb.cast(), interface);
+    let outcome = program::port::run(&mut frame, &tables, interface, mark);
+    verdict::tcx(&mut frame, interface, outcome)
+}
+
+/// VXLAN that arrives.
+#[classifier]
+pub fn kuafu_underlay(context: TcContext) -> i32 {
+    let mut frame = SkbFrame::new(&context);
+    let interface = frame.interface();
+    let tables = KernelTables::new(context.skb.skb.cast(), interface);
+    let outcome = program::underlay::run(&mut frame, &tables, interface);
+    verdict::tcx(&mut frame, interface, outcome)
+}
+
+/// Programs cannot panic: the compiler proves each `unreachable!` to be that, or the object does not load.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

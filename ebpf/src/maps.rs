@@ -1,0 +1,98 @@
+//! The maps. Names and layouts are what agent, `bpftool` and the next version of the programs meet at; sizes are
+//! defaults that the agent may change when it loads the object.
+
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use kuafu_pipeline::map::{
+    Bucket, Connection, ConnectionKey, Counter, Drop, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig,
+    Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey,
+    Window,
+};
+use kuafu_pipeline::{Event, Reason};
+
+/// Memory for an entry when it is made, not when the map is.
+const ON_DEMAND: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
+
+/// The host itself.
+#[btf_map(name = "node")]
+pub static NODE: Array<NodeConfig, 1> = Array::new();
+
+/// Ports, by their host-side interface.
+#[btf_map(name = "ports")]
+pub static PORTS: HashMap<u32, Port, 4096, ON_DEMAND> = HashMap::new();
+
+/// Endpoints of VPCs.
+#[btf_map(name = "endpoints")]
+pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 1_048_576, ON_DEMAND> = HashMap::new();
+
+/// Which hosts may send into which VPC.
+#[btf_map(name = "senders")]
+pub static SENDERS: HashMap<VtepKey, u32, 262_144, ON_DEMAND> = HashMap::new();
+
+/// Other hosts, by number.
+#[btf_map(name = "vteps")]
+pub static VTEPS: Array<Vtep, 4096> = Array::new();
+
+/// Gateways and next hops, by number.
+#[btf_map(name = "neighbours")]
+pub static NEIGHBOURS: Array<Neighbour, 4096> = Array::new();
+
+/// What labels mean.
+#[btf_map(name = "slots")]
+pub static SLOTS: Array<Slot, 65_536> = Array::new();
+
+/// What packets change in slots.
+#[btf_map(name = "slot_states")]
+pub static SLOT_STATES: Array<SlotState, 65_536> = Array::new();
+
+/// Paths that begin here, by number.
+#[btf_map(name = "paths")]
+pub static PATHS: Array<Path, 4096> = Array::new();
+
+/// What packets change in paths.
+#[btf_map(name = "path_states")]
+pub static PATH_STATES: Array<PathState, 4096> = Array::new();
+
+/// Pairs that begin here, by number.
+#[btf_map(name = "pairs")]
+pub static PAIRS: Array<Pair, 2048> = Array::new();
+
+/// What packets change in pairs.
+#[btf_map(name = "pair_states")]
+pub static PAIR_STATES: Array<PairState, 2048> = Array::new();
+
+/// Replay windows of pairs that end here, by number.
+#[btf_map(name = "windows")]
+pub static WINDOWS: Array<Window, 2048> = Array::new();
+
+/// Listeners.
+#[btf_map(name = "services")]
+pub static SERVICES: HashMap<ServiceKey, Service, 65_536, ON_DEMAND> = HashMap::new();
+
+/// The rings of all services: numbers of targets.
+#[btf_map(name = "rings")]
+pub static RINGS: Array<u32, 1_048_576> = Array::new();
+
+/// Targets, by number.
+#[btf_map(name = "targets")]
+pub static TARGETS: Array<NextHop, 65_536> = Array::new();
+
+/// Both directions of the exit's connections.
+#[btf_map(name = "connections")]
+pub static CONNECTIONS: HashMap<ConnectionKey, Connection, 524_288, ON_DEMAND> = HashMap::new();
+
+/// What probes have measured, for the agent.
+#[btf_map(name = "samples")]
+pub static SAMPLES: RingBuf<Sample, 1_048_576> = RingBuf::new();
+
+/// What limits our ICMP answers.
+#[btf_map(name = "icmp_buckets")]
+pub static ICMP_BUCKETS: PerCpuArray<Bucket, 1> = PerCpuArray::new();
+
+/// What was done, by [`Event`].
+#[btf_map(name = "events")]
+pub static EVENTS: PerCpuArray<Counter, { Event::ALL.len() }> = PerCpuArray::new();
+
+/// What was dropped, by [`Reason`].
+#[btf_map(name = "drops")]
+pub static DROPS: PerCpuArray<Drop, { Reason::ALL.len() }> = PerCpuArray::new();

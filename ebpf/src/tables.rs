@@ -1,0 +1,259 @@
+//! Look-ups, clocks and counters in the kernel.
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
+};
+use kuafu_pipeline::map::{
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Mac, MacPair, Neighbour, NextHop,
+    NodeConfig, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState,
+    Vtep, VtepKey, Window,
+};
+use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
+
+use crate::maps;
+
+/// IPv4, as `bpf_fib_lookup` is told.
+const AF_INET: u32 = 2;
+/// `E2BIG`: no room in a hash map.
+const FULL: i32 = -7;
+
+/// The host that the program runs on.
+pub struct KernelTables {
+    context: *mut c_void,
+    interface: u32,
+}
+
+impl KernelTables {
+    /// For a packet of this context.
+    #[inline(always)]
+    pub fn new(context: *mut c_void, interface: u32) -> Self {
+        Self { context, interface }
+    }
+}
+
+/// A look-up: the value stays readable while the program runs (RCU), and what packets change in it is atomic.
+macro_rules! look_up {
+    ($map:ident, $key:expr) => {
+        // SAFETY: the pointer is to a value of the map, valid until the program ends; see above.
+        maps::$map.get_ptr($key).map(|value| unsafe { &*value })
+    };
+}
+
+impl Atomics for KernelTables {
+    #[inline(always)]
+    fn add(&self, number: &Shared, more: u64) -> u64 {
+        // SAFETY: the number lives in a map's value, aligned to 8; all that change it on several CPUs do it here.
+        unsafe { AtomicU64::from_ptr(number.as_ptr()) }.fetch_add(more, Relaxed)
+    }
+
+    #[inline(always)]
+    fn exchange(&self, number: &Shared, from: u64, to: u64) -> bool {
+        // SAFETY: as above.
+        unsafe { AtomicU64::from_ptr(number.as_ptr()) }
+            .compare_exchange(from, to, Relaxed, Relaxed)
+            .is_ok()
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn node(&self) -> Option<&NodeConfig> {
+        look_up!(NODE, 0).filter(|node| node.local.get() != 0)
+    }
+
+    #[inline(always)]
+    fn port(&self, interface: u32) -> Option<&Port> {
+        look_up!(PORTS, interface)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &EndpointKey) -> Option<&Endpoint> {
+        look_up!(ENDPOINTS, key)
+    }
+
+    #[inline(always)]
+    fn may_send(&self, key: &VtepKey) -> bool {
+        maps::SENDERS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn vtep(&self, index: u32) -> Option<&Vtep> {
+        look_up!(VTEPS, index)
+    }
+
+    #[inline(always)]
+    fn neighbour(&self, index: u32) -> Option<&Neighbour> {
+        look_up!(NEIGHBOURS, index)
+    }
+
+    #[inline(always)]
+    fn slot(&self, label: u32) -> Option<&Slot> {
+        look_up!(SLOTS, label)
+    }
+
+    #[inline(always)]
+    fn slot_state(&self, label: u32) -> Option<&SlotState> {
+        look_up!(SLOT_STATES, label)
+    }
+
+    #[inline(always)]
+    fn path(&self, index: u32) -> Option<&Path> {
+        look_up!(PATHS, index)
+    }
+
+    #[inline(always)]
+    fn path_state(&self, index: u32) -> Option<&PathState> {
+        look_up!(PATH_STATES, index)
+    }
+
+    #[inline(always)]
+    fn pair(&self, index: u32) -> Option<&Pair> {
+        look_up!(PAIRS, index)
+    }
+
+    #[inline(always)]
+    fn pair_state(&self, index: u32) -> Option<&PairState> {
+        look_up!(PAIR_STATES, index)
+    }
+
+    #[inline(always)]
+    fn window(&self, index: u32) -> Option<&Window> {
+        look_up!(WINDOWS, index)
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        look_up!(SERVICES, key)
+    }
+
+    #[inline(always)]
+    fn ring(&self, index: u32) -> Option<u32> {
+        look_up!(RINGS, index).copied()
+    }
+
+    #[inline(always)]
+    fn target(&self, index: u32) -> Option<&NextHop> {
+        look_up!(TARGETS, index)
+    }
+
+    #[inline(always)]
+    fn connection(&self, key: &ConnectionKey) -> Option<&Connection> {
+        look_up!(CONNECTIONS, key)
+    }
+
+    #[inline(always)]
+    fn open(&self, key: &ConnectionKey, value: Connection) -> Result<(), Insertion> {
+        match maps::CONNECTIONS.insert(key, &value, BPF_NOEXIST as u64) {
+            Ok(()) => Ok(()),
+            Err(FULL) => Err(Insertion::Full),
+            Err(_) => Err(Insertion::Exists),
+        }
+    }
+
+    #[inline(always)]
+    fn close(&self, key: &ConnectionKey) {
+        // Nothing is lost where there was none.
+        let _ = maps::CONNECTIONS.remove(key);
+    }
+
+    #[inline(always)]
+    fn route(&self, from: u32, to: u32) -> Result<Route, Reason> {
+        let mut query = query(self.interface, from, to);
+        let size = size_of::<FibLookup>() as i32;
+        // SAFETY: `query` has the size and layout of the helper's parameter.
+        let answer = unsafe { bpf_fib_lookup(self.context, query.as_mut_ptr().cast(), size, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => Ok(route(&query)),
+            BPF_FIB_LKUP_RET_NO_NEIGH => Err(Reason::NoNeighbour),
+            _ => Err(Reason::NoRoute),
+        }
+    }
+
+    #[inline(always)]
+    fn icmp_bucket(&self) -> Option<&Bucket> {
+        look_up!(ICMP_BUCKETS, 0)
+    }
+
+    #[inline(always)]
+    fn sample(&self, sample: &Sample) -> bool {
+        maps::SAMPLES.output(sample, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event, octets: u32) {
+        if let Some(counter) = maps::EVENTS.get_ptr_mut(event as u32) {
+            // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).octets += u64::from(octets);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u64 {
+        // SAFETY: takes nothing and returns a number.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn nanoseconds(&self) -> u64 {
+        // SAFETY: takes nothing and returns a number.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: takes nothing and returns a number.
+        unsafe { bpf_get_smp_processor_id() as u32 }
+    }
+}
+
+/// `struct bpf_fib_lookup` as words: 0 begins with the family, 2 is the interface, 4 the source, 8 the destination;
+/// 13 to 15 are the Ethernet source and destination.
+type Query = [u32; 16];
+
+const _: () = assert!(size_of::<Query>() == size_of::<FibLookup>());
+
+#[inline(always)]
+fn query(interface: u32, from: u32, to: u32) -> Query {
+    [
+        AF_INET,
+        0,
+        interface,
+        0,
+        from.to_be(),
+        0,
+        0,
+        0,
+        to.to_be(),
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
+}
+
+#[inline(always)]
+fn route(answer: &Query) -> Route {
+    let [first, second, third] = [
+        u32::from_be(answer[13]),
+        u32::from_be(answer[14]),
+        u32::from_be(answer[15]),
+    ];
+    let source = Mac::new(first, (second >> 16) as u16);
+    let destination = Mac::new(second << 16 | third >> 16, third as u16);
+    Route {
+        interface: answer[2],
+        macs: MacPair::new(destination, source),
+    }
+}
