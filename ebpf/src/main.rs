@@ -17,12 +17,14 @@ use crate::tables::KernelTables;
 
 /// The edge, for packets that lie in one piece.
 #[xdp]
+#[inline(always)]
 pub fn kuafu_edge(context: XdpContext) -> u32 {
     edge::<false>(&context)
 }
 
 /// The edge, for devices whose MTU needs packets in several pieces.
 #[xdp(frags)]
+#[inline(always)]
 pub fn kuafu_edge_frags(context: XdpContext) -> u32 {
     edge::<true>(&context)
 }
@@ -41,6 +43,7 @@ fn edge<const FRAGS: bool>(context: &XdpContext) -> u32 {
 
 /// What ports send.
 #[classifier]
+#[inline(always)]
 pub fn kuafu_port(context: TcContext) -> i32 {
     let mut frame = SkbFrame::new(&context);
     let (interface, mark) = (frame.interface(), frame.mark());
@@ -51,6 +54,7 @@ pub fn kuafu_port(context: TcContext) -> i32 {
 
 /// VXLAN that arrives.
 #[classifier]
+#[inline(always)]
 pub fn kuafu_underlay(context: TcContext) -> i32 {
     let mut frame = SkbFrame::new(&context);
     let interface = frame.interface();

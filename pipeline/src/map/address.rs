@@ -2,6 +2,9 @@
 
 use super::map_types;
 
+/// What precedes the IPv4 address in an IPv4-mapped one.
+const V4_MAPPED: u64 = 0xffff;
+
 map_types! {
     /// A 16-bit number in network order.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +16,7 @@ map_types! {
 
     /// An IP address as part of a key: 16 octets in network order, IPv4 as IPv4-mapped (RFC 4291 §2.5.5.2).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-    pub struct IpKey { words: [u32; 4], }
+    pub struct IpKey { halves: [u64; 2], }
 
     /// An Ethernet address.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +65,7 @@ impl IpKey {
     #[must_use]
     pub const fn v4(address: u32) -> Self {
         Self {
-            words: [0, 0, 0x0000_ffff_u32.to_be(), address.to_be()],
+            halves: [0, (V4_MAPPED << 32 | address as u64).to_be()],
         }
     }
 
@@ -71,12 +74,7 @@ impl IpKey {
     pub const fn v6(octets: [u8; 16]) -> Self {
         let all = u128::from_be_bytes(octets);
         Self {
-            words: [
-                word_of(all, 96),
-                word_of(all, 64),
-                word_of(all, 32),
-                word_of(all, 0),
-            ],
+            halves: [((all >> 64) as u64).to_be(), (all as u64).to_be()],
         }
     }
 
@@ -84,9 +82,9 @@ impl IpKey {
     #[inline(always)]
     #[must_use]
     pub const fn as_v4(self) -> Option<u32> {
-        let [first, second, third, last] = self.words;
-        if first == 0 && second == 0 && third == 0x0000_ffff_u32.to_be() {
-            Some(u32::from_be(last))
+        let [high, low] = self.halves;
+        if high == 0 && u64::from_be(low) >> 32 == V4_MAPPED {
+            Some(self.low())
         } else {
             None
         }
@@ -96,12 +94,8 @@ impl IpKey {
     #[inline(always)]
     #[must_use]
     pub const fn low(self) -> u32 {
-        u32::from_be(self.words[3])
+        u64::from_be(self.halves[1]) as u32
     }
-}
-
-const fn word_of(all: u128, shift: u32) -> u32 {
-    ((all >> shift) as u32).to_be()
 }
 
 impl Mac {

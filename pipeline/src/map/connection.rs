@@ -7,18 +7,20 @@ map_types! {
     /// VNI, or from the endpoint with VNI 0.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct ConnectionKey {
-        /// The accelerator, or 0.
-        pub vni: u32,
         /// Source address.
         pub source: IpKey,
         /// Destination address.
         pub destination: IpKey,
+        /// The accelerator, or 0.
+        pub vni: u32,
         /// Source port.
         pub source_port: Be16,
         /// Destination port.
         pub destination_port: Be16,
         /// TCP or UDP.
         pub protocol: u32,
+        /// Zero.
+        spare: u32,
     }
 
     /// What one direction's packets become. The two directions are two entries that name each other: each holds
@@ -97,6 +99,22 @@ impl Connection {
 }
 
 impl ConnectionKey {
+    /// Of a packet with these addresses and ports, each source first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(vni: u32, addresses: [IpKey; 2], ports: [Be16; 2], protocol: u32) -> Self {
+        let ([source, destination], [source_port, destination_port]) = (addresses, ports);
+        Self {
+            source,
+            destination,
+            vni,
+            source_port,
+            destination_port,
+            protocol,
+            spare: 0,
+        }
+    }
+
     /// The other direction of a packet that leaves with this key, as it comes back.
     #[inline(always)]
     #[must_use]
@@ -108,6 +126,7 @@ impl ConnectionKey {
             source_port: self.destination_port,
             destination_port: self.source_port,
             protocol: self.protocol,
+            spare: 0,
         }
     }
 }

@@ -6,16 +6,14 @@ map_types! {
     /// Where a packet goes next: what a service's ring, an endpoint and (later) a route hold.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct NextHop {
-        /// A [`HopKind`] as a number; any other number is `Nowhere`.
-        kind: u32,
-        /// Interface, VTEP or pair.
-        pub index: u32,
         /// The server's address.
         pub address: IpKey,
+        /// Interface, VTEP or pair.
+        pub index: u32,
+        /// A [`HopKind`] as a number; any other number is `Nowhere`.
+        kind: u16,
         /// The server's port; 0 keeps the packet's.
         pub port: Be16,
-        /// Zero.
-        spare: u16,
     }
 }
 
@@ -55,7 +53,6 @@ impl NextHop {
             index: 0,
             address,
             port: Be16::new(port),
-            spare: 0,
         }
     }
 
@@ -65,13 +62,12 @@ impl NextHop {
         Self::indexed(4, pair)
     }
 
-    const fn indexed(kind: u32, index: u32) -> Self {
+    const fn indexed(kind: u16, index: u32) -> Self {
         Self {
             kind,
             index,
             address: IpKey::v4(0),
             port: Be16::new(0),
-            spare: 0,
         }
     }
 

@@ -7,10 +7,10 @@ map_types! {
     /// accelerator's. Protocol and port 0 stand for the whole address: what no listener takes is dropped there.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct ServiceKey {
-        /// 0, or the accelerator.
-        pub vni: u32,
         /// The accelerated address as packets carry it (`local`).
         pub address: IpKey,
+        /// 0, or the accelerator.
+        pub vni: u32,
         /// The listener's port.
         pub port: Be16,
         /// TCP or UDP.

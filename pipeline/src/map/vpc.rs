@@ -6,23 +6,27 @@ map_types! {
     /// A port of this host, found by its host-side interface.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Port {
-        /// Its VPC.
-        pub vni: u32,
         /// The one address that it may use.
         pub address: IpKey,
+        /// Its VPC.
+        pub vni: u32,
         /// The one Ethernet address that it may use.
         pub mac: Mac,
         /// Octets in the largest IP packet that it may send to another host.
         pub mtu: u16,
+        /// Zero.
+        pub spare: u32,
     }
 
     /// Names an endpoint.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct EndpointKey {
+        /// The address inside the VPC.
+        pub address: IpKey,
         /// The VPC.
         pub vni: u32,
-        /// The address inside it.
-        pub address: IpKey,
+        /// Zero.
+        spare: u32,
     }
 
     /// Where an address of a VPC is.
@@ -37,6 +41,7 @@ map_types! {
     }
 
     /// Names a host that may send into a VPC.
+    #[repr(align(8))]
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct VtepKey {
         /// The VPC.
@@ -61,5 +66,18 @@ map_types! {
         pub macs: MacPair,
         /// Our interface to it.
         pub interface: u32,
+    }
+}
+
+impl EndpointKey {
+    /// Of an address in a VPC.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(vni: u32, address: IpKey) -> Self {
+        Self {
+            address,
+            vni,
+            spare: 0,
+        }
     }
 }

@@ -39,10 +39,7 @@ fn to_endpoint<F: Frame, T: Tables>(
     destination: u32,
 ) -> Outcome {
     let octets = frame.len();
-    let key = EndpointKey {
-        vni: port.vni,
-        address: IpKey::v4(destination),
-    };
+    let key = EndpointKey::new(port.vni, IpKey::v4(destination));
     let Some(endpoint) = tables.endpoint(&key) else {
         return Err(Reason::NoEndpoint);
     };

@@ -26,10 +26,7 @@ pub fn from_port<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32,
     if !arp.is_request() || arp.target() == port.address.low() {
         return Err(Reason::ArpUnanswered);
     }
-    let key = EndpointKey {
-        vni: port.vni,
-        address: IpKey::v4(arp.target()),
-    };
+    let key = EndpointKey::new(port.vni, IpKey::v4(arp.target()));
     let Some(endpoint) = tables.endpoint(&key) else {
         return Err(Reason::ArpUnanswered);
     };
@@ -57,13 +54,7 @@ pub fn from_vtep<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32,
     if !arp.is_request() {
         return Err(Reason::ArpUnanswered);
     }
-    let (asker, key) = (
-        arp.sender_mac(),
-        EndpointKey {
-            vni,
-            address: IpKey::v4(arp.target()),
-        },
-    );
+    let (asker, key) = (arp.sender_mac(), EndpointKey::new(vni, IpKey::v4(arp.target())));
     let Some(endpoint) = tables.endpoint(&key) else {
         return Err(Reason::ArpUnanswered);
     };

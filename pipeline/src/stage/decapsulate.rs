@@ -70,7 +70,7 @@ fn deliver<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32) -> Outcome 
         return Err(Reason::Truncated);
     };
     let address = IpKey::v4(Ipv4::at::<64, 84>(head).destination());
-    let Some(endpoint) = tables.endpoint(&EndpointKey { vni, address }) else {
+    let Some(endpoint) = tables.endpoint(&EndpointKey::new(vni, address)) else {
         return Err(Reason::NoEndpoint);
     };
     if endpoint.hop.kind() != HopKind::Port {

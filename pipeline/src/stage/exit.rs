@@ -107,14 +107,12 @@ fn follow<T: Tables>(tables: &T, connection: &Connection, protocol: u8, answers:
 /// The key under which the answers to a connection's packets arrive.
 #[inline(always)]
 fn back_key(connection: &Connection, protocol: u8) -> ConnectionKey {
-    ConnectionKey {
-        vni: 0,
-        source: connection.destination,
-        destination: connection.source,
-        source_port: connection.destination_port,
-        destination_port: connection.source_port,
-        protocol: protocol as u32,
-    }
+    ConnectionKey::new(
+        0,
+        [connection.destination, connection.source],
+        [connection.destination_port, connection.source_port],
+        protocol as u32,
+    )
 }
 
 /// Opens a connection: an endpoint from the ring, a port of the exit's range that is free towards it, and both
@@ -140,14 +138,9 @@ fn open<'t, T: Tables>(
     }
     let (now, key) = (tables.jiffies(), flow.connection(vni));
     let kept = target.port.get() == 0;
-    let mut leaves = ConnectionKey {
-        vni: 0,
-        source: IpKey::v4(node.local.get()),
-        destination: target.address,
-        source_port: Be16::new(0),
-        destination_port: if kept { key.destination_port } else { target.port },
-        protocol: key.protocol,
-    };
+    let port = if kept { key.destination_port } else { target.port };
+    let addresses = [IpKey::v4(node.local.get()), target.address];
+    let mut leaves = ConnectionKey::new(0, addresses, [Be16::new(0), port], key.protocol);
     let back = key.turned_round(0);
     leaves.source_port = claim(tables, node, hash, &leaves, || {
         Connection::new(vni, answers, &back, now)

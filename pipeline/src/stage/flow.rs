@@ -53,14 +53,12 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn connection(&self, vni: u32) -> ConnectionKey {
-        ConnectionKey {
+        ConnectionKey::new(
             vni,
-            source: IpKey::v4(self.source),
-            destination: IpKey::v4(self.destination),
-            source_port: Be16::new(self.source_port),
-            destination_port: Be16::new(self.destination_port),
-            protocol: self.protocol as u32,
-        }
+            [IpKey::v4(self.source), IpKey::v4(self.destination)],
+            [Be16::new(self.source_port), Be16::new(self.destination_port)],
+            self.protocol as u32,
+        )
     }
 
     /// The listener that it is addressed to.
@@ -68,8 +66,8 @@ impl Flow {
     #[must_use]
     pub const fn service(&self, vni: u32) -> ServiceKey {
         ServiceKey {
-            vni,
             address: IpKey::v4(self.destination),
+            vni,
             port: Be16::new(self.destination_port),
             protocol: self.protocol,
             spare: 0,
