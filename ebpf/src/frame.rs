@@ -1,5 +1,8 @@
 //! A packet's bytes: in XDP directly, in tcx through the socket buffer.
 
+use core::arch::asm;
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, xdp_md,
@@ -51,7 +54,12 @@ impl<const FRAGS: bool> XdpFrame<FRAGS> {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: the context is valid while the program runs.
-        unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) }
+        unsafe {
+            (
+                load::<{ offset_of!(xdp_md, data) }>(self.context.cast()),
+                load::<{ offset_of!(xdp_md, data_end) }>(self.context.cast()),
+            )
+        }
     }
 }
 
@@ -96,10 +104,10 @@ impl<const FRAGS: bool> Frame for XdpFrame<FRAGS> {
             return words;
         }
         let mut words = [0; 5];
-        let rest = self.len().wrapping_sub(at);
-        if rest > 0 && rest < 40 {
+        let rest = at_most_40((self.len() as u64).wrapping_sub(at as u64));
+        if rest != 0 {
             // SAFETY: `words` holds 40 octets; the kernel checks the source.
-            unsafe { bpf_xdp_load_bytes(self.context, at, words.as_mut_ptr().cast(), rest) };
+            unsafe { bpf_xdp_load_bytes(self.context, at, words.as_mut_ptr().cast(), rest as u32) };
         }
         words
     }
@@ -154,7 +162,12 @@ impl SkbFrame {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: the context is valid while the program runs.
-        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
+        unsafe {
+            (
+                load::<{ offset_of!(__sk_buff, data) }>(self.skb.cast()),
+                load::<{ offset_of!(__sk_buff, data_end) }>(self.skb.cast()),
+            )
+        }
     }
 
     #[inline(always)]
@@ -216,10 +229,10 @@ impl Frame for SkbFrame {
             return words;
         }
         let mut words = [0; 5];
-        let rest = self.len().wrapping_sub(at).min(40);
-        if rest > 0 {
+        let rest = at_most_40((self.len() as u64).wrapping_sub(at as u64));
+        if rest != 0 {
             // SAFETY: `words` holds 40 octets; the kernel checks the source.
-            unsafe { bpf_skb_load_bytes(self.skb.cast(), at, words.as_mut_ptr().cast(), rest) };
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), at, words.as_mut_ptr().cast(), rest as u32) };
         }
         words
     }
@@ -274,6 +287,19 @@ impl Frame for SkbFrame {
     }
 }
 
+/// A word of the context that the verifier turns into a pointer. Written as an instruction, since the compiler would
+/// keep the word of an earlier load as 32 bits, and the verifier no longer see a pointer in it.
+///
+/// # Safety
+/// `context` is the program's, and a pointer's word is at octet `AT` of it.
+#[inline(always)]
+unsafe fn load<const AT: usize>(context: *const u8) -> usize {
+    let pointer: usize;
+    // SAFETY: the caller's.
+    unsafe { asm!("{0} = *(u32 *)({1} + {2})", out(reg) pointer, in(reg) context, const AT) };
+    pointer
+}
+
 /// 40 octets from `at` on, where they lie between the bounds.
 #[inline(always)]
 fn words_between(start: usize, end: usize, at: u32) -> Option<[u64; 5]> {
@@ -286,6 +312,12 @@ fn words_between(start: usize, end: usize, at: u32) -> Option<[u64; 5]> {
         unsafe { ((from + index * 8) as *const u64).read_unaligned() }
     };
     Some([word(0), word(1), word(2), word(3), word(4)])
+}
+
+/// Octets to load into five words, where the packet has so many left.
+#[inline(always)]
+fn at_most_40(rest: u64) -> u64 {
+    opaque(opaque(rest).min(40))
 }
 
 /// An Ethernet header as words.
@@ -314,4 +346,13 @@ fn write_ethernet(at: usize, (first, second, third): EthernetWords) {
         at.add(8).cast::<u32>().write_unaligned(second);
         at.add(12).cast::<u16>().write_unaligned(third);
     }
+}
+
+/// The same number, of which the compiler knows nothing: it keeps the checks that the verifier needs to see.
+#[inline(always)]
+pub fn opaque(number: u64) -> u64 {
+    let mut same = number;
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) same) };
+    same
 }

@@ -2,6 +2,7 @@
 //! packet is decided in `kuafu-pipeline`.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod frame;
 mod maps;

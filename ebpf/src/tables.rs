@@ -215,45 +215,30 @@ impl Tables for KernelTables {
     }
 }
 
-/// `struct bpf_fib_lookup` as words: 0 begins with the family, 2 is the interface, 4 the source, 8 the destination;
-/// 13 to 15 are the Ethernet source and destination.
-type Query = [u32; 16];
+/// `struct bpf_fib_lookup` as words: 0 begins with the family, 1 with the interface, 2 with the source, 4 with the
+/// destination; from the middle of 6 on come the Ethernet source and destination.
+type Query = [u64; 8];
 
 const _: () = assert!(size_of::<Query>() == size_of::<FibLookup>());
 
 #[inline(always)]
 fn query(interface: u32, from: u32, to: u32) -> Query {
-    [
-        AF_INET,
-        0,
-        interface,
-        0,
-        from.to_be(),
-        0,
-        0,
-        0,
-        to.to_be(),
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ]
+    let words = [AF_INET, interface, from.to_be(), to.to_be()];
+    let [family, interface, from, to] = words.map(u64::from);
+    [family, interface, from, 0, to, 0, 0, 0]
 }
 
 #[inline(always)]
 fn route(answer: &Query) -> Route {
     let [first, second, third] = [
-        u32::from_be(answer[13]),
-        u32::from_be(answer[14]),
-        u32::from_be(answer[15]),
+        u32::from_be((answer[6] >> 32) as u32),
+        u32::from_be(answer[7] as u32),
+        u32::from_be((answer[7] >> 32) as u32),
     ];
     let source = Mac::new(first, (second >> 16) as u16);
     let destination = Mac::new(second << 16 | third >> 16, third as u16);
     Route {
-        interface: answer[2],
+        interface: answer[1] as u32,
         macs: MacPair::new(destination, source),
     }
 }

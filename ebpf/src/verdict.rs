@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_pee
 use kuafu_pipeline::map::FRAME_START;
 use kuafu_pipeline::{Frame, Next, Outcome, Reason};
 
-use crate::frame::CopyStart;
+use crate::frame::{CopyStart, opaque};
 use crate::maps;
 
 /// The next program in line, or the host's stack.
@@ -77,11 +77,12 @@ fn record<F: Frame + CopyStart>(frame: &mut F, interface: u32, reason: Reason) {
     drop.octets += u64::from(length);
     // SAFETY: takes nothing and returns a number.
     let now = unsafe { bpf_jiffies64() };
-    if drop.last_seen == now || length == 0 {
+    let kept = opaque(opaque(length as u64).min(FRAME_START as u64));
+    if drop.last_seen == now || kept == 0 {
         return;
     }
     drop.last_seen = now;
     drop.interface = interface;
     drop.length = length;
-    frame.copy_start(drop.start.as_mut_ptr(), length.min(FRAME_START as u32));
+    frame.copy_start(drop.start.as_mut_ptr(), kept as u32);
 }
