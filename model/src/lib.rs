@@ -1,6 +1,8 @@
 //! Kuafu's kinds as validated types, and intent compiled to map contents.
 #![forbid(unsafe_code)]
 
+pub mod kinds;
+pub mod manifest;
 pub mod state;
 
 pub use state::HostState;

@@ -1,0 +1,209 @@
+//! `Accelerator`: listeners near the players of services that are far away.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::common::{integers, words};
+use super::network::{PortNumber, Protocol};
+use super::{Name, Resource};
+use crate::manifest::{Field, Fields, Place, Problem};
+
+/// Public addresses at entries, and the services behind them.
+pub type Accelerator = Resource<AcceleratorSpec>;
+
+/// ```yaml
+/// kind: Accelerator
+/// metadata: {name: arena}
+/// spec:
+///   pool: asia
+///   listeners: [{protocol: udp, port: 2342}]
+///   groups: [{service: game, region: af-south-1}]
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AcceleratorSpec {
+    /// The pool whose addresses it uses.
+    pub pool: Name,
+    /// The nodes where packets enter: each address that the pool has there listens. Default: all of the pool's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<Vec<Name>>,
+    /// What it listens on, at least one, none twice.
+    pub listeners: Vec<Listener>,
+    /// The services behind it; exactly one for now.
+    pub groups: Vec<Group>,
+    /// What the traffic needs. Default: game.
+    pub class: Class,
+    /// When a silent flow is forgotten.
+    pub idle_timeout: IdleTimeout,
+}
+
+impl AcceleratorSpec {
+    /// Do packets enter at this node, provided that the pool has an address there?
+    #[must_use]
+    pub fn enters_at(&self, node: &Name) -> bool {
+        self.entries.as_ref().is_none_or(|entries| entries.contains(node))
+    }
+}
+
+impl Field for AcceleratorSpec {
+    const EXPECTS: &'static str = "a mapping with pool, listeners and groups";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let pool = fields.required("pool");
+            let entries = fields.optional_list("entries", "at least one node, or no entries at all");
+            let listeners = fields.list("listeners", "at least one {protocol, port}");
+            let group = fields.single("groups", "one {service, region}");
+            let class = fields.or("class", Class::Game);
+            let idle_timeout = fields.or("idle_timeout", IdleTimeout::default());
+            refuse_twice(fields, "entries", entries.iter().flatten().flatten());
+            refuse_twice(fields, "listeners", listeners.iter().flatten());
+            Some(Self {
+                pool: pool?,
+                entries: entries?,
+                listeners: listeners?,
+                groups: vec![group?],
+                class: class?,
+                idle_timeout: idle_timeout?,
+            })
+        })
+    }
+}
+
+/// Refuses what a list holds twice.
+fn refuse_twice<'a, T: Eq + std::hash::Hash + ToString + 'a>(
+    fields: &Fields<'_>,
+    name: &str,
+    list: impl Iterator<Item = &'a T>,
+) {
+    let mut seen = HashMap::new();
+    for (index, item) in list.enumerate() {
+        if let Some(first) = seen.insert(item, index) {
+            let problem = Problem::Twice {
+                value: item.to_string(),
+                first: fields.path_of(&format!("{name}[{first}]")),
+            };
+            fields.refuse(&format!("{name}[{index}]"), problem);
+        }
+    }
+}
+
+/// A protocol and a port at the accelerated addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: PortNumber,
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} port {}", self.protocol, self.port)
+    }
+}
+
+impl Field for Listener {
+    const EXPECTS: &'static str = "a mapping with protocol and port";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let protocol = fields.required("protocol");
+            let port = fields.required("port");
+            Some(Self {
+                protocol: protocol?,
+                port: port?,
+            })
+        })
+    }
+}
+
+/// A service behind an accelerator, reached through the nodes of a region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// The service.
+    pub service: Name,
+    /// The region whose nodes are the exits.
+    pub region: Name,
+    /// The share of the traffic that it takes, in percent. Default: 100.
+    pub dial: Dial,
+}
+
+impl Field for Group {
+    const EXPECTS: &'static str = "a mapping with service and region";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let service = fields.required("service");
+            let region = fields.required("region");
+            let dial = fields.or("dial", Dial::MAX);
+            Some(Self {
+                service: service?,
+                region: region?,
+                dial: dial?,
+            })
+        })
+    }
+}
+
+/// When a flow that sends nothing is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct IdleTimeout {
+    /// UDP, in seconds. Default: 60.
+    pub udp_s: UdpIdle,
+    /// Established TCP, in seconds. Default: 3600.
+    pub tcp_s: TcpIdle,
+}
+
+impl Default for IdleTimeout {
+    fn default() -> Self {
+        Self {
+            udp_s: UdpIdle::DEFAULT,
+            tcp_s: TcpIdle::DEFAULT,
+        }
+    }
+}
+
+impl Field for IdleTimeout {
+    const EXPECTS: &'static str = "a mapping with udp_s and tcp_s";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let udp_s = fields.or("udp_s", UdpIdle::DEFAULT);
+            let tcp_s = fields.or("tcp_s", TcpIdle::DEFAULT);
+            Some(Self {
+                udp_s: udp_s?,
+                tcp_s: tcp_s?,
+            })
+        })
+    }
+}
+
+impl UdpIdle {
+    const DEFAULT: Self = Self::literal(60);
+}
+
+impl TcpIdle {
+    const DEFAULT: Self = Self::literal(3600);
+}
+
+integers! {
+    /// A share in percent.
+    Dial(u8), "a share in percent", 0..=100;
+    /// Seconds until a silent UDP flow is forgotten.
+    UdpIdle(u32), "seconds", 5..=3600;
+    /// Seconds until a silent TCP flow is forgotten.
+    TcpIdle(u32), "seconds", 60..=86400;
+}
+
+words! {
+    /// What an accelerator's traffic needs; weighs latency, jitter, loss and price.
+    Class {
+        /// Latency and jitter above all.
+        Game = "game",
+        /// As game, but loss hurts more.
+        Voice = "voice",
+        /// Throughput; latency matters little.
+        Bulk = "bulk"
+    } not_yet []
+}

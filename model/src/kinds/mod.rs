@@ -1,0 +1,46 @@
+//! The kinds: what a user may declare, as types that can only hold what is allowed.
+//!
+//! A manifest is parsed once, by [`crate::manifest`]; nothing behind it checks a value again. Each kind has a
+//! file with its spec, its defaults and how it is read. What concerns several objects at once (a reference, an
+//! address that two ports claim) is checked when manifests are applied to an [`Intent`](crate::manifest::Intent).
+//!
+//! ```
+//! use kuafu_model::{kinds::Object, manifest};
+//!
+//! let text = "kind: Vpc\nmetadata: {name: red}\nspec: {cidr: 10.0.0.0/16}\n";
+//! let manifests = manifest::parse(&[manifest::File { name: "red.yaml", text }]).unwrap();
+//! let Object::Vpc(vpc) = manifests[0].object() else { panic!() };
+//! assert_eq!(vpc.spec.cidr.to_string(), "10.0.0.0/16");
+//!
+//! let wrong = text.replace("0.0/16", "0.5/16");
+//! let errors = manifest::parse(&[manifest::File { name: "red.yaml", text: &wrong }]).unwrap_err();
+//! assert_eq!(
+//!     errors[0].to_string(),
+//!     "red.yaml:3: spec.cidr: 10.0.0.5/16 has bits set outside its prefix; did you mean 10.0.0.0/16?",
+//! );
+//! ```
+
+mod accelerator;
+mod address_pool;
+mod common;
+mod name;
+mod network;
+mod node;
+mod object;
+mod port;
+mod service;
+mod vpc;
+
+pub use accelerator::{
+    Accelerator, AcceleratorSpec, Class, Dial, Group, IdleTimeout, Listener, TcpIdle, UdpIdle,
+};
+pub use address_pool::{AddressPool, AddressPoolSpec, PoolAddress, Reach};
+pub use common::Invalid;
+pub(crate) use common::{Text, quoted};
+pub use name::{Labels, Metadata, Name};
+pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
+pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
+pub use object::{Kind, Object, ObjectRef, Resource};
+pub use port::{Port, PortSpec};
+pub use service::{Mode, Service, ServiceSpec, Target};
+pub use vpc::{Vpc, VpcSpec};

@@ -1,0 +1,354 @@
+//! What can be wrong with manifests, in the words that users read.
+
+use std::borrow::Cow;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::kinds::{Cidr, HostAddress, Invalid, Mtu, Name, ObjectRef, PortRange};
+
+/// Something wrong in a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {}{problem}", before_problem(field))]
+pub struct ManifestError {
+    /// The file as it was named.
+    pub file: Arc<str>,
+    /// The line in it, from 1.
+    pub line: u32,
+    /// The field, such as `spec.listeners[0].port`; empty for the object as a whole.
+    pub field: String,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+fn before_problem(field: &str) -> String {
+    if field.is_empty() {
+        String::new()
+    } else {
+        format!("{field}: ")
+    }
+}
+
+/// What is wrong at a place of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The text is not YAML.
+    #[error("{0}")]
+    Syntax(String),
+    /// A field that must be given is not.
+    #[error("missing; expected {expects}")]
+    Missing {
+        /// What must be given.
+        expects: &'static str,
+    },
+    /// A field that the kind does not have.
+    #[error("unknown field{}; allowed here: {allowed}", did_you_mean(near.as_ref()))]
+    UnknownField {
+        /// A field that reads much the same.
+        near: Option<String>,
+        /// The fields that the mapping has.
+        allowed: String,
+    },
+    /// A key that its mapping has already.
+    #[error("given twice, first in line {first}")]
+    Repeated {
+        /// The line of the first.
+        first: u32,
+    },
+    /// Text, number, list or mapping where another of them belongs.
+    #[error("found {found}, expected {expects}")]
+    WrongType {
+        /// What belongs there.
+        expects: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A number beyond its limits.
+    #[error("{value} is out of range; expected {expects}")]
+    OutOfRange {
+        /// The number.
+        value: String,
+        /// What it means, and its limits.
+        expects: &'static str,
+    },
+    /// A value that its type refuses.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A list without items.
+    #[error("is empty; expected {expects}")]
+    Empty {
+        /// What belongs in it.
+        expects: &'static str,
+    },
+    /// A list that holds one item for now.
+    #[error("holds {count} items; more than one is not supported yet, expected {expects}")]
+    OnlyOne {
+        /// How many it holds.
+        count: usize,
+        /// What belongs in it.
+        expects: &'static str,
+    },
+    /// An item that its list has already.
+    #[error("{value} stands in {first} already; each may be given once")]
+    Twice {
+        /// The item.
+        value: String,
+        /// The field of the first.
+        first: String,
+    },
+    /// An object that an earlier manifest declares.
+    #[error("{object} is declared twice, first in {file}:{line}")]
+    DeclaredTwice {
+        /// The object.
+        object: ObjectRef,
+        /// The file of the first.
+        file: String,
+        /// The line of the first.
+        line: u32,
+    },
+    /// The object does not agree with others.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// With this, an object that is declared already would no longer agree.
+    #[error("this conflicts with {object}, {field}: {conflict}")]
+    Elsewhere {
+        /// The object.
+        object: ObjectRef,
+        /// Its field.
+        field: Cow<'static, str>,
+        /// What would be wrong there.
+        conflict: Conflict,
+    },
+}
+
+/// What keeps objects from agreeing with each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// A reference to nothing.
+    #[error("there is no {object}{}; declare it in the same manifests, or apply it first", did_you_mean(near.as_ref()))]
+    NoSuchObject {
+        /// What is referred to.
+        object: ObjectRef,
+        /// An object whose name reads much the same.
+        near: Option<ObjectRef>,
+    },
+    /// Something that only one object may have.
+    #[error("{what} is {holder}'s already; {rule}")]
+    Taken {
+        /// What both claim.
+        what: String,
+        /// Who has it.
+        holder: ObjectRef,
+        /// The rule that forbids it.
+        rule: &'static str,
+    },
+    /// A port's address that its VPC does not have.
+    #[error("{address} is not an address for a port of {vpc} (cidr {cidr}); choose one of {first}-{last}")]
+    NotInVpc {
+        /// The port's address.
+        address: HostAddress,
+        /// The VPC.
+        vpc: ObjectRef,
+        /// The VPC's prefix.
+        cidr: Cidr,
+        /// The first address that a port may have.
+        first: Ipv4Addr,
+        /// The last one.
+        last: Ipv4Addr,
+    },
+    /// A port's MTU above its VPC's.
+    #[error("{mtu} exceeds the mtu of {vpc}, {limit}")]
+    AboveVpcMtu {
+        /// The port's.
+        mtu: Mtu,
+        /// The VPC.
+        vpc: ObjectRef,
+        /// The VPC's.
+        limit: Mtu,
+    },
+    /// A port without interface where an agent runs.
+    #[error(
+        "missing; {node} runs an agent, which needs the host's side of the port's veth or tap, such as veth0"
+    )]
+    NoInterface {
+        /// The node.
+        node: ObjectRef,
+    },
+    /// An interface where no agent runs.
+    #[error("{node} is foreign (agent: false), and a port there has no interface of ours; leave it out")]
+    ForeignInterface {
+        /// The node.
+        node: ObjectRef,
+    },
+    /// A port on a foreign node without a MAC.
+    #[error(
+        "missing; {node} is foreign (agent: false), so the port's mac must be given, such as 52:54:00:00:00:05"
+    )]
+    ForeignWithoutMac {
+        /// The node.
+        node: ObjectRef,
+    },
+    /// A port on a foreign node in a VPC whose VNI the foreign side cannot know.
+    #[error("{node} is foreign (agent: false) and has to know the VNI; give {vpc} a spec.vni of 2-16777215")]
+    ForeignWithoutVni {
+        /// The node.
+        node: ObjectRef,
+        /// The VPC.
+        vpc: ObjectRef,
+    },
+    /// A pool's address on a node that runs no agent.
+    #[error(
+        "{node} is foreign (agent: false) and cannot carry public addresses; choose a node with an agent"
+    )]
+    ForeignCarrier {
+        /// The node.
+        node: ObjectRef,
+    },
+    /// An entry without an address of the pool.
+    #[error("{node} carries no address of {pool}; its nodes: {nodes}")]
+    NotInPool {
+        /// The entry.
+        node: ObjectRef,
+        /// The pool.
+        pool: ObjectRef,
+        /// The pool's nodes.
+        nodes: String,
+    },
+    /// A region where no agent runs.
+    #[error("no node with an agent is in region {region}; regions with one: {regions}")]
+    NoExit {
+        /// The region asked for.
+        region: Name,
+        /// Those that there are.
+        regions: String,
+    },
+    /// A listener on a port that the host itself needs.
+    #[error(
+        "{what} on {address} is {node}'s own address, where that port is {holder}'s; choose another port"
+    )]
+    HostsOwnPort {
+        /// Protocol and port.
+        what: String,
+        /// The address.
+        address: HostAddress,
+        /// The node.
+        node: ObjectRef,
+        /// What the node uses the port for.
+        holder: &'static str,
+    },
+    /// A listener among the ports that the host's exit NAT uses.
+    #[error(
+        "{what} on {address} is {node}'s own address, whose NAT uses {range}; choose a port outside it, or another \
+         spec.nat_ports"
+    )]
+    InNatPorts {
+        /// Protocol and port.
+        what: String,
+        /// The address.
+        address: HostAddress,
+        /// The node.
+        node: ObjectRef,
+        /// The NAT's ports.
+        range: PortRange,
+    },
+}
+
+/// Why an object cannot be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteError {
+    /// There is no such object.
+    #[error("there is no {object}{}", did_you_mean(near.as_ref()))]
+    NoSuchObject {
+        /// What should be deleted.
+        object: ObjectRef,
+        /// An object whose name reads much the same.
+        near: Option<ObjectRef>,
+    },
+    /// Others refer to it.
+    #[error("{object} is in use by {}; delete or change them first", join(by))]
+    InUse {
+        /// What should be deleted.
+        object: ObjectRef,
+        /// Who refers to it, and in which field.
+        by: Vec<(ObjectRef, Cow<'static, str>)>,
+    },
+    /// What remains would no longer agree.
+    #[error("without it {object} is wrong: {field}: {conflict}")]
+    Needed {
+        /// An object that remains.
+        object: ObjectRef,
+        /// Its field.
+        field: Cow<'static, str>,
+        /// What would be wrong there.
+        conflict: Conflict,
+    },
+}
+
+/// An object that cannot be written as text.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// As YAML.
+    #[error("cannot write YAML: {0}")]
+    Yaml(#[from] serde_saphyr::SerializeError),
+    /// As JSON.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+fn join(users: &[(ObjectRef, Cow<'static, str>)]) -> String {
+    const SHOWN: usize = 5;
+    let mut words: Vec<String> = users
+        .iter()
+        .take(SHOWN)
+        .map(|(object, field)| format!("{object} ({field})"))
+        .collect();
+    if users.len() > SHOWN {
+        words.push(format!("{} more", users.len() - SHOWN));
+    }
+    words.join(", ")
+}
+
+fn did_you_mean(near: Option<&impl std::fmt::Display>) -> String {
+    near.map(|near| format!("; did you mean {near}?"))
+        .unwrap_or_default()
+}
+
+/// The candidate that was probably meant: at most a third of its letters are mistyped.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |candidate: &'a str| {
+        let distance = strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
+        (distance, candidate)
+    };
+    let close = |(distance, candidate): &(usize, &str)| distance * 3 <= candidate.len().max(3);
+    candidates
+        .map(distance)
+        .filter(close)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The object of the same kind whose name was probably meant.
+pub(super) fn nearest_object<'a>(
+    object: &ObjectRef,
+    names: impl Iterator<Item = &'a Name>,
+) -> Option<ObjectRef> {
+    let near = nearest(object.name.as_str(), names.map(Name::as_str))?;
+    Some(ObjectRef {
+        kind: object.kind,
+        name: near.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_typing_error_is_near_and_another_word_is_not() {
+        let near = |word| nearest(word, ["udp_port", "agent", "site"].into_iter());
+        assert_eq!(near("udpPort"), Some("udp_port"));
+        assert_eq!(near("agnet"), Some("agent"));
+        assert_eq!(near("size"), Some("site"));
+        assert_eq!(near("flavour"), None);
+        assert_eq!(near(""), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! Everything that is declared.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::Manifest;
+use super::check::{self, FieldOf, Violation};
+use super::error::{Conflict, DeleteError, ManifestError, Problem, nearest_object};
+use crate::kinds::{
+    Accelerator, AddressPool, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port, Service, Vpc,
+};
+
+/// Objects of one kind by name.
+type Table<T> = BTreeMap<Name, Arc<T>>;
+
+/// Everything that is declared. Its objects agree with each other: what they refer to exists, and nothing that only
+/// one may have is claimed by two. Cheap to clone: the objects are shared.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Intent {
+    nodes: Table<Node>,
+    vpcs: Table<Vpc>,
+    ports: Table<Port>,
+    address_pools: Table<AddressPool>,
+    services: Table<Service>,
+    accelerators: Table<Accelerator>,
+}
+
+impl Intent {
+    /// The intent with these objects added, or in place of those of the same kind and name.
+    ///
+    /// # Errors
+    /// All that the manifests bring to disagree, in their order; `self` is as it was.
+    pub fn apply(&self, manifests: &[Manifest]) -> Result<Self, Vec<ManifestError>> {
+        let mut next = self.clone();
+        let mut errors = Vec::new();
+        let mut declared: HashMap<ObjectRef, usize> = HashMap::with_capacity(manifests.len());
+        for (index, manifest) in manifests.iter().enumerate() {
+            let object = manifest.object().id();
+            if let Some(first) = declared.get(&object).map(|first| &manifests[*first]) {
+                let (file, line) = (first.file().to_owned(), first.line());
+                errors.push((
+                    index,
+                    manifest.error("", Problem::DeclaredTwice { object, file, line }),
+                ));
+                continue;
+            }
+            declared.insert(object, index);
+            next.insert(manifest.object().clone());
+        }
+        for violation in check::violations(&next, &declared) {
+            // Without a manifest nothing changed, and nothing is violated.
+            let changed = violation
+                .objects()
+                .find_map(|object| declared.get(object))
+                .copied()
+                .unwrap_or(0);
+            errors.extend(
+                manifests
+                    .get(changed)
+                    .map(|manifest| (changed, blame(violation, manifest))),
+            );
+        }
+        errors.sort_by_key(|(index, error)| (*index, error.line));
+        if errors.is_empty() {
+            Ok(next)
+        } else {
+            Err(errors.into_iter().map(|(_, error)| error).collect())
+        }
+    }
+
+    /// The intent without these objects.
+    ///
+    /// # Errors
+    /// Objects that there are not, and those that others refer to which remain; `self` is as it was.
+    pub fn delete(&self, objects: &[ObjectRef]) -> Result<Self, Vec<DeleteError>> {
+        let mut next = self.clone();
+        let mut errors = Vec::new();
+        let deleted: BTreeSet<&ObjectRef> = objects.iter().collect();
+        for object in &deleted {
+            if !next.remove(object) {
+                let near = nearest_object(object, self.names(object.kind));
+                errors.push(DeleteError::NoSuchObject {
+                    object: (*object).clone(),
+                    near,
+                });
+            }
+        }
+        let mut users: BTreeMap<ObjectRef, Vec<FieldOf>> = BTreeMap::new();
+        for violation in check::violations(&next, &HashMap::new()) {
+            let (object, field) = violation.subject;
+            match violation.conflict {
+                Conflict::NoSuchObject { object: used, .. } => {
+                    users.entry(used).or_default().push((object, field))
+                }
+                conflict => errors.push(DeleteError::Needed {
+                    object,
+                    field,
+                    conflict,
+                }),
+            }
+        }
+        errors.extend(
+            users
+                .into_iter()
+                .map(|(object, by)| DeleteError::InUse { object, by }),
+        );
+        if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// The object of this identity.
+    #[must_use]
+    pub fn get(&self, object: &ObjectRef) -> Option<Object> {
+        let name = &object.name;
+        match object.kind {
+            Kind::Node => self.nodes.get(name).cloned().map(Object::Node),
+            Kind::Vpc => self.vpcs.get(name).cloned().map(Object::Vpc),
+            Kind::Port => self.ports.get(name).cloned().map(Object::Port),
+            Kind::AddressPool => self.address_pools.get(name).cloned().map(Object::AddressPool),
+            Kind::Service => self.services.get(name).cloned().map(Object::Service),
+            Kind::Accelerator => self.accelerators.get(name).cloned().map(Object::Accelerator),
+        }
+    }
+
+    /// The objects of a kind, ordered by name.
+    #[must_use]
+    pub fn of_kind(&self, kind: Kind) -> Vec<Object> {
+        match kind {
+            Kind::Node => self.nodes.values().cloned().map(Object::Node).collect(),
+            Kind::Vpc => self.vpcs.values().cloned().map(Object::Vpc).collect(),
+            Kind::Port => self.ports.values().cloned().map(Object::Port).collect(),
+            Kind::AddressPool => self
+                .address_pools
+                .values()
+                .cloned()
+                .map(Object::AddressPool)
+                .collect(),
+            Kind::Service => self.services.values().cloned().map(Object::Service).collect(),
+            Kind::Accelerator => self
+                .accelerators
+                .values()
+                .cloned()
+                .map(Object::Accelerator)
+                .collect(),
+        }
+    }
+
+    /// Everything, ordered by kind and name.
+    #[must_use]
+    pub fn objects(&self) -> Vec<Object> {
+        Kind::ALL.iter().flat_map(|kind| self.of_kind(*kind)).collect()
+    }
+
+    /// Nodes by name.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<Name, Arc<Node>> {
+        &self.nodes
+    }
+
+    /// VPCs by name.
+    #[must_use]
+    pub const fn vpcs(&self) -> &BTreeMap<Name, Arc<Vpc>> {
+        &self.vpcs
+    }
+
+    /// Ports by name.
+    #[must_use]
+    pub const fn ports(&self) -> &BTreeMap<Name, Arc<Port>> {
+        &self.ports
+    }
+
+    /// Address pools by name.
+    #[must_use]
+    pub const fn address_pools(&self) -> &BTreeMap<Name, Arc<AddressPool>> {
+        &self.address_pools
+    }
+
+    /// Services by name.
+    #[must_use]
+    pub const fn services(&self) -> &BTreeMap<Name, Arc<Service>> {
+        &self.services
+    }
+
+    /// Accelerators by name.
+    #[must_use]
+    pub const fn accelerators(&self) -> &BTreeMap<Name, Arc<Accelerator>> {
+        &self.accelerators
+    }
+
+    /// Where an accelerator listens: the addresses of its pool at its entries.
+    pub fn accelerated_addresses<'a>(
+        &'a self,
+        accelerator: &'a Accelerator,
+    ) -> impl Iterator<Item = &'a PoolAddress> {
+        let pool = self.address_pools.get(&accelerator.spec.pool);
+        let addresses = pool.into_iter().flat_map(|pool| &pool.spec.addresses);
+        addresses.filter(|address| accelerator.spec.enters_at(&address.node))
+    }
+
+    pub(super) fn names(&self, kind: Kind) -> Box<dyn Iterator<Item = &Name> + '_> {
+        match kind {
+            Kind::Node => Box::new(self.nodes.keys()),
+            Kind::Vpc => Box::new(self.vpcs.keys()),
+            Kind::Port => Box::new(self.ports.keys()),
+            Kind::AddressPool => Box::new(self.address_pools.keys()),
+            Kind::Service => Box::new(self.services.keys()),
+            Kind::Accelerator => Box::new(self.accelerators.keys()),
+        }
+    }
+
+    /// The identities of everything, ordered by kind and name.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ObjectRef> + '_ {
+        let of_kind = |kind| self.names(kind).map(move |name| ObjectRef::new(kind, name));
+        Kind::ALL.iter().copied().flat_map(of_kind)
+    }
+
+    fn insert(&mut self, object: Object) {
+        let name = object.metadata().name.clone();
+        match object {
+            Object::Node(node) => drop(self.nodes.insert(name, node)),
+            Object::Vpc(vpc) => drop(self.vpcs.insert(name, vpc)),
+            Object::Port(port) => drop(self.ports.insert(name, port)),
+            Object::AddressPool(pool) => drop(self.address_pools.insert(name, pool)),
+            Object::Service(service) => drop(self.services.insert(name, service)),
+            Object::Accelerator(accelerator) => drop(self.accelerators.insert(name, accelerator)),
+        }
+    }
+
+    /// Was it there?
+    fn remove(&mut self, object: &ObjectRef) -> bool {
+        let name = &object.name;
+        match object.kind {
+            Kind::Node => self.nodes.remove(name).is_some(),
+            Kind::Vpc => self.vpcs.remove(name).is_some(),
+            Kind::Port => self.ports.remove(name).is_some(),
+            Kind::AddressPool => self.address_pools.remove(name).is_some(),
+            Kind::Service => self.services.remove(name).is_some(),
+            Kind::Accelerator => self.accelerators.remove(name).is_some(),
+        }
+    }
+}
+
+/// A violation as an error of the manifest that brought it: at the field that is wrong, or at the one that makes
+/// an object wrong which was declared before.
+fn blame(violation: Violation, manifest: &Manifest) -> ManifestError {
+    let Violation {
+        subject: (object, field),
+        because,
+        conflict,
+    } = violation;
+    let declared = manifest.object().id();
+    if object == declared {
+        return manifest.error(&field, conflict);
+    }
+    let changed = because
+        .iter()
+        .find(|(object, _)| *object == declared)
+        .map_or("", |(_, field)| field);
+    manifest.error(
+        changed,
+        Problem::Elsewhere {
+            object,
+            field,
+            conflict,
+        },
+    )
+}

@@ -1,0 +1,209 @@
+//! Manifests as data: the good ones apply, and each wrong one says exactly what stands beside it.
+//!
+//! `KUAFU_BLESS=1 cargo test -p kuafu-model --test manifests` writes the messages anew, to be reviewed as a change.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests state facts")]
+
+use std::path::{Path, PathBuf};
+
+use kuafu_model::kinds::{Kind, Object};
+use kuafu_model::manifest::{File, Intent, ManifestError, parse};
+
+fn data(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/manifests")
+        .join(folder);
+    let mut files: Vec<PathBuf> = folder
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    files
+}
+
+fn apply(intent: &Intent, path: &Path) -> Result<Intent, Vec<ManifestError>> {
+    let (name, text) = (
+        path.file_name().unwrap().to_str().unwrap(),
+        std::fs::read_to_string(path).unwrap(),
+    );
+    intent.apply(&parse(&[File { name, text: &text }])?)
+}
+
+fn good(name: &str) -> Intent {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/manifests/good")
+        .join(name);
+    apply(&Intent::default(), &path).unwrap_or_else(|errors| panic!("{name}: {}", lines(&errors)))
+}
+
+fn lines<T: ToString>(errors: &[T]) -> String {
+    errors.iter().map(|error| error.to_string() + "\n").collect()
+}
+
+#[test]
+fn each_wrong_manifest_says_what_is_wrong_and_changes_nothing() {
+    let intent = good("base.yaml");
+    let before = intent.clone();
+    let cases = data("wrong");
+    assert!(cases.len() >= 90, "{} cases", cases.len());
+    for path in cases {
+        let errors = apply(&intent, &path).expect_err(&format!("{} was taken", path.display()));
+        let (found, beside) = (lines(&errors), path.with_extension("txt"));
+        if std::env::var_os("KUAFU_BLESS").is_some() {
+            std::fs::write(&beside, &found).unwrap();
+        }
+        let expected = std::fs::read_to_string(&beside).unwrap();
+        assert_eq!(found, expected, "{}", path.display());
+        assert_eq!(intent, before);
+    }
+}
+
+#[test]
+fn good_manifests_apply_and_apply_again() {
+    for path in data("good") {
+        let intent = apply(&Intent::default(), &path).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+        assert_eq!(apply(&intent, &path).unwrap(), intent, "{}", path.display());
+    }
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let intent = good("base.yaml");
+    let [Object::Node(osaka)] = &*intent
+        .get(&"node/osaka".parse().unwrap())
+        .into_iter()
+        .collect::<Vec<_>>()
+    else {
+        panic!("no node/osaka");
+    };
+    assert_eq!(osaka.spec.udp_port.get(), 6081);
+    assert_eq!(osaka.spec.nat_ports.to_string(), "10000-29999");
+    assert_eq!(osaka.spec.address.public, osaka.spec.address.local);
+    assert!(osaka.spec.agent);
+
+    let arena = &intent.accelerators()["arena"];
+    assert_eq!(
+        (
+            arena.spec.idle_timeout.udp_s.get(),
+            arena.spec.idle_timeout.tcp_s.get()
+        ),
+        (60, 3600)
+    );
+    assert_eq!(
+        (arena.spec.class.word(), arena.spec.groups[0].dial.get()),
+        ("game", 100)
+    );
+    let listens: Vec<_> = intent
+        .accelerated_addresses(arena)
+        .map(|address| address.local.to_string())
+        .collect();
+    assert_eq!(listens, ["203.0.113.1", "10.0.0.20"]);
+    assert_eq!(
+        intent.ports()["red-a"].spec.mac().to_string(),
+        "02:00:0a:00:00:05"
+    );
+}
+
+#[test]
+fn the_demo_is_all_there() {
+    let intent = good("demo-accelerator.yaml");
+    assert_eq!(intent.nodes().len(), 10);
+    assert_eq!(intent.accelerators().len(), 4);
+    let entries = intent.accelerators()["files-oregon"]
+        .spec
+        .entries
+        .as_ref()
+        .unwrap();
+    assert_eq!(entries[0].as_str(), "calgary");
+    let vpc = good("demo-vpc.yaml");
+    assert_eq!((vpc.vpcs().len(), vpc.ports().len()), (2, 7));
+    assert_eq!(vpc.of_kind(Kind::Port)[0].id().to_string(), "port/blue-a");
+}
+
+#[test]
+fn an_apply_says_what_becomes_of_each_object() {
+    let intent = good("base.yaml");
+    let text = "kind: Vpc\nmetadata: {name: green}\nspec: {cidr: 10.0.0.0/24}\n---\n\
+                kind: Vpc\nmetadata: {name: blue}\nspec: {cidr: 10.0.0.0/24}\n---\n\
+                kind: Vpc\nmetadata: {name: red}\nspec: {cidr: 10.0.0.0/16, vni: 100, mtu: 1400}\n";
+    let applied = intent.apply_files(&[File { name: "a.yaml", text }]).unwrap();
+    assert_eq!(
+        lines(&applied.changes),
+        "vpc/green created\nvpc/blue unchanged\nvpc/red updated\n"
+    );
+    let without = applied.intent.delete(&["vpc/blue".parse().unwrap()]).unwrap();
+    assert_eq!(
+        lines(&without.changes_since(&intent)),
+        "vpc/blue deleted\nvpc/green created\nvpc/red updated\n"
+    );
+    assert!(intent.changes_since(&intent.clone()).is_empty());
+}
+
+#[test]
+fn errors_of_several_files_come_together() {
+    let wrong = "kind: Vpc\nmetadata: {name: a}\nspec: {}\n";
+    let files = [
+        File {
+            name: "a.yaml",
+            text: wrong,
+        },
+        File {
+            name: "b.yaml",
+            text: "kind: [",
+        },
+    ];
+    let errors = parse(&files).unwrap_err();
+    assert_eq!(
+        lines(&errors),
+        "a.yaml:3: spec.cidr: missing; expected an IPv4 prefix, such as 10.0.0.0/16\n\
+         b.yaml:1: unclosed bracket '['\n"
+    );
+}
+
+#[test]
+fn what_others_use_is_not_deleted() {
+    let intent = good("base.yaml");
+    let delete = |names: &[&str]| {
+        let objects: Vec<_> = names.iter().map(|name| name.parse().unwrap()).collect();
+        intent.delete(&objects).map_err(|errors| lines(&errors))
+    };
+    assert_eq!(
+        delete(&["vpc/red"]).unwrap_err(),
+        "vpc/red is in use by port/red-a (spec.vpc), port/red-rack (spec.vpc); delete or change them first\n"
+    );
+    assert_eq!(
+        delete(&["node/osaka"]).unwrap_err(),
+        "node/osaka is in use by port/red-a (spec.node), addresspool/asia (spec.addresses[0].node); \
+         delete or change them first\n"
+    );
+    assert_eq!(
+        delete(&["node/cape-town"]).unwrap_err(),
+        "without it accelerator/arena is wrong: spec.groups[0].region: no node with an agent is in region af-south-1; \
+         regions with one: ap-east-1, ap-northeast-3\n"
+    );
+    assert_eq!(
+        delete(&["vpc/bleu"]).unwrap_err(),
+        "there is no vpc/bleu; did you mean vpc/blue?\n"
+    );
+
+    let without = delete(&["vpc/red", "port/red-a", "port/red-rack"]).unwrap();
+    assert_eq!(without.vpcs().len(), 1);
+    assert!(without.ports().is_empty());
+}
+
+#[test]
+fn expansion_of_aliases_is_bounded() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let previous = format!("*a{}, ", level - 1).repeat(10);
+        text += &format!("a{level}: &a{level} [{previous}]\n");
+    }
+    let errors = parse(&[File {
+        name: "bomb.yaml",
+        text: &text,
+    }])
+    .unwrap_err();
+    assert_eq!(errors.len(), 1);
+}

@@ -1,0 +1,203 @@
+//! What is written is read back as the same objects, and nothing that was given is lost on the way.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests state facts")]
+
+use kuafu_model::kinds::Object;
+use kuafu_model::manifest::{File, parse, to_json, to_yaml};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn objects(text: &str) -> Vec<Object> {
+    let manifests = parse(&[File {
+        name: "generated",
+        text,
+    }]);
+    let manifests = manifests.unwrap_or_else(|errors| panic!("{}\n{text}", errors[0]));
+    manifests
+        .iter()
+        .map(|manifest| manifest.object().clone())
+        .collect()
+}
+
+/// Is everything that `given` says said by `written` too?
+fn keeps(given: &Value, written: &Value) -> bool {
+    match (given, written) {
+        (Value::Object(given), Value::Object(written)) => given
+            .iter()
+            .all(|(key, value)| written.get(key).is_some_and(|written| keeps(value, written))),
+        (Value::Array(given), Value::Array(written)) => {
+            given.len() == written.len()
+                && given
+                    .iter()
+                    .zip(written)
+                    .all(|(given, written)| keeps(given, written))
+        }
+        (Value::Number(given), Value::Number(written)) => given.as_f64() == written.as_f64(),
+        _ => given == written,
+    }
+}
+
+/// Texts that YAML readers like to take for something else.
+fn label() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] = &[
+        "on", "no", "~", "null", "1e3", "0x1f", "007", "1:30", ".inf", "- a", "a: b", "#x", "", " ", "*a",
+        "\"q\"", "é",
+    ];
+    prop_oneof![prop::sample::select(KNOWN).prop_map(str::to_owned), "[ -~]{0,20}"]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z]([a-z0-9-]{0,20}[a-z0-9])?"
+}
+
+fn address() -> impl Strategy<Value = String> {
+    (1u8..=126, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| format!("{a}.{b}.{c}.{d}"))
+}
+
+/// A field that may be left out.
+fn maybe(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+    prop::option::of(value).prop_map(|value| value.unwrap_or(Value::Null))
+}
+
+/// Without the fields that were left out.
+fn given(fields: Value) -> Value {
+    match fields {
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(k, v)| (k, given(v)))
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+fn node() -> impl Strategy<Value = Value> {
+    let place =
+        (-90.0..=90.0, -180.0..=180.0).prop_map(|(lat, lon)| json!({"latitude": lat, "longitude": lon}));
+    let nat = (1024u16..20000, 1024u16..12000).prop_map(|(first, count)| (first, first + count - 1));
+    let nat = nat.prop_filter("ports of the node", |(a, b)| {
+        ![4789, 6081].iter().any(|port| (a..=b).contains(&port))
+    });
+    (
+        name(),
+        maybe(name().prop_map(Value::from)),
+        maybe("[A-Z]{2}".prop_map(Value::from)),
+        maybe(place),
+        (address(), maybe(address().prop_map(Value::from))),
+        any::<bool>(),
+        nat,
+    )
+        .prop_map(|(region, site, country, coordinates, (local, public), agent, (first, last))| {
+            json!({"region": region, "site": site, "country": country, "coordinates": coordinates,
+                "address": {"local": local, "public": public}, "agent": agent, "nat_ports": format!("{first}-{last}")})
+        })
+}
+
+fn vpc() -> impl Strategy<Value = Value> {
+    let cidr = (1u8..=126, any::<u8>()).prop_map(|(a, b)| format!("{a}.{b}.0.0/16"));
+    let (vni, mtu) = (
+        maybe((2u32..1 << 24).prop_map(Value::from)),
+        maybe((576u16..=8950).prop_map(Value::from)),
+    );
+    (cidr, vni, mtu).prop_map(|(cidr, vni, mtu)| json!({"cidr": cidr, "vni": vni, "mtu": mtu}))
+}
+
+fn port() -> impl Strategy<Value = Value> {
+    let mac =
+        any::<[u8; 5]>().prop_map(|[b, c, d, e, f]| format!("02:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"));
+    let interface = "[a-z][a-z0-9_.-]{0,14}".prop_filter("reserved", |name| name != "lo" && name != "kuafu0");
+    (name(), name(), address(), maybe(mac.prop_map(Value::from)), maybe(interface.prop_map(Value::from))).prop_map(
+        |(vpc, node, address, mac, interface)| {
+            json!({"vpc": vpc, "node": node, "address": address, "mac": mac, "interface": interface})
+        },
+    )
+}
+
+fn pool() -> impl Strategy<Value = Value> {
+    let address = (name(), address(), maybe(address().prop_map(Value::from)));
+    let address = address
+        .prop_map(|(node, public, local)| given(json!({"node": node, "public": public, "local": local})));
+    prop::collection::vec(address, 1..5).prop_map(|addresses| json!({"addresses": addresses}))
+}
+
+fn service() -> impl Strategy<Value = Value> {
+    let target = (address(), maybe((1u16..).prop_map(Value::from)));
+    target.prop_map(|(address, port)| json!({"targets": [given(json!({"address": address, "port": port}))]}))
+}
+
+fn accelerator() -> impl Strategy<Value = Value> {
+    let listeners = prop::collection::btree_set((prop::sample::select(&["tcp", "udp"][..]), 1u16..), 1..5);
+    let entries = prop::collection::btree_set(name(), 1..4).prop_map(Value::from_iter);
+    let class = prop::sample::select(&["game", "voice", "bulk"][..]);
+    (
+        name(),
+        maybe(entries),
+        listeners,
+        (name(), name(), 0u8..=100),
+        class,
+        (5u32..=3600, 60u32..=86400),
+    )
+        .prop_map(
+            |(pool, entries, listeners, (service, region, dial), class, (udp_s, tcp_s))| {
+                let listeners: Vec<Value> = listeners
+                    .into_iter()
+                    .map(|(protocol, port)| json!({"protocol": protocol, "port": port}))
+                    .collect();
+                json!({"pool": pool, "entries": entries, "listeners": listeners, "class": class,
+                "groups": [{"service": service, "region": region, "dial": dial}],
+                "idle_timeout": {"udp_s": udp_s, "tcp_s": tcp_s}})
+            },
+        )
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    let of = |kind: &'static str| move |spec: Value| (kind, given(spec));
+    let spec = prop_oneof![
+        node().prop_map(of("Node")),
+        vpc().prop_map(of("Vpc")),
+        port().prop_map(of("Port")),
+        pool().prop_map(of("AddressPool")),
+        service().prop_map(of("Service")),
+        accelerator().prop_map(of("Accelerator")),
+    ];
+    let labels = prop::collection::btree_map("[a-zA-Z0-9._/-]{1,20}", label(), 0..4);
+    (name(), labels, spec).prop_map(|(name, labels, (kind, spec))| {
+        let labels = if labels.is_empty() {
+            Value::Null
+        } else {
+            json!(labels)
+        };
+        json!({"kind": kind, "metadata": given(json!({"name": name, "labels": labels})), "spec": spec})
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        rng_seed: prop::test_runner::RngSeed::Fixed(7),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn objects_are_read_back_as_they_were(written in prop::collection::vec(object(), 0..6)) {
+        let first = objects(&Value::from(written.clone()).to_string());
+        let (yaml, json) = (to_yaml(&first).unwrap(), to_json(&first).unwrap());
+        prop_assert_eq!(&objects(&yaml), &first, "{}", yaml);
+        prop_assert_eq!(&objects(&json), &first, "{}", json);
+        for (given, object) in written.iter().zip(&first) {
+            let object = serde_json::to_value(object).unwrap();
+            prop_assert!(keeps(given, &object), "{} became {}", given, object);
+        }
+    }
+
+    /// Whatever the text, the parser ends, and every error names a line of it.
+    #[test]
+    fn any_text_is_read_or_refused(text in "(\\PC|[\\n:{}\\[\\]&*-]){0,200}") {
+        if let Err(errors) = parse(&[File { name: "any", text: &text }]) {
+            let lines = u32::try_from(text.lines().count()).unwrap();
+            prop_assert!(errors.iter().all(|error| (1..=lines + 1).contains(&error.line)), "{:?}", errors);
+        }
+    }
+}
