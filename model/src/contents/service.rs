@@ -1,0 +1,173 @@
+//! Listeners, their rings and their targets.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use kuafu_pipeline::header::ipv4::{TCP, UDP};
+use kuafu_pipeline::map::{Be16, IpKey, NextHop, Service, ServiceKey};
+
+use super::allocate::{Numbers, Ranges};
+use super::error::{entry, fits, in_range};
+use super::vpc::{v4, vni};
+use super::{Capacities, Contents, Error, ring};
+use crate::state::{HostState, ServiceState, Target};
+
+/// Every port but 0, which stands for the whole address.
+const PORTS: RangeInclusive<u32> = 1..=0xffff;
+
+/// Fills in what listeners need.
+pub(super) fn fill(
+    contents: &mut Contents,
+    state: &HostState,
+    capacities: &Capacities,
+    previous: &Contents,
+) -> Result<(), Error> {
+    let known = previous
+        .targets
+        .iter()
+        .map(|(number, hop)| (*number, ring::identity(hop)))
+        .collect();
+    let mut targets = Numbers::new("targets", &known, capacities.targets);
+    let taken = previous
+        .rings
+        .iter()
+        .map(|(first, slots)| (*first, length(slots)));
+    let mut ranges = Ranges::new(capacities.rings, taken);
+    for (index, service) in state.services.iter().enumerate() {
+        let key = key(index, service)?;
+        let slots = slots(contents, (index, service), &mut targets)?;
+        let first = place(previous, &key, &slots, &mut ranges)?;
+        let value = Service {
+            vni: service.vni,
+            first,
+            size: length(&slots),
+        };
+        if contents.services.insert(key, value).is_some() {
+            return Err(Error::Repeated {
+                field: entry("services", index, "port"),
+                value: format!(
+                    "{}, protocol {}, port {}",
+                    service.local, service.protocol, service.port
+                ),
+            });
+        }
+        if !slots.is_empty() {
+            contents.rings.insert(first, slots);
+        }
+    }
+    whole_addresses(contents, state);
+    fits("services", contents.services.len(), capacities.services)
+}
+
+fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
+    vni(&entry("services", index, "vni"), service.vni)?;
+    in_range(
+        entry("services", index, "port"),
+        u32::from(service.port),
+        PORTS,
+        "1 to 65535",
+    )?;
+    if service.protocol != TCP && service.protocol != UDP {
+        return Err(Error::Value {
+            field: entry("services", index, "protocol"),
+            value: service.protocol.to_string(),
+            allowed: "6 (TCP) or 17 (UDP)".into(),
+        });
+    }
+    Ok(ServiceKey {
+        vni: if service.at_exit { service.vni } else { 0 },
+        address: v4(service.local),
+        port: Be16::new(service.port),
+        protocol: service.protocol,
+        spare: 0,
+    })
+}
+
+/// The ring of a listener: a target's number for each slot.
+fn slots(
+    contents: &mut Contents,
+    (index, service): (usize, &ServiceState),
+    targets: &mut Numbers<'_, ring::Identity>,
+) -> Result<Vec<u32>, Error> {
+    let mut weights: BTreeMap<ring::Identity, (NextHop, u64)> = BTreeMap::new();
+    for target in service.targets.iter().filter(|target| target.weight > 0) {
+        let hop = hop(contents, index, service.at_exit, &target.target)?;
+        let known = weights.entry(ring::identity(&hop)).or_insert((hop, 0));
+        known.1 += u64::from(target.weight);
+    }
+    let mut members = Vec::with_capacity(weights.len());
+    for (identity, (hop, weight)) in weights {
+        let number = targets.of(identity)?;
+        contents.targets.insert(number, hop);
+        members.push(ring::Member {
+            identity,
+            weight,
+            number,
+        });
+    }
+    ring::fill(&members).ok_or_else(|| Error::Value {
+        field: entry("services", index, "targets"),
+        value: format!("{} targets", members.len()),
+        allowed: format!("at most {}", ring::MOST_TARGETS),
+    })
+}
+
+/// Where a target is.
+fn hop(contents: &Contents, index: usize, at_exit: bool, target: &Target) -> Result<NextHop, Error> {
+    match target {
+        Target::Pair(_) if at_exit => Err(Error::Value {
+            field: entry("services", index, "targets"),
+            value: "a pair".into(),
+            allowed: "servers, since this host is the listener's exit".into(),
+        }),
+        Target::Pair(pair) if contents.pairs.contains_key(pair) => Ok(NextHop::path(*pair)),
+        Target::Pair(pair) => Err(Error::Dangling {
+            field: entry("services", index, "targets"),
+            value: *pair,
+            missing: "pairs",
+        }),
+        Target::Server { address, port } => {
+            in_range(
+                entry("services", index, "targets"),
+                u32::from(*address),
+                1..=u32::MAX,
+                "an IPv4 address",
+            )?;
+            Ok(NextHop::server(v4(*address), port.unwrap_or(0)))
+        }
+    }
+}
+
+/// The first slot of a ring: where it was if it is the same, else a range that nothing uses.
+fn place(previous: &Contents, key: &ServiceKey, slots: &Vec<u32>, ranges: &mut Ranges) -> Result<u32, Error> {
+    if slots.is_empty() {
+        return Ok(0);
+    }
+    let before = previous.services.get(key).map(|service| service.first);
+    match before {
+        Some(first) if previous.rings.get(&first) == Some(slots) => Ok(first),
+        _ => ranges.take(length(slots)),
+    }
+}
+
+/// Addresses whose other ports are Kuafu's too, at their entries.
+fn whole_addresses(contents: &mut Contents, state: &HostState) {
+    for service in &state.services {
+        if service.whole_address && !service.at_exit {
+            let key = ServiceKey {
+                address: IpKey::v4(u32::from(service.local)),
+                ..ServiceKey::default()
+            };
+            let value = Service {
+                vni: service.vni,
+                ..Service::default()
+            };
+            contents.services.insert(key, value);
+        }
+    }
+}
+
+/// The size of a ring; none is longer than the largest of the ladder.
+fn length(slots: &[u32]) -> u32 {
+    u32::try_from(slots.len()).unwrap_or(u32::MAX)
+}

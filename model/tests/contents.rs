@@ -1,0 +1,374 @@
+//! A host's state as the contents of its maps.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use kuafu_model::contents::{Batch, Capacities, Contents, Error, HostFacts, contents};
+use kuafu_model::state::{
+    Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
+    SlotAction, SlotState, Target, TargetState, VtepState,
+};
+use kuafu_pipeline::map::{Be16, EndpointKey, HopKind, IpKey, NO_PATH, ServiceKey, SlotKind};
+
+const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
+    Ipv4Addr::new(a, b, c, d)
+}
+
+fn facts() -> HostFacts {
+    HostFacts {
+        underlay: 2,
+        underlay_mtu: 1500,
+        incarnation: 17,
+        interfaces: BTreeMap::from([("p1".into(), 11), ("p2".into(), 12)]),
+        capacities: Capacities::default(),
+    }
+}
+
+fn port(name: &str, last: u8) -> PortState {
+    PortState {
+        name: name.into(),
+        vni: 7,
+        address: ip(10, 0, 0, last),
+        mac: [2, 0, 0, 0, 0, last],
+        interface: name.into(),
+        mtu: None,
+    }
+}
+
+fn remote(last: u8, host: Ipv4Addr) -> RemoteEndpoint {
+    RemoteEndpoint {
+        vni: 7,
+        address: ip(10, 0, 0, last),
+        mac: [2, 0, 0, 0, 0, last],
+        host,
+    }
+}
+
+fn leg(address: Ipv4Addr) -> LegState {
+    LegState {
+        keys: vec![LegKey {
+            epoch: 1,
+            key: *b"0123456789abcdef",
+        }],
+        label: 9,
+        address,
+        port: 6081,
+        source_port: 50_000,
+    }
+}
+
+fn state() -> HostState {
+    let (there, beyond) = (ip(192, 0, 2, 2), ip(192, 0, 2, 3));
+    HostState {
+        cluster: "c".into(),
+        revision: 1,
+        node: Host {
+            id: 1,
+            name: "one".into(),
+            local: ip(192, 0, 2, 1),
+            public: ip(192, 0, 2, 1),
+            overlay: ip(100, 64, 0, 1),
+            udp_port: 6081,
+            nat_ports: Some(10_000..=29_999),
+        },
+        ports: vec![port("p1", 1), port("p2", 2), port("p3", 3)],
+        endpoints: vec![remote(21, there), remote(22, there), remote(31, beyond)],
+        vteps: vec![VtepState {
+            vni: 7,
+            address: there,
+        }],
+        slots: vec![
+            SlotState {
+                label: 5,
+                source: there,
+                keys: leg(there).keys,
+                action: SlotAction::Relay(leg(beyond)),
+            },
+            SlotState {
+                label: 6,
+                source: there,
+                keys: leg(there).keys,
+                action: SlotAction::Exit {
+                    twin: 1,
+                    window: 3,
+                    answers: 4,
+                },
+            },
+        ],
+        paths: vec![PathState {
+            index: 1,
+            id: 77,
+            nodes: vec!["one".into(), "two".into()],
+            leg: leg(there),
+        }],
+        pairs: vec![PairState {
+            index: 4,
+            peer: "two".into(),
+            class: "game".into(),
+            primary: Some(1),
+            backup: None,
+        }],
+        services: vec![service(true, 0), service(false, 0)],
+    }
+}
+
+/// At the exit with a server, at the entry with the pair, each with `more` further servers.
+fn service(at_exit: bool, more: u8) -> ServiceState {
+    let server = |last| TargetState {
+        weight: 1,
+        target: Target::Server {
+            address: ip(203, 0, 113, last),
+            port: Some(9000),
+        },
+    };
+    let first = if at_exit {
+        server(1)
+    } else {
+        TargetState {
+            weight: 1,
+            target: Target::Pair(4),
+        }
+    };
+    ServiceState {
+        vni: 100,
+        name: "game".into(),
+        at_exit,
+        local: ip(198, 51, 100, 1),
+        public: ip(198, 51, 100, 1),
+        whole_address: true,
+        protocol: 17,
+        port: 7000,
+        idle_timeout_s: 60,
+        targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
+    }
+}
+
+fn compiled(state: &HostState, previous: Option<&Contents>) -> Contents {
+    contents(state, &facts(), previous).expect("a state that this host can satisfy")
+}
+
+fn key(vni: u32, port: u16, protocol: u8) -> ServiceKey {
+    ServiceKey {
+        vni,
+        address: IpKey::v4(u32::from(ip(198, 51, 100, 1))),
+        port: Be16::new(port),
+        protocol,
+        ..ServiceKey::default()
+    }
+}
+
+#[test]
+fn every_map_has_its_entries() {
+    let contents = compiled(&state(), None);
+    assert_eq!(contents.node.incarnation, 1, "17 modulo 16");
+    assert_eq!(
+        (contents.node.first_port, contents.node.last_port),
+        (10_000, 29_999)
+    );
+    let ports: Vec<_> = contents
+        .ports
+        .iter()
+        .map(|(number, port)| (*number, port.mtu))
+        .collect();
+    assert_eq!(ports, [(11, 1450), (12, 1450)]);
+    assert_eq!(contents.waiting.len(), 1);
+    assert_eq!(contents.waiting[0].interface, "p3");
+    assert_eq!(contents.endpoints.len(), 5, "the waiting port has none");
+    let hop = |last| contents.endpoints[&EndpointKey::new(7, IpKey::v4(u32::from(ip(10, 0, 0, last))))].hop;
+    assert_eq!((hop(1).kind(), hop(1).index), (HopKind::Port, 11));
+    assert_eq!((hop(22).kind(), hop(22).index), (HopKind::Vtep, 1));
+    assert_eq!(
+        contents.neighbours,
+        BTreeMap::from([(1, ip(192, 0, 2, 2)), (2, ip(192, 0, 2, 3))])
+    );
+    assert_eq!(contents.slots[&5].kind(), SlotKind::Relay);
+    assert_eq!(
+        (contents.slots[&5].next.neighbour, contents.slots[&5].next.epoch),
+        (2, 1)
+    );
+    assert_eq!(contents.slots[&6].kind(), SlotKind::Exit);
+    assert!(contents.slots[&6].key(1).is_some() && contents.slots[&6].key(0).is_none());
+    assert_eq!(contents.paths[&1].leg.key().k0, u64::from_le_bytes(*b"01234567"));
+    assert_eq!(
+        (contents.pairs[&4].primary, contents.pairs[&4].backup),
+        (1, NO_PATH)
+    );
+    assert_eq!(contents.services.len(), 3, "entry, exit, whole address");
+    assert_eq!(contents.services[&key(0, 0, 0)].size, 0);
+    let at = |vni| {
+        let service = contents.services[&key(vni, 7000, 17)];
+        let slots = &contents.rings[&service.first];
+        assert_eq!((service.size, service.vni, slots.len()), (1, 100, 1));
+        contents.targets[&slots[0]]
+    };
+    assert_eq!((at(0).kind(), at(0).index), (HopKind::Path, 4));
+    assert_eq!((at(100).kind(), at(100).port.get()), (HopKind::Server, 9000));
+}
+
+#[test]
+fn numbers_and_ranges_outlive_changes() {
+    let first = compiled(&state(), None);
+    assert!(first.update_from(&compiled(&state(), Some(&first))).is_empty());
+    let mut changed = state();
+    changed.endpoints = vec![remote(31, ip(192, 0, 2, 3)), remote(41, ip(192, 0, 2, 4))];
+    changed.services[0] = service(true, 2);
+    let second = compiled(&changed, Some(&first));
+    let numbers: Vec<_> = second.vteps.keys().copied().collect();
+    assert_eq!(numbers, [2, 3], "1 rests");
+    let (before, after) = (
+        first.services[&key(100, 7000, 17)],
+        second.services[&key(100, 7000, 17)],
+    );
+    assert_eq!(after.size, 4093);
+    assert!(after.first != before.first && !second.rings.contains_key(&before.first));
+    let third = compiled(&state(), Some(&second));
+    assert_eq!(
+        third.vteps.keys().copied().collect::<Vec<_>>(),
+        [1, 2],
+        "1 is free again"
+    );
+    assert_eq!(
+        third.services[&key(0, 7000, 17)],
+        first.services[&key(0, 7000, 17)]
+    );
+}
+
+#[test]
+fn an_update_never_names_what_is_not_there() {
+    let first = compiled(&state(), None);
+    let mut changed = state();
+    changed.services[0] = service(true, 2);
+    changed.services.remove(1);
+    changed.endpoints.clear();
+    let update = compiled(&changed, Some(&first)).update_from(&first);
+    let names: Vec<_> = update
+        .batches()
+        .map(|batch| match batch {
+            Batch::Targets(_) => "targets",
+            Batch::Rings(_) => "rings",
+            Batch::Services(_) => "services",
+            Batch::NoEndpoints(keys) => {
+                assert_eq!(keys.len(), 3);
+                "no endpoints"
+            }
+            Batch::NoServices(keys) => {
+                assert_eq!(keys.len(), 2);
+                "no services"
+            }
+            Batch::NoTargets(_) => "no targets",
+            Batch::NoVteps(_) => "no vteps",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let order = [
+        "targets",
+        "rings",
+        "services",
+        "no endpoints",
+        "no services",
+        "no targets",
+        "no vteps",
+    ];
+    assert_eq!(names, order);
+    let all = first.update_from(&Contents::default());
+    assert!(matches!(all.batches().last(), Some(Batch::Node(_))));
+    assert!(all.batches().any(|batch| batch == Batch::FreshWindows(&[3])));
+}
+
+#[test]
+fn what_was_read_back_names_its_neighbours() {
+    let whole = compiled(&state(), None);
+    let mut read_back = whole.clone();
+    read_back.neighbours.clear();
+    read_back.recover_neighbours();
+    assert_eq!(read_back.neighbours, whole.neighbours);
+}
+
+/// What is wrong with a state, and the message.
+type Wrong = (fn(&mut HostState), &'static str);
+
+#[test]
+fn what_cannot_be_satisfied_is_named() {
+    let wrong: [Wrong; 12] = [
+        (
+            |state| state.ports[1].interface = "p1".into(),
+            "ports[1].interface: p1 is there twice; remove one of the two",
+        ),
+        (
+            |state| state.ports[0].mtu = Some(1451),
+            "ports[0].mtu is 1451; allowed: 576 to 1450, the underlay's MTU less 50",
+        ),
+        (
+            |state| state.endpoints[0].address = ip(10, 0, 0, 1),
+            "endpoints[0].address: 10.0.0.1 in VNI 7 is there twice; remove one of the two",
+        ),
+        (
+            |state| state.endpoints[0].vni = 1 << 24,
+            "endpoints[0].vni is 16777216; allowed: 1 to 16777215",
+        ),
+        (
+            |state| state.slots[0].label = 65_536,
+            "slots[0].label is 65536; allowed: 1 to 65535",
+        ),
+        (
+            |state| state.slots[0].keys.clear(),
+            "slots[0].keys is epochs []; allowed: one epoch of 0 to 3, or two that follow each other, the newer last",
+        ),
+        (
+            |state| state.slots[1].label = 5,
+            "slots[1].label: 5 is there twice; remove one of the two",
+        ),
+        (
+            |state| state.pairs[0].backup = Some(2),
+            "pairs[0].backup names 2, which is not among the paths of this host; add it or change the reference",
+        ),
+        (
+            |state| state.services[1].targets[0].target = Target::Pair(3),
+            "services[1].targets names 3, which is not among the pairs of this host; add it or change the reference",
+        ),
+        (
+            |state| state.services[0].protocol = 1,
+            "services[0].protocol is 1; allowed: 6 (TCP) or 17 (UDP)",
+        ),
+        (
+            |state| state.services[0].targets[0].target = Target::Pair(4),
+            "services[0].targets is a pair; allowed: servers, since this host is the listener's exit",
+        ),
+        (
+            |state| state.node.nat_ports = Some(0..=4),
+            "node.nat_ports is 0-4; allowed: a range within 1 to 65535, or none",
+        ),
+    ];
+    for (spoil, message) in wrong {
+        let mut state = state();
+        spoil(&mut state);
+        let error = contents(&state, &facts(), None).expect_err(message);
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn maps_that_are_too_small_are_named() {
+    let mut small = facts();
+    small.capacities.endpoints = 4;
+    let error = contents(&state(), &small, None).expect_err("five endpoints");
+    assert_eq!(
+        error,
+        Error::Full {
+            map: "endpoints",
+            capacity: 4,
+            needed: 5
+        }
+    );
+    let mut narrow = facts();
+    narrow.underlay_mtu = 600;
+    assert!(matches!(
+        contents(&state(), &narrow, None),
+        Err(Error::Underlay { mtu: 600, .. })
+    ));
+}
