@@ -20,7 +20,7 @@ use self::toolchain::{Record, Toolchain};
 use crate::command::Run;
 use crate::workspace::Workspace;
 
-pub(crate) use self::build::{TARGET, rustc};
+pub(crate) use self::build::clippy;
 
 /// The committed object, embedded by the agent.
 const OBJECT: &str = "dataplane/bpf/kuafu.o";

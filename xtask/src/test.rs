@@ -1,6 +1,7 @@
 //! `cargo xtask test`: what a change must pass, in order of cost, the first failure ending it.
 
 mod leftovers;
+mod lock;
 mod tally;
 
 use std::fmt;
@@ -18,8 +19,6 @@ pub(crate) use self::tally::Tally;
 
 /// For the whole task, on two cores.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
-/// It takes the driver from its own folder, where rustup's would take one of another version.
-const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 
 /// Runs every step; prints what each took, the tests that were skipped, and last one line with the totals.
 pub(crate) fn test(workspace: &Workspace) -> Result<()> {
@@ -61,6 +60,7 @@ impl<'a> Session<'a> {
     }
 
     fn all_steps(&mut self) -> Result<()> {
+        self.step("lock file", |session| lock::check(session.workspace))?;
         self.step("setup", |_| setup::setup(Some(Need::Test)))?;
         self.step("format", Self::format)?;
         self.step("clippy", Self::clippy)?;
@@ -84,9 +84,12 @@ impl<'a> Session<'a> {
         result.with_context(|| format!("step '{step}'"))
     }
 
+    fn left(&self) -> Duration {
+        LIMIT.saturating_sub(self.start.elapsed())
+    }
+
     fn cargo(&self) -> Run {
-        let left = LIMIT.saturating_sub(self.start.elapsed());
-        Run::within(left, "cargo").dir(self.workspace.root())
+        Run::within(self.left(), "cargo").dir(self.workspace.root())
     }
 
     fn format(&mut self) -> Result<()> {
@@ -101,25 +104,8 @@ impl<'a> Session<'a> {
         self.cargo().args(what).args(["--", "-D", "warnings"]).run()
     }
 
-    /// The clippy of the compiler that builds the object.
     fn clippy_ebpf(&mut self) -> Result<()> {
-        let left = LIMIT.saturating_sub(self.start.elapsed());
-        let target = self.workspace.path("ebpf/target");
-        Run::within(left, DEBIAN_CLIPPY)
-            .args([
-                "clippy",
-                "--locked",
-                "--target",
-                ebpf::TARGET,
-                "-Z",
-                "build-std=core",
-            ])
-            .args(["--target-dir".as_ref(), target.as_os_str()])
-            .args(["--", "-D", "warnings"])
-            .env("RUSTC", ebpf::rustc())
-            .env("RUSTC_BOOTSTRAP", "1")
-            .dir(&self.workspace.path("ebpf"))
-            .run()
+        ebpf::clippy(self.workspace, self.left())
     }
 
     fn tests(&mut self, object: &Outcome) -> Result<()> {

@@ -15,12 +15,16 @@ use crate::workspace::{Workspace, cargo_home};
 /// The lock file of the crate outside the workspace.
 pub(super) const LOCK: &str = "ebpf/Cargo.lock";
 const MANIFEST: &str = "ebpf/Cargo.toml";
-/// BPF, little endian.
-pub(crate) const TARGET: &str = "bpfel-unknown-none";
+/// The target's name: the stem of its description in `ebpf/`, and of cargo's output folder.
+pub(super) const TARGET: &str = "bpfel-kuafu";
 /// Chooses another compiler, say a nightly's with rust-src: `$(rustup which --toolchain nightly rustc)`.
 const RUSTC_VARIABLE: &str = "KUAFU_BPF_RUSTC";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+/// It takes the driver from its own folder, where rustup's would take one of another version.
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 pub(super) const STRIP: &str = "llvm-strip-22";
+/// Small copies become loads and stores; bpf-linker would otherwise ask for calls of `memcpy` and `memset`.
+const INLINE_COPIES: &str = "link-arg=--disable-expand-memcpy-in-order";
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// An object as linked, with debug information, and as committed.
@@ -37,7 +41,7 @@ pub(super) enum Lock {
 }
 
 /// The compiler of the BPF object.
-pub(crate) fn rustc() -> OsString {
+pub(super) fn rustc() -> OsString {
     env::var_os(RUSTC_VARIABLE).unwrap_or_else(|| DEBIAN_RUSTC.into())
 }
 
@@ -50,19 +54,40 @@ pub(super) fn build(workspace: &Workspace, target: &Path, lock: Lock) -> Result<
         rustc().display(),
     );
     let flags = flags(workspace)?;
-    let build = Run::within(BUILD_LIMIT, "cargo")
-        .args(["build", "--release", "--target", TARGET, "-Z", "build-std=core"])
-        .args(if lock == Lock::Fixed {
-            &["--locked"][..]
-        } else {
-            &[]
-        })
+    let build = Run::within(BUILD_LIMIT, "cargo").args(["build", "--release"]);
+    let locked: &[&str] = match lock {
+        Lock::Fixed => &["--locked"],
+        Lock::MayChange => &[],
+    };
+    let build =
+        for_bpf(build.args(locked), workspace, target).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    wrapper::request(build)?.run()?;
+    strip(target)
+}
+
+/// Makes a cargo command one for the BPF target, by its compiler.
+fn for_bpf(cargo: Run, workspace: &Workspace, target: &Path) -> Run {
+    let spec = format!("{TARGET}.json");
+    cargo
+        .args([
+            "--target",
+            &spec,
+            "-Z",
+            "json-target-spec",
+            "-Z",
+            "build-std=core",
+        ])
         .args(["--target-dir".as_ref(), target.as_os_str()])
         .env("RUSTC", rustc())
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    wrapper::request(build)?.dir(&workspace.path("ebpf")).run()?;
-    strip(target)
+        .dir(&workspace.path("ebpf"))
+}
+
+/// Lints `ebpf/` within `limit`, by the clippy of the compiler that builds it.
+pub(crate) fn clippy(workspace: &Workspace, limit: Duration) -> Result<()> {
+    let clippy = Run::within(limit, DEBIAN_CLIPPY).args(["clippy", "--locked"]);
+    let clippy = for_bpf(clippy, workspace, &workspace.path("ebpf/target"));
+    clippy.args(["--", "-D", "warnings"]).run()
 }
 
 fn strip(target: &Path) -> Result<Built> {
@@ -81,7 +106,7 @@ fn strip(target: &Path) -> Result<Built> {
 
 /// BTF needs debug information, and that names source files: folders of this machine are renamed.
 fn flags(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut flags: Vec<String> = ["-C", "debuginfo=2", "-C", "link-arg=--btf"]
+    let mut flags: Vec<String> = ["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", INLINE_COPIES]
         .map(String::from)
         .to_vec();
     for (folder, name) in renamed(workspace)? {

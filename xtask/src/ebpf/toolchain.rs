@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{QUERY_LIMIT, rustc};
+use super::QUERY_LIMIT;
+use super::build::{STRIP, rustc};
 use crate::command::Run;
 
 /// The tools whose versions decide the object's bytes.
@@ -36,9 +37,7 @@ impl Toolchain {
         let linker = Run::within(QUERY_LIMIT, "bpf-linker")
             .args(["--version"])
             .output()?;
-        let strip = Run::within(QUERY_LIMIT, super::build::STRIP)
-            .args(["--version"])
-            .output()?;
+        let strip = Run::within(QUERY_LIMIT, STRIP).args(["--version"]).output()?;
         Ok(Self {
             rustc: verbose
                 .lines()

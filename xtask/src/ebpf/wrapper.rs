@@ -7,11 +7,12 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use super::TARGET;
+use super::build::TARGET;
 use crate::command::Run;
 
 const REQUEST: &str = "KUAFU_XTASK_IS_RUSTC_WRAPPER";
@@ -45,7 +46,8 @@ pub(crate) fn become_rustc() -> ExitCode {
 
 /// Replaces the metadata of a crate that is compiled for the BPF target.
 fn settle_metadata(args: &mut [OsString], metadata: &str) {
-    if !args.iter().any(|arg| arg == TARGET) {
+    let for_bpf = |arg: &OsString| Path::new(arg).file_stem() == Some(OsStr::new(TARGET));
+    if !args.iter().any(for_bpf) {
         return;
     }
     let given = |arg: &OsStr| arg.as_encoded_bytes().starts_with(b"metadata=");

@@ -1,12 +1,12 @@
 //! Counts what `cargo test` prints.
 //!
-//! A test that cannot run here writes one line `SKIPPED: <what>: <why>` and returns. It writes to
+//! A test that cannot run here writes one line `skipped: <why>` and returns. It writes to
 //! `std::io::stderr()` itself: the test harness captures only what the print macros write, so the line is seen
 //! in a plain `cargo test` too. The harness counts such a test as passed; the totals here do not.
 
 use std::fmt;
 
-const SKIPPED: &str = "SKIPPED: ";
+const SKIPPED: &str = "skipped: ";
 
 /// The totals of any number of test binaries.
 #[derive(Debug, Default)]
@@ -89,8 +89,8 @@ mod tests {
      Running unittests src/lib.rs (target/debug/deps/kuafu_lab-5e)
 running 3 tests
 test wan::order ... ok
-SKIPPED: lab::pair: needs root
-test guest ... SKIPPED: lab::guest: no qemu-system-x86_64: install it
+skipped: lab::pair: needs root
+test guest ... skipped: lab::guest: no qemu-system-x86_64: install it
 ok
 test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
 
