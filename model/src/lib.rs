@@ -4,6 +4,7 @@
 pub mod contents;
 pub mod kinds;
 pub mod manifest;
+pub mod runner;
 pub mod state;
 
 pub use state::HostState;

@@ -1,0 +1,240 @@
+//! One host in userland: its maps, its clock, and the programs that run over them.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+use kuafu_pipeline::map::{
+    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Neighbour, NextHop, Pair, PairState, Path,
+    PathState, Sample, Slot, SlotState, Vtep, Window,
+};
+use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
+
+use super::arrays::Array;
+use super::tables::{Effects, Run};
+use super::{Hook, VecFrame, Verdict, Walk};
+use crate::contents::{Batch, Capacities, Contents};
+
+/// What the maps of one host hold, and what a program asks the kernel for.
+#[derive(Debug)]
+pub struct Host {
+    pub(super) contents: Contents,
+    pub(super) neighbours: HashMap<u32, Neighbour>,
+    pub(super) slot_states: Array<SlotState>,
+    pub(super) path_states: Array<PathState>,
+    pub(super) pair_states: Array<PairState>,
+    pub(super) windows: Array<Window>,
+    pub(super) connections: HashMap<ConnectionKey, Connection>,
+    pub(super) capacities: Capacities,
+    pub(super) empty: Empty,
+    pub(super) room: usize,
+    pub(super) sample_capacity: usize,
+    pub(super) samples: Vec<Sample>,
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) counters: Vec<Counter>,
+    pub(super) drops: Vec<Drop>,
+    pub(super) routes: Vec<(Ipv4Network, Result<Route, Reason>)>,
+    pub(super) links: HashMap<Ipv4Addr, Neighbour>,
+    pub(super) jiffies: u64,
+    pub(super) nanoseconds: u64,
+    pub(super) cpu: u32,
+    tracing: bool,
+}
+
+/// What an array's entry is that was never written.
+#[derive(Debug, Default)]
+pub(super) struct Empty {
+    pub(super) vtep: Vtep,
+    pub(super) neighbour: Neighbour,
+    pub(super) slot: Slot,
+    pub(super) path: Path,
+    pub(super) pair: Pair,
+    pub(super) target: NextHop,
+}
+
+/// Connections that the kernel's table holds, counting each direction.
+const CONNECTIONS: usize = 524_288;
+/// Measurements that the kernel's ring holds: 1 MiB, each with a header of 8 octets.
+const SAMPLES: usize = 1_048_576 / (size_of::<Sample>() + 8);
+
+impl Host {
+    /// A host on which no agent has written anything. Its clock stands at 1 jiffy and 0 ns.
+    #[must_use]
+    pub fn new(capacities: &Capacities) -> Self {
+        let no_drop = Drop {
+            packets: 0,
+            octets: 0,
+            last_seen: 0,
+            interface: 0,
+            length: 0,
+            start: [0; FRAME_START],
+        };
+        Self {
+            contents: Contents::default(),
+            neighbours: HashMap::new(),
+            slot_states: Array::new(capacities.slots),
+            path_states: Array::new(capacities.paths),
+            pair_states: Array::new(capacities.pairs),
+            windows: Array::new(capacities.windows),
+            connections: HashMap::new(),
+            capacities: capacities.clone(),
+            empty: Empty::default(),
+            room: CONNECTIONS,
+            sample_capacity: SAMPLES,
+            samples: Vec::new(),
+            buckets: vec![Bucket::new()],
+            counters: vec![Counter::default(); Event::ALL.len()],
+            drops: vec![no_drop; Reason::ALL.len()],
+            routes: Vec::new(),
+            links: HashMap::new(),
+            jiffies: 1,
+            nanoseconds: 0,
+            cpu: 0,
+            tracing: false,
+        }
+    }
+
+    /// Writes the maps, as an agent does on the way from the contents before.
+    pub fn program(&mut self, contents: &Contents) {
+        for batch in contents.update_from(&self.contents).batches() {
+            match batch {
+                Batch::FreshWindows(numbers) => numbers.iter().for_each(|number| self.windows.clear(*number)),
+                Batch::FreshSlotStates(numbers) => {
+                    numbers.iter().for_each(|number| self.slot_states.clear(*number));
+                }
+                Batch::FreshPathStates(numbers) => {
+                    numbers.iter().for_each(|number| self.path_states.clear(*number));
+                }
+                // The contents as a whole take the place of what the other batches write.
+                _ => {}
+            }
+        }
+        self.contents = contents.clone();
+        self.resolve();
+    }
+
+    /// What the maps hold of what an agent writes.
+    #[must_use]
+    pub const fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Says by which link a host is reached: what an agent learns from the kernel's neighbours.
+    pub fn set_neighbour(&mut self, host: Ipv4Addr, link: Neighbour) {
+        self.links.insert(host, link);
+        self.resolve();
+    }
+
+    fn resolve(&mut self) {
+        let entry = |(number, host): (&u32, &Ipv4Addr)| Some((*number, *self.links.get(host)?));
+        self.neighbours = self.contents.neighbours.iter().filter_map(entry).collect();
+    }
+
+    /// Says where the host's own routes lead for a network; the longest prefix counts.
+    pub fn set_route(&mut self, network: Ipv4Network, to: Result<Route, Reason>) {
+        self.routes.push((network, to));
+        self.routes
+            .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+    }
+
+    /// Sets the clocks.
+    pub const fn set_clock(&mut self, jiffies: u64, nanoseconds: u64) {
+        self.jiffies = jiffies;
+        self.nanoseconds = nanoseconds;
+    }
+
+    /// Sets the CPU on which programs run from now on.
+    pub fn set_cpu(&mut self, cpu: u32) {
+        self.cpu = cpu;
+        let cpus = (cpu as usize + 1).max(self.buckets.len());
+        self.buckets.resize_with(cpus, Bucket::new);
+    }
+
+    /// Sets how many connections, counting each direction, and how many uncollected samples find room.
+    pub const fn set_room(&mut self, connections: usize, samples: usize) {
+        self.room = connections;
+        self.sample_capacity = samples;
+    }
+
+    /// Whether runs record each look-up.
+    pub const fn set_tracing(&mut self, tracing: bool) {
+        self.tracing = tracing;
+    }
+
+    /// The edge program: XDP on the underlay.
+    pub fn edge(&mut self, frame: &mut VecFrame, interface: u32) -> Walk {
+        self.run(frame, Hook::Xdp, interface, |frame, run| {
+            program::edge::run(frame, run, interface)
+        })
+    }
+
+    /// The port program: tcx on a port's host side, for a packet with this mark.
+    pub fn port(&mut self, frame: &mut VecFrame, interface: u32, mark: u32) -> Walk {
+        self.run(frame, Hook::Tcx, interface, |frame, run| {
+            program::port::run(frame, run, interface, mark)
+        })
+    }
+
+    /// The underlay program: tcx on the underlay.
+    pub fn underlay(&mut self, frame: &mut VecFrame, interface: u32) -> Walk {
+        self.run(frame, Hook::Tcx, interface, |frame, run| {
+            program::underlay::run(frame, run, interface)
+        })
+    }
+
+    fn run(
+        &mut self,
+        frame: &mut VecFrame,
+        hook: Hook,
+        interface: u32,
+        program: impl FnOnce(&mut VecFrame, &Run<'_>) -> Outcome,
+    ) -> Walk {
+        let (outcome, effects, steps) = {
+            let run = Run::new(self, self.tracing);
+            let outcome = program(frame, &run);
+            let (effects, steps) = run.finish();
+            (outcome, effects, steps)
+        };
+        self.take(effects);
+        let walk = Walk {
+            outcome,
+            verdict: Verdict::of(outcome, hook, interface),
+            steps,
+        };
+        if let Some(reason) = walk.reason() {
+            self.record(frame, interface, reason);
+        }
+        walk
+    }
+
+    /// Takes over what a run has left.
+    fn take(&mut self, effects: Effects) {
+        for key in effects.closed {
+            self.connections.remove(&key);
+        }
+        self.connections.extend(effects.opened);
+        self.samples.extend(effects.samples);
+        for (event, octets) in effects.counts {
+            let counter = &mut self.counters[event as usize];
+            counter.packets += 1;
+            counter.octets += u64::from(octets);
+        }
+    }
+
+    /// Counts a drop and, at most once a jiffy, keeps how the frame begins.
+    fn record(&mut self, frame: &VecFrame, interface: u32, reason: Reason) {
+        let drop = &mut self.drops[reason as usize];
+        let length = frame.len();
+        drop.packets += 1;
+        drop.octets += u64::from(length);
+        if drop.last_seen == self.jiffies || length == 0 {
+            return;
+        }
+        drop.last_seen = self.jiffies;
+        drop.interface = interface;
+        drop.length = length;
+        for (kept, octet) in drop.start.iter_mut().zip(frame.octets()) {
+            *kept = *octet;
+        }
+    }
+}

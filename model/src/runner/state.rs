@@ -1,0 +1,68 @@
+//! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
+
+use kuafu_pipeline::map::{
+    Connection, ConnectionKey, Counter, Drop, PairState, PathState, Sample, SlotState, Window,
+};
+use kuafu_pipeline::{Event, Reason};
+
+use super::Host;
+
+impl Host {
+    /// How often something was done.
+    #[must_use]
+    pub fn counter(&self, event: Event) -> Counter {
+        self.counters[event as usize]
+    }
+
+    /// What was dropped for a reason.
+    #[must_use]
+    pub fn drops(&self, reason: Reason) -> &Drop {
+        &self.drops[reason as usize]
+    }
+
+    /// The connections of the exit, each direction for itself.
+    pub fn connections(&self) -> impl Iterator<Item = (&ConnectionKey, &Connection)> {
+        self.connections.iter()
+    }
+
+    /// Enters one direction of a connection, as it was read from a live table.
+    pub fn set_connection(&mut self, key: ConnectionKey, value: Connection) {
+        self.connections.insert(key, value);
+    }
+
+    /// Takes out the measurements that have come home, oldest first.
+    pub fn take_samples(&mut self) -> Vec<Sample> {
+        std::mem::take(&mut self.samples)
+    }
+
+    /// What packets changed in a path; `None` beyond the table.
+    #[must_use]
+    pub fn path_state(&self, index: u32) -> Option<&PathState> {
+        self.path_states.get(index)
+    }
+
+    /// Sets what packets change in a path.
+    pub fn set_path_state(&mut self, index: u32, state: PathState) {
+        self.path_states.set(index, state);
+    }
+
+    /// Slots that were asked for, with what packets changed in them.
+    pub fn slot_states(&self) -> impl Iterator<Item = (usize, &SlotState)> {
+        self.slot_states.touched()
+    }
+
+    /// Paths that were asked for, with what packets changed in them.
+    pub fn path_states(&self) -> impl Iterator<Item = (usize, &PathState)> {
+        self.path_states.touched()
+    }
+
+    /// Pairs that were asked for, with what packets changed in them.
+    pub fn pair_states(&self) -> impl Iterator<Item = (usize, &PairState)> {
+        self.pair_states.touched()
+    }
+
+    /// Replay windows that were asked for.
+    pub fn windows(&self) -> impl Iterator<Item = (usize, &Window)> {
+        self.windows.touched()
+    }
+}

@@ -1,0 +1,353 @@
+//! The look-ups of one packet.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::Ipv4Addr;
+
+use kuafu_pipeline::map::{
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig, Pair,
+    PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, SingleThreaded, Slot, SlotState,
+    Vtep, VtepKey, Window,
+};
+use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
+
+use super::{Host, Step, trace};
+
+/// Connections that one packet may open: both directions, with room for one that is taken back.
+const OPENED: usize = 4;
+
+/// A host while one packet is on its way: what the packet adds lies beside the host's tables, so that references
+/// into both stay valid.
+pub(super) struct Run<'h> {
+    host: &'h Host,
+    opened: [OnceCell<(ConnectionKey, Connection)>; OPENED],
+    closed: RefCell<Vec<ConnectionKey>>,
+    samples: RefCell<Vec<Sample>>,
+    counts: RefCell<Vec<(Event, u32)>>,
+    steps: Option<RefCell<Vec<Step>>>,
+    live: Cell<usize>,
+}
+
+/// What a packet leaves to the host.
+pub(super) struct Effects {
+    pub(super) closed: Vec<ConnectionKey>,
+    pub(super) opened: Vec<(ConnectionKey, Connection)>,
+    pub(super) samples: Vec<Sample>,
+    pub(super) counts: Vec<(Event, u32)>,
+}
+
+impl<'h> Run<'h> {
+    /// Before the first look-up.
+    pub(super) fn new(host: &'h Host, tracing: bool) -> Self {
+        Self {
+            host,
+            opened: [const { OnceCell::new() }; OPENED],
+            closed: RefCell::default(),
+            samples: RefCell::default(),
+            counts: RefCell::default(),
+            steps: tracing.then(RefCell::default),
+            live: Cell::new(host.connections.len()),
+        }
+    }
+
+    /// After the last one.
+    pub(super) fn finish(self) -> (Effects, Vec<Step>) {
+        let closed = self.closed.into_inner();
+        let opened = self
+            .opened
+            .into_iter()
+            .filter_map(OnceCell::into_inner)
+            .filter(|(key, _)| !closed.contains(key))
+            .collect();
+        let effects = Effects {
+            closed,
+            opened,
+            samples: self.samples.into_inner(),
+            counts: self.counts.into_inner(),
+        };
+        (effects, self.steps.map(RefCell::into_inner).unwrap_or_default())
+    }
+
+    fn note(&self, step: impl FnOnce() -> Step) {
+        if let Some(steps) = &self.steps {
+            steps.borrow_mut().push(step());
+        }
+    }
+
+    /// Notes a look-up and passes its result on.
+    fn looked_up<'v, V>(
+        &self,
+        map: &'static str,
+        key: impl FnOnce() -> String,
+        found: Option<&'v V>,
+        value: impl FnOnce(&V) -> String,
+    ) -> Option<&'v V> {
+        self.note(|| Step::LookUp {
+            map,
+            key: key(),
+            found: found.map(value),
+        });
+        found
+    }
+
+    /// The same for an array, all of whose entries are there: `empty` where they were never written.
+    fn numbered<'v, V>(
+        &self,
+        (map, capacity): (&'static str, u32),
+        number: u32,
+        (found, empty): (Option<&'v V>, &'v V),
+        value: impl FnOnce(&V) -> String,
+    ) -> Option<&'v V> {
+        self.looked_up(map, || number.to_string(), found, value)
+            .or((number < capacity).then_some(empty))
+    }
+
+    fn find(&self, key: &ConnectionKey) -> Option<&Connection> {
+        if self.closed.borrow().contains(key) {
+            return None;
+        }
+        let mut opened = self.opened.iter().filter_map(OnceCell::get);
+        match opened.find(|(known, _)| known == key) {
+            Some((_, connection)) => Some(connection),
+            None => self.host.connections.get(key),
+        }
+    }
+}
+
+impl Atomics for Run<'_> {
+    fn add(&self, number: &Shared, more: u64) -> u64 {
+        SingleThreaded.add(number, more)
+    }
+
+    fn exchange(&self, number: &Shared, from: u64, to: u64) -> bool {
+        SingleThreaded.exchange(number, from, to)
+    }
+}
+
+impl Tables for Run<'_> {
+    fn node(&self) -> Option<&NodeConfig> {
+        let node = &self.host.contents.node;
+        let found = (node.local.get() != 0).then_some(node);
+        self.looked_up("node", String::new, found, |node| {
+            format!("this host is {}", Ipv4Addr::from(node.local.get()))
+        })
+    }
+
+    fn port(&self, interface: u32) -> Option<&Port> {
+        let found = self.host.contents.ports.get(&interface);
+        self.looked_up(
+            "ports",
+            || interface.to_string(),
+            found,
+            |port| format!("{} in VNI {}", trace::address(port.address), port.vni),
+        )
+    }
+
+    fn endpoint(&self, key: &EndpointKey) -> Option<&Endpoint> {
+        let found = self.host.contents.endpoints.get(key);
+        self.looked_up(
+            "endpoints",
+            || trace::endpoint(key),
+            found,
+            |endpoint| trace::next_hop(&endpoint.hop),
+        )
+    }
+
+    fn may_send(&self, key: &VtepKey) -> bool {
+        let found = self.host.contents.senders.get(key);
+        self.looked_up("senders", || trace::sender(key), found, |_| "may send".into())
+            .is_some()
+    }
+
+    fn vtep(&self, index: u32) -> Option<&Vtep> {
+        let found = self.host.contents.vteps.get(&index);
+        self.numbered(
+            ("vteps", self.host.capacities.vteps),
+            index,
+            (found, &self.host.empty.vtep),
+            |vtep| Ipv4Addr::from(vtep.address.get()).to_string(),
+        )
+    }
+
+    fn neighbour(&self, index: u32) -> Option<&Neighbour> {
+        let found = self.host.neighbours.get(&index);
+        self.numbered(
+            ("neighbours", self.host.capacities.neighbours),
+            index,
+            (found, &self.host.empty.neighbour),
+            |link| format!("out of interface {}", link.interface),
+        )
+    }
+
+    fn slot(&self, label: u32) -> Option<&Slot> {
+        let found = self.host.contents.slots.get(&label);
+        self.numbered(
+            ("slots", self.host.capacities.slots),
+            label,
+            (found, &self.host.empty.slot),
+            |slot| trace::slot_kind(slot.kind()).into(),
+        )
+    }
+
+    fn slot_state(&self, label: u32) -> Option<&SlotState> {
+        self.host.slot_states.get(label)
+    }
+
+    fn path(&self, index: u32) -> Option<&Path> {
+        let found = self.host.contents.paths.get(&index);
+        self.numbered(
+            ("paths", self.host.capacities.paths),
+            index,
+            (found, &self.host.empty.path),
+            |path| {
+                let next = Ipv4Addr::from(path.leg.address.get());
+                format!("next node {next}, label {}", path.leg.label)
+            },
+        )
+    }
+
+    fn path_state(&self, index: u32) -> Option<&PathState> {
+        let found = self.host.path_states.get(index);
+        self.looked_up(
+            "path_states",
+            || index.to_string(),
+            found,
+            |state| {
+                if state.is_fresh(self.host.jiffies) {
+                    "fresh".into()
+                } else {
+                    "down or stale".into()
+                }
+            },
+        )
+    }
+
+    fn pair(&self, index: u32) -> Option<&Pair> {
+        let found = self.host.contents.pairs.get(&index);
+        self.numbered(
+            ("pairs", self.host.capacities.pairs),
+            index,
+            (found, &self.host.empty.pair),
+            |pair| {
+                format!(
+                    "path {}, backup {}",
+                    pair.primary.cast_signed(),
+                    pair.backup.cast_signed()
+                )
+            },
+        )
+    }
+
+    fn pair_state(&self, index: u32) -> Option<&PairState> {
+        self.host.pair_states.get(index)
+    }
+
+    fn window(&self, index: u32) -> Option<&Window> {
+        self.host.windows.get(index)
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        let found = self.host.contents.services.get(key);
+        self.looked_up("services", || trace::service(key), found, trace::service_value)
+    }
+
+    fn ring(&self, index: u32) -> Option<u32> {
+        let below = self.host.contents.rings.range(..=index).next_back();
+        let found = below.and_then(|(first, slots)| slots.get((index - first) as usize));
+        self.numbered(
+            ("rings", self.host.capacities.rings),
+            index,
+            (found, &0),
+            |target| format!("target {target}"),
+        )
+        .copied()
+    }
+
+    fn target(&self, index: u32) -> Option<&NextHop> {
+        let found = self.host.contents.targets.get(&index);
+        self.numbered(
+            ("targets", self.host.capacities.targets),
+            index,
+            (found, &self.host.empty.target),
+            trace::next_hop,
+        )
+    }
+
+    fn connection(&self, key: &ConnectionKey) -> Option<&Connection> {
+        let found = self.find(key);
+        self.looked_up(
+            "connections",
+            || trace::connection(key),
+            found,
+            trace::connection_value,
+        )
+    }
+
+    fn open(&self, key: &ConnectionKey, value: Connection) -> Result<(), Insertion> {
+        let free = self.opened.iter().find(|entry| entry.get().is_none());
+        let result = match free {
+            _ if self.find(key).is_some() => Err(Insertion::Exists),
+            Some(entry) if self.live.get() < self.host.room => {
+                self.live.set(self.live.get() + 1);
+                self.closed.borrow_mut().retain(|closed| closed != key);
+                entry.set((*key, value)).map_err(|_| Insertion::Full)
+            }
+            _ => Err(Insertion::Full),
+        };
+        self.note(|| Step::Do {
+            what: "open connection",
+            with: trace::connection(key),
+            done: result.is_ok(),
+        });
+        result
+    }
+
+    fn close(&self, key: &ConnectionKey) {
+        if self.find(key).is_some() {
+            self.live.set(self.live.get() - 1);
+            self.closed.borrow_mut().push(*key);
+        }
+    }
+
+    fn route(&self, from: u32, to: u32) -> Result<Route, Reason> {
+        let mut routes = self.host.routes.iter();
+        let route = routes
+            .find(|(network, _)| network.contains(Ipv4Addr::from(to)))
+            .map_or(Err(Reason::NoRoute), |(_, route)| *route);
+        self.note(|| Step::LookUp {
+            map: "routes",
+            key: format!("from {} to {}", Ipv4Addr::from(from), Ipv4Addr::from(to)),
+            found: route.as_ref().ok().map(trace::route),
+        });
+        route
+    }
+
+    fn icmp_bucket(&self) -> Option<&Bucket> {
+        self.host.buckets.get(self.host.cpu as usize)
+    }
+
+    fn sample(&self, sample: &Sample) -> bool {
+        let mut samples = self.samples.borrow_mut();
+        let room = self.host.samples.len() + samples.len() < self.host.sample_capacity;
+        if room {
+            samples.push(*sample);
+        }
+        room
+    }
+
+    fn count(&self, event: Event, octets: u32) {
+        self.counts.borrow_mut().push((event, octets));
+        self.note(|| Step::Count(event));
+    }
+
+    fn jiffies(&self) -> u64 {
+        self.host.jiffies
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.host.nanoseconds
+    }
+
+    fn cpu(&self) -> u32 {
+        self.host.cpu
+    }
+}

@@ -1,0 +1,138 @@
+//! Each look-up of a packet's way, as people read it.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use kuafu_pipeline::map::{
+    Connection, ConnectionKey, EndpointKey, HopKind, IpKey, NextHop, Service, ServiceKey, SlotKind, VtepKey,
+};
+use kuafu_pipeline::{Event, Route};
+
+/// Something that happened on a packet's way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A map was asked.
+    LookUp {
+        /// The map.
+        map: &'static str,
+        /// What for.
+        key: String,
+        /// What it held; `None`: nothing.
+        found: Option<String>,
+    },
+    /// Something was counted.
+    Count(Event),
+    /// Something else was done.
+    Do {
+        /// What.
+        what: &'static str,
+        /// To what.
+        with: String,
+        /// Whether it could be done.
+        done: bool,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LookUp { map, key, found } => {
+                let found = found.as_deref().unwrap_or("nothing");
+                write!(f, "{map} {key}: {found}")
+            }
+            Self::Count(event) => write!(f, "counted as {}", event.word()),
+            Self::Do { what, with, done } => {
+                write!(f, "{what} {with}: {}", if *done { "done" } else { "refused" })
+            }
+        }
+    }
+}
+
+/// An address of a key.
+pub(super) fn address(key: IpKey) -> String {
+    match key.as_v4() {
+        Some(address) => Ipv4Addr::from(address).to_string(),
+        None => format!("{key:?}"),
+    }
+}
+
+pub(super) fn endpoint(key: &EndpointKey) -> String {
+    format!("{} in VNI {}", address(key.address), key.vni)
+}
+
+pub(super) fn sender(key: &VtepKey) -> String {
+    format!("{} in VNI {}", Ipv4Addr::from(key.address.get()), key.vni)
+}
+
+pub(super) fn service(key: &ServiceKey) -> String {
+    let whom = match key.vni {
+        0 => String::from("from the Internet"),
+        vni => format!("of accelerator {vni}"),
+    };
+    format!(
+        "{}:{}/{} {whom}",
+        address(key.address),
+        key.port.get(),
+        protocol(u32::from(key.protocol))
+    )
+}
+
+pub(super) fn service_value(service: &Service) -> String {
+    format!(
+        "accelerator {}, ring of {} from {}",
+        service.vni, service.size, service.first
+    )
+}
+
+pub(super) fn connection(key: &ConnectionKey) -> String {
+    format!(
+        "{}:{} > {}:{}/{} in VNI {}",
+        address(key.source),
+        key.source_port.get(),
+        address(key.destination),
+        key.destination_port.get(),
+        protocol(key.protocol),
+        key.vni
+    )
+}
+
+pub(super) fn connection_value(value: &Connection) -> String {
+    format!(
+        "leaves as {}:{} > {}:{}, answers by pair {}",
+        address(value.source),
+        value.source_port.get(),
+        address(value.destination),
+        value.destination_port.get(),
+        value.pair()
+    )
+}
+
+fn protocol(number: u32) -> String {
+    match number {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn next_hop(hop: &NextHop) -> String {
+    match hop.kind() {
+        HopKind::Nowhere => "nowhere".into(),
+        HopKind::Port => format!("port on interface {}", hop.index),
+        HopKind::Vtep => format!("VTEP {}", hop.index),
+        HopKind::Server => format!("server {}:{}", address(hop.address), hop.port.get()),
+        HopKind::Path => format!("pair {}", hop.index),
+    }
+}
+
+pub(super) const fn slot_kind(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::Free => "free",
+        SlotKind::Relay => "relay",
+        SlotKind::Exit => "exit",
+    }
+}
+
+pub(super) fn route(route: &Route) -> String {
+    format!("out of interface {}", route.interface)
+}
