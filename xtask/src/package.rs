@@ -17,6 +17,9 @@ const LARGEST: u64 = 30_000_000;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Every unit in this folder is installed, none is enabled.
 const UNITS: &str = "deploy/systemd";
+/// The services' environment, a conffile: a host's changes survive upgrades.
+const DEFAULTS: &str = "deploy/default/kuafu";
+const DEFAULTS_PLACE: &str = "etc/default/kuafu";
 /// What `kuafu completions` writes for each argument, and where Debian looks for it.
 const GENERATED: [(&str, &str); 4] = [
     ("bash", "usr/share/bash-completion/completions/kuafu"),
@@ -29,21 +32,7 @@ const GENERATED: [(&str, &str); 4] = [
 pub(crate) fn package(workspace: &Workspace) -> Result<()> {
     build_release(workspace, "kuafu")?;
     let binary = workspace.target().join("release/kuafu");
-    let staging = Staging::new()?;
-    let units = stage_units(workspace, &staging)?;
-    stage_generated(&binary, &staging)?;
-    stage_licences(workspace, &staging)?;
-    let program = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    staging.place("usr/bin/kuafu", &program, 0o755)?;
-    let architecture = query(workspace, "dpkg", &["--print-architecture"])?;
-    staging.place(
-        "DEBIAN/control",
-        control(&architecture, &program)?.as_bytes(),
-        0o644,
-    )?;
-    staging.place("DEBIAN/postinst", after_installation(&units).as_bytes(), 0o755)?;
-    staging.place("DEBIAN/prerm", before_removal(&units).as_bytes(), 0o755)?;
-    let package = build(workspace, &staging, &architecture)?;
+    let package = assemble(workspace, &binary, &workspace.target().join("debian"))?;
     let size = fs::metadata(&package)?.len();
     println!("{}: {:.1} MB", package.display(), size as f64 / 1e6);
     ensure!(
@@ -52,6 +41,30 @@ pub(crate) fn package(workspace: &Workspace) -> Result<()> {
         LARGEST / 1_000_000
     );
     Ok(())
+}
+
+/// The package of one binary, in `folder`.
+fn assemble(workspace: &Workspace, binary: &Path, folder: &Path) -> Result<PathBuf> {
+    let staging = Staging::new()?;
+    let program = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    staging.place("usr/bin/kuafu", &program, 0o755)?;
+    let units = stage_units(workspace, &staging)?;
+    stage_generated(binary, &staging)?;
+    stage_licences(workspace, &staging)?;
+    let defaults = fs::read(workspace.path(DEFAULTS)).with_context(|| format!("no {DEFAULTS}"))?;
+    staging.place(DEFAULTS_PLACE, &defaults, 0o644)?;
+
+    let architecture = query(workspace, "dpkg", &["--print-architecture"])?;
+    let control = control(&architecture, &program)?;
+    staging.place("DEBIAN/control", control.as_bytes(), 0o644)?;
+    staging.place(
+        "DEBIAN/conffiles",
+        format!("/{DEFAULTS_PLACE}\n").as_bytes(),
+        0o644,
+    )?;
+    staging.place("DEBIAN/postinst", after_installation(&units).as_bytes(), 0o755)?;
+    staging.place("DEBIAN/prerm", before_removal(&units).as_bytes(), 0o755)?;
+    build(workspace, &staging, folder, &architecture)
 }
 
 fn stage_units(workspace: &Workspace, staging: &Staging) -> Result<Vec<String>> {
@@ -99,9 +112,8 @@ fn stage_licences(workspace: &Workspace, staging: &Staging) -> Result<()> {
     Ok(())
 }
 
-fn build(workspace: &Workspace, staging: &Staging, architecture: &str) -> Result<PathBuf> {
-    let folder = workspace.target().join("debian");
-    fs::create_dir_all(&folder)?;
+fn build(workspace: &Workspace, staging: &Staging, folder: &Path, architecture: &str) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
     let package = folder.join(format!("kuafu_{}_{architecture}.deb", Workspace::version()));
     // The time inside the package is the commit's, so that a commit gives one package.
     let commit_time = query(workspace, "git", &["log", "-1", "--format=%ct"])?;
@@ -213,6 +225,8 @@ impl Staging {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+
     use super::*;
 
     #[test]
@@ -222,6 +236,46 @@ mod tests {
             Some(34)
         );
         assert_eq!(newest_glibc(b"static GLIBC_2."), None);
+    }
+
+    const SHELL: &str = "#!/bin/sh\n# GLIBC_2.34\necho \"what completions writes for $2\"\n";
+
+    #[test]
+    fn a_package_holds_what_a_host_needs() {
+        if !Path::new("/usr/bin/dpkg-deb").exists() {
+            writeln!(io::stderr(), "skipped: no dpkg-deb").unwrap();
+            return;
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let workspace = Workspace::at(root).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("kuafu");
+        fs::write(&binary, SHELL).unwrap();
+        fs::set_permissions(&binary, Permissions::from_mode(0o755)).unwrap();
+
+        let package = assemble(&workspace, &binary, folder.path()).unwrap();
+        let ask = |question: &str| {
+            let run = Run::within(LIMIT, "dpkg-deb").args([question.as_ref(), package.as_os_str()]);
+            run.output().unwrap()
+        };
+        let files = ask("--contents");
+        let units = ["controller", "agent", "probe"].map(|unit| format!("system/kuafu-{unit}.service"));
+        let others = [
+            "bin/kuafu",
+            "etc/default/kuafu",
+            "man1/kuafu.1.gz",
+            "completions/kuafu",
+        ];
+        for file in units.iter().map(String::as_str).chain(others) {
+            assert!(
+                files.lines().any(|line| line.ends_with(file)),
+                "no {file} in\n{files}"
+            );
+        }
+        assert!(!files.lines().any(|line| !line.contains("root/root")), "{files}");
+        let info = ask("--info");
+        assert!(info.contains("Depends: libc6 (>= 2.34)"), "{info}");
+        assert!(info.contains("conffiles"), "{info}");
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl Workspace {
         let root = Path::new(&xtask)
             .parent()
             .context("the xtask crate lies inside the workspace")?;
+        Self::at(root)
+    }
+
+    /// The checkout whose root this folder is.
+    pub(crate) fn at(root: &Path) -> Result<Self> {
         let root = fs::canonicalize(root).with_context(|| format!("cannot open {}", root.display()))?;
         Ok(Self { root })
     }
