@@ -1,0 +1,232 @@
+//! How an agent or the CLI dials: over mutual TLS to the controller, or over the agent's socket.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+/// The name in the controller's certificate. Each cluster has a CA of its own, so one name is enough.
+pub const SERVER_NAME: &str = "controller.kuafu.internal";
+
+/// A member's certificate names it `<node>` + this; the admin's names `admin.kuafu.internal`.
+pub const MEMBER_NAME_SUFFIX: &str = ".node.kuafu.internal";
+
+/// The name in the admin's certificate.
+pub const ADMIN_NAME: &str = "admin.kuafu.internal";
+
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// What proves who we are, and by what we know the controller. All PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Our certificate.
+    pub certificate_pem: String,
+    /// Its key (PKCS #8).
+    pub key_pem: String,
+    /// The cluster's CA.
+    pub ca_pem: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity { (secret) }")
+    }
+}
+
+/// An identity's file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct IdentityError {
+    /// The file.
+    pub path: PathBuf,
+    /// What went wrong.
+    pub source: std::io::Error,
+}
+
+impl Identity {
+    const CERTIFICATE: &'static str = "certificate.pem";
+    const KEY: &'static str = "key.pem";
+    const CA: &'static str = "ca.pem";
+
+    /// Reads `certificate.pem`, `key.pem` and `ca.pem` of a directory.
+    ///
+    /// # Errors
+    /// The file that cannot be read.
+    pub fn load(directory: &Path) -> Result<Self, IdentityError> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read_to_string(&path).map_err(|source| IdentityError { path, source })
+        };
+        Ok(Self {
+            certificate_pem: read(Self::CERTIFICATE)?,
+            key_pem: read(Self::KEY)?,
+            ca_pem: read(Self::CA)?,
+        })
+    }
+
+    /// Writes them, the key readable by its owner alone; the certificate last, so that its presence says that all
+    /// are there.
+    ///
+    /// # Errors
+    /// The file that cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<(), IdentityError> {
+        std::fs::create_dir_all(directory).map_err(|source| IdentityError {
+            path: directory.to_owned(),
+            source,
+        })?;
+        write(directory.join(Self::KEY), &self.key_pem, 0o600)?;
+        write(directory.join(Self::CA), &self.ca_pem, 0o644)?;
+        write(directory.join(Self::CERTIFICATE), &self.certificate_pem, 0o644)
+    }
+}
+
+fn write(path: PathBuf, text: &str, mode: u32) -> Result<(), IdentityError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let temporary = path.with_extension("new");
+    let written = (|| {
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    })();
+    written.map_err(|source| IdentityError { path, source })
+}
+
+/// No connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not an address that can be dialled.
+    #[error("{address:?} is not host:port")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+    /// The far end's certificate is not of the CA that we know.
+    #[error(
+        "{address} is the controller of another cluster: its certificate is not signed by the CA that this host knows"
+    )]
+    ForeignController {
+        /// Whom we dialled.
+        address: String,
+    },
+    /// The far end refuses our certificate.
+    #[error(
+        "{address} refuses this certificate: it is not signed by the CA of the controller's cluster, or has expired"
+    )]
+    ForeignCertificate {
+        /// Whom we dialled.
+        address: String,
+    },
+    /// Nothing answers there, or TLS failed otherwise.
+    #[error("{address}: {reason}")]
+    Unreachable {
+        /// Whom we dialled.
+        address: String,
+        /// What failed, from the outside in.
+        reason: String,
+    },
+}
+
+/// A channel to the controller at `host:port`.
+///
+/// # Errors
+/// When it cannot be reached, is of another cluster, or the address is none. A certificate that the controller
+/// refuses may show only with the first call: give its status to [`explain`].
+pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, ConnectError> {
+    let tls = ClientTlsConfig::new()
+        .domain_name(SERVER_NAME)
+        .ca_certificate(Certificate::from_pem(&identity.ca_pem))
+        .identity(tonic::transport::Identity::from_pem(
+            &identity.certificate_pem,
+            &identity.key_pem,
+        ));
+    dial(address, tls).await
+}
+
+pub(crate) async fn dial(address: &str, tls: ClientTlsConfig) -> Result<Channel, ConnectError> {
+    let invalid = |_| ConnectError::Address {
+        address: address.to_owned(),
+    };
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .map_err(invalid)?
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .tls_config(tls)
+        .map_err(|error| from_error(address, &error))?;
+    let connected = endpoint.connect().await;
+    connected.map_err(|error| from_error(address, &error))
+}
+
+/// A channel to the agent's socket on this host.
+///
+/// # Errors
+/// When nothing listens there.
+pub async fn connect_local(socket: &Path) -> Result<Channel, ConnectError> {
+    let address = socket.display().to_string();
+    let endpoint = Endpoint::from_shared(format!("unix://{address}"));
+    let endpoint = endpoint.map_err(|_| ConnectError::Address {
+        address: address.clone(),
+    })?;
+    let connected = endpoint.connect().await;
+    connected.map_err(|error| from_error(&address, &error))
+}
+
+/// The connection error in a call's status, if there is one: TLS 1.3 tells a client only after its handshake that
+/// its certificate is refused.
+#[must_use]
+pub fn explain(address: &str, status: &tonic::Status) -> Option<ConnectError> {
+    let source = status.source()?;
+    tls_error(source)?;
+    Some(from_error(address, source))
+}
+
+fn from_error(address: &str, error: &(dyn Error + 'static)) -> ConnectError {
+    let address = address.to_owned();
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            ConnectError::ForeignController { address }
+        }
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired,
+        )) => ConnectError::ForeignCertificate { address },
+        _ => ConnectError::Unreachable {
+            address,
+            reason: chain(error)
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(": "),
+        },
+    }
+}
+
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    chain(error).find_map(|error| {
+        let within = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        error
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| within?.downcast_ref::<rustls::Error>())
+    })
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        error.source()
+    })
+}

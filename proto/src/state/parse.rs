@@ -1,0 +1,332 @@
+//! From messages to model's types: each value is checked once, here.
+
+use std::net::Ipv4Addr;
+
+use kuafu_model::state::{
+    Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
+    SlotAction, SlotState, Target, TargetState, VtepState,
+};
+
+use super::StateError;
+use crate::v1;
+
+type Result<T> = std::result::Result<T, StateError>;
+
+/// A message that is read into one of model's types.
+pub(crate) trait Read: Sized {
+    type Message;
+
+    /// Errors name the field without the path to the message.
+    fn read(message: Self::Message) -> Result<Self>;
+}
+
+pub(super) fn host_state(message: v1::HostState) -> Result<HostState> {
+    Ok(HostState {
+        cluster: message.cluster,
+        revision: message.revision,
+        node: Host::read(required("node", message.node)?).map_err(|error| error.within("node"))?,
+        ports: all("ports", message.ports)?,
+        endpoints: all("endpoints", message.endpoints)?,
+        vteps: all("vteps", message.vteps)?,
+        slots: all("slots", message.slots)?,
+        paths: all("paths", message.paths)?,
+        pairs: all("pairs", message.pairs)?,
+        services: all("services", message.services)?,
+    })
+}
+
+/// A list of messages; an error names the entry.
+pub(crate) fn all<T: Read>(field: &str, messages: Vec<T::Message>) -> Result<Vec<T>> {
+    let entries = messages.into_iter().enumerate();
+    entries
+        .map(|(index, message)| T::read(message).map_err(|error| error.within(&format!("{field}[{index}]"))))
+        .collect()
+}
+
+impl StateError {
+    pub(crate) fn within(self, outer: &str) -> Self {
+        match self {
+            Self::Field {
+                field,
+                value,
+                expected,
+            } => Self::Field {
+                field: format!("{outer}.{field}"),
+                value,
+                expected,
+            },
+            other => other,
+        }
+    }
+}
+
+fn wrong(field: &str, value: impl ToString, expected: &'static str) -> StateError {
+    StateError::Field {
+        field: field.to_owned(),
+        value: value.to_string(),
+        expected,
+    }
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| wrong(field, "", "given, as it must be"))
+}
+
+fn text(field: &str, value: String) -> Result<String> {
+    if value.is_empty() {
+        return Err(wrong(field, value, "a text that is not empty"));
+    }
+    Ok(value)
+}
+
+pub(crate) fn address(field: &str, value: &str) -> Result<Ipv4Addr> {
+    value.parse().map_err(|_| wrong(field, value, "an IPv4 address"))
+}
+
+fn mac(field: &str, value: &str) -> Result<[u8; 6]> {
+    let expected = "an Ethernet address, such as 02:00:00:00:00:01";
+    let bytes: Option<Vec<u8>> = value
+        .split(':')
+        .map(|byte| {
+            (byte.len() == 2)
+                .then(|| u8::from_str_radix(byte, 16).ok())
+                .flatten()
+        })
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| wrong(field, value, expected))
+}
+
+/// A port, or a number of 16 bits that is not 0.
+fn port(field: &str, value: u32) -> Result<u16> {
+    match u16::try_from(value) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(wrong(field, value, "1 to 65,535")),
+    }
+}
+
+fn vni(value: u32) -> Result<u32> {
+    if (1..1 << 24).contains(&value) {
+        Ok(value)
+    } else {
+        Err(wrong("vni", value, "1 to 16,777,215"))
+    }
+}
+
+fn index(field: &str, value: u32) -> Result<u32> {
+    if value == 0 {
+        return Err(wrong(field, value, "1 or more"));
+    }
+    Ok(value)
+}
+
+fn label(value: u32) -> Result<u32> {
+    port("label", value).map(Into::into)
+}
+
+fn mtu(value: u32) -> Result<u16> {
+    u16::try_from(value).map_err(|_| wrong("mtu", value, "0 to 65,535"))
+}
+
+impl Read for Host {
+    type Message = v1::Host;
+
+    fn read(message: v1::Host) -> Result<Self> {
+        let nat_ports = message.nat_ports.map(|range| {
+            let (first, last) = (
+                port("nat_ports.first", range.first)?,
+                port("nat_ports.last", range.last)?,
+            );
+            if first > last {
+                return Err(wrong("nat_ports", format!("{first}-{last}"), "a range upwards"));
+            }
+            Ok(first..=last)
+        });
+        Ok(Self {
+            id: port("id", message.id)?,
+            name: text("name", message.name)?,
+            local: address("local", &message.local)?,
+            public: address("public", &message.public)?,
+            overlay: address("overlay", &message.overlay)?,
+            udp_port: port("udp_port", message.udp_port)?,
+            nat_ports: nat_ports.transpose()?,
+        })
+    }
+}
+
+impl Read for PortState {
+    type Message = v1::PortState;
+
+    fn read(message: v1::PortState) -> Result<Self> {
+        Ok(Self {
+            name: text("name", message.name)?,
+            vni: vni(message.vni)?,
+            address: address("address", &message.address)?,
+            mac: mac("mac", &message.mac)?,
+            interface: text("interface", message.interface)?,
+            mtu: message.mtu.map(mtu).transpose()?,
+        })
+    }
+}
+
+impl Read for RemoteEndpoint {
+    type Message = v1::RemoteEndpoint;
+
+    fn read(message: v1::RemoteEndpoint) -> Result<Self> {
+        Ok(Self {
+            vni: vni(message.vni)?,
+            address: address("address", &message.address)?,
+            mac: mac("mac", &message.mac)?,
+            host: address("host", &message.host)?,
+        })
+    }
+}
+
+impl Read for VtepState {
+    type Message = v1::VtepState;
+
+    fn read(message: v1::VtepState) -> Result<Self> {
+        Ok(Self {
+            vni: vni(message.vni)?,
+            address: address("address", &message.address)?,
+        })
+    }
+}
+
+impl Read for LegKey {
+    type Message = v1::LegKey;
+
+    fn read(message: v1::LegKey) -> Result<Self> {
+        let epoch = u8::try_from(message.epoch).ok().filter(|epoch| *epoch < 4);
+        let length = message.key.len();
+        Ok(Self {
+            epoch: epoch.ok_or_else(|| wrong("epoch", message.epoch, "0 to 3"))?,
+            key: message
+                .key
+                .try_into()
+                .map_err(|_| wrong("key", format!("{length} bytes"), "a key of 16 bytes"))?,
+        })
+    }
+}
+
+fn keys(messages: Vec<v1::LegKey>) -> Result<Vec<LegKey>> {
+    if messages.is_empty() {
+        return Err(wrong("keys", "[]", "one key or more"));
+    }
+    all("keys", messages)
+}
+
+impl Read for LegState {
+    type Message = v1::LegState;
+
+    fn read(message: v1::LegState) -> Result<Self> {
+        Ok(Self {
+            keys: keys(message.keys)?,
+            label: label(message.label)?,
+            address: address("address", &message.address)?,
+            port: port("port", message.port)?,
+            source_port: port("source_port", message.source_port)?,
+        })
+    }
+}
+
+impl Read for SlotState {
+    type Message = v1::SlotState;
+
+    fn read(message: v1::SlotState) -> Result<Self> {
+        let action = match (message.relay, message.exit) {
+            (Some(leg), None) => {
+                SlotAction::Relay(LegState::read(leg).map_err(|error| error.within("relay"))?)
+            }
+            (None, Some(exit)) => SlotAction::Exit {
+                twin: exit.twin,
+                window: exit.window,
+                answers: exit.answers,
+            },
+            (None, None) => return Err(wrong("relay", "", "given, where exit is not")),
+            (Some(_), Some(_)) => return Err(wrong("exit", "", "left out, where relay is given")),
+        };
+        Ok(Self {
+            label: label(message.label)?,
+            source: address("source", &message.source)?,
+            keys: keys(message.keys)?,
+            action,
+        })
+    }
+}
+
+impl Read for PathState {
+    type Message = v1::PathState;
+
+    fn read(message: v1::PathState) -> Result<Self> {
+        let leg = required("leg", message.leg)?;
+        Ok(Self {
+            index: index("index", message.index)?,
+            id: message.id,
+            nodes: message.nodes,
+            leg: LegState::read(leg).map_err(|error| error.within("leg"))?,
+        })
+    }
+}
+
+impl Read for PairState {
+    type Message = v1::PairState;
+
+    fn read(message: v1::PairState) -> Result<Self> {
+        Ok(Self {
+            index: message.index,
+            peer: text("peer", message.peer)?,
+            class: message.class,
+            primary: message.primary,
+            backup: message.backup,
+        })
+    }
+}
+
+impl Read for ServiceState {
+    type Message = v1::ServiceState;
+
+    fn read(message: v1::ServiceState) -> Result<Self> {
+        Ok(Self {
+            vni: vni(message.vni)?,
+            name: message.name,
+            at_exit: message.at_exit,
+            local: address("local", &message.local)?,
+            public: address("public", &message.public)?,
+            whole_address: message.whole_address,
+            protocol: protocol(message.protocol)?,
+            port: port("port", message.port)?,
+            idle_timeout_s: message.idle_timeout_s,
+            targets: all("targets", message.targets)?,
+        })
+    }
+}
+
+pub(crate) fn protocol(value: u32) -> Result<u8> {
+    match value {
+        6 => Ok(6),
+        17 => Ok(17),
+        _ => Err(wrong("protocol", value, "6 (TCP) or 17 (UDP)")),
+    }
+}
+
+impl Read for TargetState {
+    type Message = v1::TargetState;
+
+    fn read(message: v1::TargetState) -> Result<Self> {
+        let target = match (message.pair, message.server) {
+            (Some(pair), None) => Target::Pair(pair),
+            (None, Some(server)) => Target::Server {
+                address: address("server.address", &server.address)?,
+                port: server.port.map(|value| port("server.port", value)).transpose()?,
+            },
+            (None, None) => return Err(wrong("pair", "", "given, where server is not")),
+            (Some(_), Some(_)) => return Err(wrong("server", "", "left out, where pair is given")),
+        };
+        Ok(Self {
+            weight: message.weight,
+            target,
+        })
+    }
+}

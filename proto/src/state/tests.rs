@@ -1,0 +1,165 @@
+use std::net::Ipv4Addr;
+
+use kuafu_model::state::*;
+
+use super::*;
+
+fn leg(label: u32) -> LegState {
+    LegState {
+        keys: vec![LegKey {
+            epoch: 1,
+            key: [0x5a; 16],
+        }],
+        label,
+        address: Ipv4Addr::new(198, 51, 100, 2),
+        port: 6081,
+        source_port: 49_153,
+    }
+}
+
+fn service(at_exit: bool, target: Target) -> ServiceState {
+    ServiceState {
+        vni: 5,
+        name: "arena".to_owned(),
+        at_exit,
+        local: Ipv4Addr::new(10, 1, 0, 9),
+        public: Ipv4Addr::new(203, 0, 113, 9),
+        whole_address: true,
+        protocol: 17,
+        port: 2342,
+        idle_timeout_s: 60,
+        targets: vec![TargetState { weight: 1, target }],
+    }
+}
+
+fn slot(label: u32, action: SlotAction) -> SlotState {
+    SlotState {
+        label,
+        source: Ipv4Addr::new(198, 51, 100, 3),
+        keys: leg(1).keys,
+        action,
+    }
+}
+
+/// A state with an entry of each kind, ordered by key.
+pub(crate) fn sample() -> HostState {
+    HostState {
+        cluster: "7f3c".to_owned(),
+        revision: 7,
+        node: Host {
+            id: 3,
+            name: "osaka".to_owned(),
+            local: Ipv4Addr::new(10, 1, 0, 2),
+            public: Ipv4Addr::new(203, 0, 113, 7),
+            overlay: Ipv4Addr::new(100, 64, 0, 3),
+            udp_port: 6081,
+            nat_ports: Some(10_000..=29_999),
+        },
+        ports: vec![PortState {
+            name: "web".to_owned(),
+            vni: 2,
+            address: Ipv4Addr::new(10, 0, 0, 5),
+            mac: [2, 0, 0, 0, 0, 0x1f],
+            interface: "veth-web".to_owned(),
+            mtu: Some(1450),
+        }],
+        endpoints: vec![RemoteEndpoint {
+            vni: 2,
+            address: Ipv4Addr::new(10, 0, 0, 6),
+            mac: [2, 0, 0, 0, 0, 6],
+            host: Ipv4Addr::new(198, 51, 100, 2),
+        }],
+        vteps: vec![VtepState {
+            vni: 2,
+            address: Ipv4Addr::new(198, 51, 100, 2),
+        }],
+        slots: vec![
+            slot(1, SlotAction::Relay(leg(9))),
+            slot(
+                2,
+                SlotAction::Exit {
+                    twin: 1,
+                    window: 1,
+                    answers: 1,
+                },
+            ),
+        ],
+        paths: vec![PathState {
+            index: 1,
+            id: 1 << 40,
+            nodes: vec!["osaka".to_owned(), "calgary".to_owned()],
+            leg: leg(4),
+        }],
+        pairs: vec![PairState {
+            index: 1,
+            peer: "calgary".to_owned(),
+            class: "game".to_owned(),
+            primary: Some(1),
+            backup: None,
+        }],
+        services: vec![
+            service(false, Target::Pair(1)),
+            service(
+                true,
+                Target::Server {
+                    address: Ipv4Addr::new(192, 0, 2, 1),
+                    port: Some(2342),
+                },
+            ),
+        ],
+    }
+}
+
+#[test]
+fn binary_and_json_read_what_they_write() {
+    let state = sample();
+    assert_eq!(from_bytes(&to_bytes(&state)).unwrap(), state);
+    let json = to_json(&state).unwrap();
+    assert_eq!(from_json(&json).unwrap(), state);
+    assert!(json.contains("\"mac\": \"02:00:00:00:00:1f\""), "{json}");
+    assert!(json.contains(&"5a".repeat(16)), "{json}");
+}
+
+#[test]
+fn json_may_leave_out_what_is_empty() {
+    let json = r#"{"cluster": "c", "revision": 1, "node": {"id": 1, "name": "a", "local": "10.0.0.1",
+        "public": "10.0.0.1", "overlay": "100.64.0.1", "udp_port": 6081}}"#;
+    let state = from_json(json).unwrap();
+    assert_eq!(state.node.name, "a");
+    assert!(state.ports.is_empty());
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases = [
+        (
+            "\"label\": 2,",
+            "\"label\": 65536,",
+            "slots[1].label: \"65536\" is not 1 to 65,535",
+        ),
+        (
+            "\"02:00:00:00:00:1f\"",
+            "\"02:00\"",
+            "ports[0].mac: \"02:00\" is not an Ethernet address",
+        ),
+        (
+            "\"192.0.2.1\"",
+            "\"here\"",
+            "services[1].targets[0].server.address: \"here\" is not an IPv4 address",
+        ),
+        ("\"schema\": 1", "\"schema\": 2", "state of schema 2"),
+        ("\"udp_port\"", "\"udp_prt\"", "unknown field `udp_prt`"),
+    ];
+    let json = to_json(&sample()).unwrap();
+    for (from, to, message) in cases {
+        assert!(json.contains(from), "{from}");
+        let error = from_json(&json.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn keys_are_not_printed() {
+    let message = v1::HostState::from(&sample());
+    assert!(!format!("{message:?}").contains("90, 90"));
+}

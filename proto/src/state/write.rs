@@ -1,0 +1,194 @@
+//! From model's types to messages.
+
+use kuafu_model::state::{
+    Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
+    SlotAction, SlotState, Target, TargetState, VtepState,
+};
+
+use super::SCHEMA;
+use crate::v1;
+
+/// An Ethernet address as people write it.
+pub(crate) fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn all<'a, T: 'a, M: From<&'a T>>(entries: &'a [T]) -> Vec<M> {
+    entries.iter().map(M::from).collect()
+}
+
+impl From<&HostState> for v1::HostState {
+    fn from(state: &HostState) -> Self {
+        Self {
+            schema: SCHEMA,
+            cluster: state.cluster.clone(),
+            revision: state.revision,
+            node: Some((&state.node).into()),
+            ports: all(&state.ports),
+            endpoints: all(&state.endpoints),
+            vteps: all(&state.vteps),
+            slots: all(&state.slots),
+            paths: all(&state.paths),
+            pairs: all(&state.pairs),
+            services: all(&state.services),
+        }
+    }
+}
+
+impl From<&Host> for v1::Host {
+    fn from(host: &Host) -> Self {
+        Self {
+            id: host.id.into(),
+            name: host.name.clone(),
+            local: host.local.to_string(),
+            public: host.public.to_string(),
+            overlay: host.overlay.to_string(),
+            udp_port: host.udp_port.into(),
+            nat_ports: host.nat_ports.as_ref().map(|ports| v1::PortRange {
+                first: (*ports.start()).into(),
+                last: (*ports.end()).into(),
+            }),
+        }
+    }
+}
+
+impl From<&PortState> for v1::PortState {
+    fn from(port: &PortState) -> Self {
+        Self {
+            name: port.name.clone(),
+            vni: port.vni,
+            address: port.address.to_string(),
+            mac: mac(port.mac),
+            interface: port.interface.clone(),
+            mtu: port.mtu.map(Into::into),
+        }
+    }
+}
+
+impl From<&RemoteEndpoint> for v1::RemoteEndpoint {
+    fn from(endpoint: &RemoteEndpoint) -> Self {
+        Self {
+            vni: endpoint.vni,
+            address: endpoint.address.to_string(),
+            mac: mac(endpoint.mac),
+            host: endpoint.host.to_string(),
+        }
+    }
+}
+
+impl From<&VtepState> for v1::VtepState {
+    fn from(vtep: &VtepState) -> Self {
+        Self {
+            vni: vtep.vni,
+            address: vtep.address.to_string(),
+        }
+    }
+}
+
+impl From<&LegKey> for v1::LegKey {
+    fn from(key: &LegKey) -> Self {
+        Self {
+            epoch: key.epoch.into(),
+            key: key.key.to_vec(),
+        }
+    }
+}
+
+impl From<&LegState> for v1::LegState {
+    fn from(leg: &LegState) -> Self {
+        Self {
+            keys: all(&leg.keys),
+            label: leg.label,
+            address: leg.address.to_string(),
+            port: leg.port.into(),
+            source_port: leg.source_port.into(),
+        }
+    }
+}
+
+impl From<&SlotState> for v1::SlotState {
+    fn from(slot: &SlotState) -> Self {
+        let (relay, exit) = match &slot.action {
+            SlotAction::Relay(leg) => (Some(leg.into()), None),
+            &SlotAction::Exit {
+                twin,
+                window,
+                answers,
+            } => (
+                None,
+                Some(v1::ExitState {
+                    twin,
+                    window,
+                    answers,
+                }),
+            ),
+        };
+        Self {
+            label: slot.label,
+            source: slot.source.to_string(),
+            keys: all(&slot.keys),
+            relay,
+            exit,
+        }
+    }
+}
+
+impl From<&PathState> for v1::PathState {
+    fn from(path: &PathState) -> Self {
+        Self {
+            index: path.index,
+            id: path.id,
+            nodes: path.nodes.clone(),
+            leg: Some((&path.leg).into()),
+        }
+    }
+}
+
+impl From<&PairState> for v1::PairState {
+    fn from(pair: &PairState) -> Self {
+        Self {
+            index: pair.index,
+            peer: pair.peer.clone(),
+            class: pair.class.clone(),
+            primary: pair.primary,
+            backup: pair.backup,
+        }
+    }
+}
+
+impl From<&ServiceState> for v1::ServiceState {
+    fn from(service: &ServiceState) -> Self {
+        Self {
+            vni: service.vni,
+            name: service.name.clone(),
+            at_exit: service.at_exit,
+            local: service.local.to_string(),
+            public: service.public.to_string(),
+            whole_address: service.whole_address,
+            protocol: service.protocol.into(),
+            port: service.port.into(),
+            idle_timeout_s: service.idle_timeout_s,
+            targets: all(&service.targets),
+        }
+    }
+}
+
+impl From<&TargetState> for v1::TargetState {
+    fn from(state: &TargetState) -> Self {
+        let (pair, server) = match state.target {
+            Target::Pair(pair) => (Some(pair), None),
+            Target::Server { address, port } => (
+                None,
+                Some(v1::ServerTarget {
+                    address: address.to_string(),
+                    port: port.map(Into::into),
+                }),
+            ),
+        };
+        Self {
+            weight: state.weight,
+            pair,
+            server,
+        }
+    }
+}
