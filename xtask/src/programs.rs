@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::command::Run;
+use crate::setup::{Need, setup};
 use crate::test::Tally;
 use crate::workspace::{Workspace, require_root};
 
@@ -18,13 +19,25 @@ struct Soak {
     limit: Duration,
 }
 
-const SOAKS: &[Soak] = &[Soak {
-    name: "diff",
-    what: "10^7 frames per program through kernel and model: no divergence of verdict or bytes",
-    package: "kuafu-dataplane",
-    env: &[("KUAFU_SOAK_FRAMES", "10000000")],
-    limit: Duration::from_secs(2 * 3600),
-}];
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "diff",
+        what: "10^7 frames per program through kernel and model: no divergence of verdict or bytes",
+        package: "kuafu-dataplane",
+        env: &[("KUAFU_SOAK_FRAMES", "10000000")],
+        limit: Duration::from_secs(2 * 3600),
+    },
+    Soak {
+        name: "game",
+        what: "two minutes of a real game, accelerated: in the game, and never out of it",
+        package: "kuafu",
+        env: &[("KUAFU_SOAK_GAME_S", "120")],
+        limit: Duration::from_secs(15 * 60),
+    },
+];
+
+/// Benchmarks that only compute.
+const ROOTLESS_BENCHES: [&str; 1] = ["routes"];
 
 /// `kuafu demo`.
 pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
@@ -32,15 +45,19 @@ pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
         "the demo makes network namespaces and loads BPF",
         "cargo build --release -p kuafu",
     )?;
+    setup(Some(Need::Demo))?;
     launch(workspace, "kuafu", &["demo".to_owned()], args)
 }
 
 /// `kuafu-bench NAME`.
 pub(crate) fn bench(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
-    require_root(
-        "benchmarks make network namespaces and load BPF",
-        "cargo build --release -p kuafu-bench",
-    )?;
+    if !ROOTLESS_BENCHES.contains(&name) {
+        require_root(
+            "this benchmark makes network namespaces and loads BPF",
+            "cargo xtask bench routes",
+        )?;
+        setup(Some(Need::Bench))?;
+    }
     launch(workspace, "kuafu-bench", &[name.to_owned()], args)
 }
 
@@ -75,6 +92,7 @@ pub(crate) fn soak(workspace: &Workspace, name: &str) -> Result<()> {
     let soak = SOAKS.iter().find(|soak| soak.name == name);
     let soak = soak.with_context(|| format!("no soak '{name}'; `cargo xtask soak` lists them"))?;
     require_root("soaks load BPF", "cargo test --workspace")?;
+    setup(Some(Need::Test))?;
     let filter = format!("soak_{name}");
     let mut run = Run::within(soak.limit, "cargo")
         .args([
