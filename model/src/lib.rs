@@ -1,6 +1,7 @@
 //! Kuafu's kinds as validated types, and intent compiled to map contents.
 #![forbid(unsafe_code)]
 
+pub mod compile;
 pub mod contents;
 pub mod kinds;
 pub mod manifest;

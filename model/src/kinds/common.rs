@@ -54,17 +54,24 @@ pub(crate) trait Text: std::str::FromStr<Err = Invalid> {
     const FORM: &'static str;
 }
 
-/// Serialises types as the text that they display.
-macro_rules! serialize_as_text {
+/// Serialises types as the text that they display, and reads them from it.
+macro_rules! serde_as_text {
     ($($type:ty),+) => { $(
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
     )+ };
 }
-pub(crate) use serialize_as_text;
+pub(crate) use serde_as_text;
 
 /// Defines an enum of words. Words after `not_yet` are known, and refused as not supported yet.
 macro_rules! words {
@@ -117,7 +124,7 @@ macro_rules! words {
             }
         }
 
-        crate::kinds::common::serialize_as_text!($name);
+        crate::kinds::common::serde_as_text!($name);
     };
 }
 pub(crate) use words;
@@ -162,6 +169,14 @@ macro_rules! integers {
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let value = <$inner as serde::Deserialize>::deserialize(deserializer)?;
+                let refused = || serde::de::Error::custom(format_args!("{value} is out of range"));
+                Self::new(value).ok_or_else(refused)
             }
         }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::common::{Invalid, Text, serialize_as_text};
+use super::common::{Invalid, Text, serde_as_text};
 use crate::manifest::{Field, Place};
 
 /// A label of RFC 1123: 1-63 lower-case letters, digits and `-`, first and last a letter or a digit.
@@ -57,7 +57,7 @@ impl Borrow<str> for Name {
     }
 }
 
-serialize_as_text!(Name);
+serde_as_text!(Name);
 
 /// What every object has beside its spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use ipnetwork::Ipv4Network;
 
-use super::common::{Invalid, Text, integers, serialize_as_text, words};
+use super::common::{Invalid, Text, integers, serde_as_text, words};
 
 /// The IPv4 address of a host: not 0.0.0.0/8, loopback, link-local, multicast or reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -289,7 +289,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-serialize_as_text!(HostAddress, Cidr, Mac, InterfaceName, PortRange);
+serde_as_text!(HostAddress, Cidr, Mac, InterfaceName, PortRange);
 
 integers! {
     /// A TCP or UDP port.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::common::{Invalid, Text, serialize_as_text};
+use super::common::{Invalid, Text, serde_as_text};
 use super::network::{HostAddress, PortNumber, PortRange};
 use super::{Name, Resource};
 use crate::manifest::{Field, Fields, Place};
@@ -275,4 +275,4 @@ impl fmt::Display for NatPorts {
     }
 }
 
-serialize_as_text!(Country, NatPorts);
+serde_as_text!(Country, NatPorts);

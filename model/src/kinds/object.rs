@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::common::{Invalid, Text, serialize_as_text};
+use super::common::{Invalid, Text, serde_as_text};
 use super::{Accelerator, AddressPool, Metadata, Name, Node, Port, Service, Vpc};
 
 /// A declared object: its metadata and its spec.
@@ -157,4 +157,4 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-serialize_as_text!(Kind, ObjectRef);
+serde_as_text!(Kind, ObjectRef);

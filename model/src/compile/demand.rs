@@ -1,0 +1,192 @@
+//! What is needed: nodes, pairs, and the paths between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::allocations::{CoupleKey, NodeId, PathKey};
+use super::{Allocations, Choice, Input};
+use crate::kinds::{Accelerator, Class, Name};
+use crate::manifest::Intent;
+
+/// A pair by its ends: traffic of a class goes from the entry to the exit, and its answers back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PairName {
+    /// Where clients' packets enter.
+    pub entry: Name,
+    /// Where they leave.
+    pub exit: Name,
+    /// The class of traffic.
+    pub class: Class,
+}
+
+/// The pairs that listeners need, so that paths can be chosen for them: each entry to each exit that is another
+/// node. Answers take the reverse of the same paths, so two nodes appear in one direction only: of both, the first
+/// by (entry, exit).
+#[must_use]
+pub fn pairs(intent: &Intent) -> Vec<PairName> {
+    let mut wanted = BTreeSet::new();
+    for accelerator in intent.accelerators().values() {
+        let exits = exits(intent, accelerator);
+        for entry in entries(intent, accelerator).difference(&exits) {
+            wanted.extend(exits.iter().map(|exit| PairName {
+                entry: (*entry).clone(),
+                exit: (*exit).clone(),
+                class: accelerator.spec.class,
+            }));
+        }
+    }
+    let first = |pair: &PairName| pair.entry < pair.exit || !wanted.contains(&pair.reversed());
+    wanted.iter().filter(|pair| first(pair)).cloned().collect()
+}
+
+impl PairName {
+    fn reversed(&self) -> Self {
+        Self {
+            entry: self.exit.clone(),
+            exit: self.entry.clone(),
+            class: self.class,
+        }
+    }
+}
+
+/// The nodes where an accelerator's packets enter.
+pub(super) fn entries<'a>(intent: &'a Intent, accelerator: &'a Accelerator) -> BTreeSet<&'a Name> {
+    intent
+        .accelerated_addresses(accelerator)
+        .map(|address| &address.node)
+        .collect()
+}
+
+/// The nodes where an accelerator's packets leave: those of its group's region that run an agent.
+pub(super) fn exits<'a>(intent: &'a Intent, accelerator: &Accelerator) -> BTreeSet<&'a Name> {
+    let mut exits = BTreeSet::new();
+    for group in &accelerator.spec.groups {
+        let nodes = intent.nodes().iter();
+        let of_region = nodes.filter(|(_, node)| node.spec.agent && node.spec.region == group.region);
+        exits.extend(of_region.map(|(name, _)| name));
+    }
+    exits
+}
+
+/// Paths of two nodes and a class, by the numbers of the nodes that they pass, from the one with the lower number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Paths {
+    /// The path in use; `None` where none lives.
+    pub(super) primary: Option<Vec<NodeId>>,
+    pub(super) backup: Option<Vec<NodeId>>,
+}
+
+/// What must be there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Demand {
+    pub(super) couples: BTreeMap<CoupleKey, Paths>,
+}
+
+impl Demand {
+    /// Reads the choices by the numbers of nodes.
+    pub(super) fn of(input: &Input<'_>, allocations: &Allocations) -> Self {
+        let mut couples = BTreeMap::new();
+        for pair in pairs(input.intent) {
+            let ends = (allocations.node(&pair.entry), allocations.node(&pair.exit));
+            let (Some(entry), Some(exit)) = ends else {
+                continue;
+            };
+            let (choice, relays) = (
+                chosen(input.choices, &pair),
+                Relays {
+                    allocations,
+                    entry,
+                    exit,
+                },
+            );
+            let paths = choice.map_or_else(|| relays.direct(), |choice| relays.paths(choice, &pair));
+            couples.insert(CoupleKey::new(entry, exit, pair.class), paths);
+        }
+        Self { couples }
+    }
+
+    /// The twin paths that couples name.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathKey> + '_ {
+        self.couples.iter().flat_map(|(couple, paths)| {
+            let named = paths.primary.iter().chain(&paths.backup);
+            named.map(|nodes| path_of(couple, nodes))
+        })
+    }
+}
+
+/// A couple's path over these nodes.
+pub(super) fn path_of(couple: &CoupleKey, nodes: &[NodeId]) -> PathKey {
+    PathKey {
+        nodes: nodes.to_vec(),
+        class: Some(couple.class),
+    }
+}
+
+/// The choice for a pair: of both directions, the first by (entry, exit).
+fn chosen<'a>(choices: &'a [Choice], pair: &PairName) -> Option<&'a Choice> {
+    let is = |choice: &&Choice| {
+        let same = choice.entry == pair.entry && choice.exit == pair.exit;
+        let reversed = choice.entry == pair.exit && choice.exit == pair.entry;
+        choice.class == pair.class && (same || reversed)
+    };
+    choices
+        .iter()
+        .filter(is)
+        .min_by_key(|choice| (&choice.entry, &choice.exit))
+}
+
+/// Turns names of relays into the nodes that a path passes.
+struct Relays<'a> {
+    allocations: &'a Allocations,
+    entry: NodeId,
+    exit: NodeId,
+}
+
+impl Relays<'_> {
+    fn direct(&self) -> Paths {
+        Paths {
+            primary: self.nodes(&[], false),
+            backup: None,
+        }
+    }
+
+    /// The paths of a choice, without those that pass a node that is gone, or a node twice.
+    fn paths(&self, choice: &Choice, pair: &PairName) -> Paths {
+        let reversed = choice.entry != pair.entry;
+        let Some(primary) = &choice.primary else {
+            return Paths {
+                primary: None,
+                backup: None,
+            };
+        };
+        let backup = choice
+            .backup
+            .as_ref()
+            .and_then(|relays| self.nodes(relays, reversed));
+        let Some(primary) = self.nodes(primary, reversed).or_else(|| backup.clone()) else {
+            return self.direct();
+        };
+        Paths {
+            backup: backup.filter(|backup| *backup != primary),
+            primary: Some(primary),
+        }
+    }
+
+    fn nodes(&self, relays: &[Name], reversed: bool) -> Option<Vec<NodeId>> {
+        let relays: Option<Vec<NodeId>> = relays.iter().map(|name| self.allocations.node(name)).collect();
+        let mut relays = relays?;
+        if reversed {
+            relays.reverse();
+        }
+        let mut nodes = vec![self.entry];
+        nodes.append(&mut relays);
+        nodes.push(self.exit);
+        let distinct: BTreeSet<NodeId> = nodes.iter().copied().collect();
+        if distinct.len() != nodes.len() {
+            return None;
+        }
+        if self.entry > self.exit {
+            nodes.reverse();
+        }
+        Some(nodes)
+    }
+}

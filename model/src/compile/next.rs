@@ -1,0 +1,354 @@
+//! What each host gets now: make-before-break.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::fleet::{Fleet, Running, legs};
+use super::hosts;
+use super::services::{self, Key};
+use crate::kinds::Name;
+use crate::state::{
+    HostState, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target, TargetState,
+};
+
+/// The state that each host can be given now, on the way from what hosts may be running to where they should be.
+///
+/// To be called when the target changes and when a host has acknowledged something; the hosts of
+/// [`Fleet::outdated`] are then sent theirs. When all of them have acknowledged, `next` is the target.
+///
+/// A host *has* something where it has acknowledged it and has been sent nothing without it since. A host *may send*
+/// what any state sends that it may be running. Of the target a host gets everything, except that
+///
+/// 1. a relay's slot waits until the next node has its slot, and a path until its first relay or exit has its slot
+///    (so exits come first, then relays from the far end on, then entries);
+/// 2. a pair keeps its paths until the new primary is complete by rule 1, and an old path as its backup until the new
+///    backup is;
+/// 3. at an entry, a listener leads only to pairs that have a path and whose exit has the listener, and stays as it
+///    was while there is none.
+///
+/// And beside the target a host keeps
+///
+/// 4. a slot for as long as another host may send to it (so entries let go first, then relays, then exits);
+/// 5. paths that its pairs keep, pairs that its listeners keep, and at an exit a listener for as long as an entry
+///    may send to it.
+///
+/// What a host runs already is never taken from it by rules 1 to 3, and a host of which nothing is known gets its
+/// target whole. Hosts that do not answer hold up only what depends on them. Ports, endpoints and VTEPs do not wait.
+#[must_use]
+pub fn next(fleet: &Fleet, target: &BTreeMap<Name, HostState>) -> BTreeMap<Name, HostState> {
+    let surroundings = Surroundings::new(fleet, target);
+    let step = |(name, wanted): (&Name, &HostState)| {
+        let known = fleet.get(name).filter(|running| running.newest().is_some());
+        let state = known.map_or_else(
+            || wanted.clone(),
+            |running| surroundings.step(name, wanted, running),
+        );
+        (name.clone(), state)
+    };
+    target.iter().map(step).collect()
+}
+
+/// States that are sent at once, each after all of the stage before are acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// By host; one that does not change is left out.
+    pub states: BTreeMap<Name, HostState>,
+}
+
+/// The stages from `old` to `new` where every host answers: the steps of [`next`], one after the other. A host that
+/// is not in `old` begins with an empty state.
+#[must_use]
+pub fn stages(old: &BTreeMap<Name, HostState>, new: &BTreeMap<Name, HostState>) -> Vec<Stage> {
+    let mut fleet = Fleet::settled(old);
+    for (name, state) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+        fleet.restore(name, blank(state));
+    }
+    let mut stages = Vec::new();
+    loop {
+        let now = next(&fleet, new);
+        let states: BTreeMap<Name, HostState> = fleet
+            .outdated(&now)
+            .map(|(name, state)| (name.clone(), state.clone()))
+            .collect();
+        if states.is_empty() {
+            return stages;
+        }
+        for (name, state) in &states {
+            fleet.restore(name, state.clone());
+        }
+        stages.push(Stage { states });
+    }
+}
+
+/// A host's state with nothing in it.
+fn blank(state: &HostState) -> HostState {
+    HostState {
+        cluster: state.cluster.clone(),
+        revision: 0,
+        node: state.node.clone(),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        vteps: Vec::new(),
+        slots: Vec::new(),
+        paths: Vec::new(),
+        pairs: Vec::new(),
+        services: Vec::new(),
+    }
+}
+
+/// What a host's step depends on beside itself.
+struct Surroundings<'a> {
+    fleet: &'a Fleet,
+    target: &'a BTreeMap<Name, HostState>,
+    /// Who has a public address, now or in the target.
+    holders: BTreeMap<Ipv4Addr, &'a Name>,
+    /// Labels that a host may be sending to.
+    sent_to: BTreeSet<(&'a Name, u32)>,
+    /// Listeners of exits that an entry may be sending to.
+    listened: BTreeSet<(&'a str, Key)>,
+}
+
+impl<'a> Surroundings<'a> {
+    fn new(fleet: &'a Fleet, target: &'a BTreeMap<Name, HostState>) -> Self {
+        let known = || {
+            fleet
+                .hosts()
+                .flat_map(|(name, running)| running.states().map(move |state| (name, state)))
+        };
+        let all = target.iter().chain(known());
+        let holders: BTreeMap<_, _> = all.map(|(name, state)| (state.node.public, name)).collect();
+        let sent = known().flat_map(|(_, state)| legs(state));
+        let sent_to = sent.filter_map(|leg| Some((*holders.get(&leg.address)?, leg.label)));
+        Self {
+            fleet,
+            target,
+            sent_to: sent_to.collect(),
+            listened: known().flat_map(|(_, state)| exits_sent_to(state)).collect(),
+            holders,
+        }
+    }
+
+    /// Whether the receiver of a leg has the slot that it should have there.
+    fn is_complete(&self, leg: &LegState) -> bool {
+        let Some(receiver) = self.holders.get(&leg.address) else {
+            return false;
+        };
+        let wanted = self
+            .target
+            .get(*receiver)
+            .and_then(|state| slot(state, leg.label));
+        let Some(running) = self.fleet.get(receiver) else {
+            return false;
+        };
+        running.surely(|state| match (slot(state, leg.label), wanted) {
+            (Some(has), Some(wanted)) => same_use(has, wanted),
+            (has, _) => has.is_some(),
+        })
+    }
+
+    /// Whether an exit has a listener.
+    fn has_listener(&self, exit: &str, key: Key) -> bool {
+        let has = |state: &HostState| state.services.iter().any(|service| services::key(service) == key);
+        self.fleet.get_by(exit).is_some_and(|running| running.surely(has))
+    }
+
+    /// The next state of a host that runs something.
+    fn step(&self, name: &Name, wanted: &HostState, running: &'a Running) -> HostState {
+        let Some(runs) = running.newest() else {
+            return wanted.clone();
+        };
+        let mut state = HostState {
+            slots: self.slots(name, wanted, runs),
+            paths: self.paths(wanted, runs),
+            pairs: Vec::new(),
+            services: Vec::new(),
+            ..wanted.clone()
+        };
+        state.pairs = self.pairs(wanted, runs, &state.paths);
+        state.services = self.services(wanted, runs, &state.pairs);
+        keep_what_is_named(&mut state, runs);
+        if state.node.nat_ports.is_none() && hosts::sends_to_servers(&state) {
+            state.node.nat_ports.clone_from(&runs.node.nat_ports);
+        }
+        hosts::sort(&mut state);
+        state
+    }
+
+    /// Rules 1 and 4.
+    fn slots(&self, name: &Name, wanted: &HostState, runs: &HostState) -> Vec<SlotState> {
+        let ready = |slot_: &&SlotState| match &slot_.action {
+            SlotAction::Exit { .. } => true,
+            SlotAction::Relay(leg) => self.is_complete(leg) || slot(runs, slot_.label).is_some(),
+        };
+        let gone =
+            |old: &&SlotState| slot(wanted, old.label).is_none() && self.sent_to.contains(&(name, old.label));
+        let kept = runs.slots.iter().filter(gone);
+        wanted.slots.iter().filter(ready).chain(kept).cloned().collect()
+    }
+
+    /// Rule 1.
+    fn paths(&self, wanted: &HostState, runs: &HostState) -> Vec<PathState> {
+        let ready = |path_: &&PathState| {
+            let has = path(runs, path_.index).is_some_and(|old| old.id == path_.id);
+            has || self.is_complete(&path_.leg)
+        };
+        wanted.paths.iter().filter(ready).cloned().collect()
+    }
+
+    /// Rule 2.
+    fn pairs(&self, wanted: &HostState, runs: &HostState, paths: &[PathState]) -> Vec<PairState> {
+        let pair_now = |new: &PairState| {
+            let old = pair(runs, new.index);
+            let used = |index: u32| old.is_some_and(|old| [old.primary, old.backup].contains(&Some(index)));
+            let find = |index: u32| paths.iter().find(|path| path.index == index);
+            let complete =
+                |index: &u32| find(*index).is_some_and(|path| used(*index) || self.is_complete(&path.leg));
+            match (new.primary, old) {
+                (Some(primary), _) if complete(&primary) => PairState {
+                    backup: new.backup.filter(complete).or_else(|| fallback(new, old)),
+                    ..new.clone()
+                },
+                (Some(_), Some(old)) => old.clone(),
+                _ => PairState {
+                    primary: None,
+                    backup: None,
+                    ..new.clone()
+                },
+            }
+        };
+        wanted.pairs.iter().map(pair_now).collect()
+    }
+
+    /// Rules 3 and 5.
+    fn services(&self, wanted: &HostState, runs: &HostState, pairs: &[PairState]) -> Vec<ServiceState> {
+        let now = |new: &ServiceState| {
+            let old = service(runs, services::key(new));
+            let targets: Vec<TargetState> = new
+                .targets
+                .iter()
+                .filter(|target| self.leads_on(new, target, (old, pairs)))
+                .cloned()
+                .collect();
+            if targets.is_empty() && !new.targets.is_empty() {
+                return old.cloned();
+            }
+            Some(ServiceState {
+                targets,
+                ..new.clone()
+            })
+        };
+        let name = runs.node.name.as_str();
+        let sent_to = |old: &&ServiceState| {
+            let key = services::key(old);
+            service(wanted, key).is_none() && self.listened.contains(&(name, key))
+        };
+        let kept = runs.services.iter().filter(sent_to).cloned();
+        wanted.services.iter().filter_map(now).chain(kept).collect()
+    }
+
+    /// Whether a listener may lead to a target now.
+    fn leads_on(
+        &self,
+        new: &ServiceState,
+        target: &TargetState,
+        (old, pairs): (Option<&ServiceState>, &[PairState]),
+    ) -> bool {
+        let Target::Pair(index) = target.target else {
+            return true;
+        };
+        let Some(pair) = pairs
+            .iter()
+            .find(|pair| pair.index == index && pair.primary.is_some())
+        else {
+            return false;
+        };
+        let leads = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
+        old.is_some_and(leads) || self.has_listener(&pair.peer, at_exit(services::key(new)))
+    }
+}
+
+/// What backs a pair up whose new backup is not complete: a path that it had.
+fn fallback(new: &PairState, old: Option<&PairState>) -> Option<u32> {
+    new.backup?;
+    let had = [old?.backup, old?.primary];
+    had.into_iter()
+        .flatten()
+        .find(|index| Some(*index) != new.primary)
+}
+
+/// Rule 5: what is kept keeps what it names.
+fn keep_what_is_named(state: &mut HostState, runs: &HostState) {
+    let targets = state.services.iter().flat_map(|service| &service.targets);
+    let named: BTreeSet<u32> = targets
+        .filter_map(|target| match target.target {
+            Target::Pair(index) => Some(index),
+            Target::Server { .. } => None,
+        })
+        .collect();
+    let kept = |old: &&PairState| named.contains(&old.index) && pair(state, old.index).is_none();
+    let kept: Vec<PairState> = runs.pairs.iter().filter(kept).cloned().collect();
+    state.pairs.extend(kept);
+    let named: BTreeSet<u32> = state
+        .pairs
+        .iter()
+        .flat_map(|pair| pair.primary.into_iter().chain(pair.backup))
+        .collect();
+    let kept = |old: &&PathState| named.contains(&old.index) && path(state, old.index).is_none();
+    let kept: Vec<PathState> = runs.paths.iter().filter(kept).cloned().collect();
+    state.paths.extend(kept);
+}
+
+/// The exits that an entry's listeners lead to, and the listeners there.
+fn exits_sent_to(state: &HostState) -> impl Iterator<Item = (&str, Key)> {
+    state.services.iter().flat_map(move |service| {
+        let peers = service
+            .targets
+            .iter()
+            .filter_map(move |target| match target.target {
+                Target::Pair(index) => pair(state, index).map(|pair| pair.peer.as_str()),
+                Target::Server { .. } => None,
+            });
+        peers.map(move |peer| (peer, at_exit(services::key(service))))
+    })
+}
+
+/// The key of a listener at its exits.
+const fn at_exit(key: Key) -> Key {
+    (true, key.1, key.2, key.3, key.4)
+}
+
+fn slot(state: &HostState, label: u32) -> Option<&SlotState> {
+    let at = state.slots.binary_search_by_key(&label, |slot| slot.label);
+    at.ok().and_then(|at| state.slots.get(at))
+}
+
+fn path(state: &HostState, index: u32) -> Option<&PathState> {
+    state.paths.iter().find(|path| path.index == index)
+}
+
+fn pair(state: &HostState, index: u32) -> Option<&PairState> {
+    state.pairs.iter().find(|pair| pair.index == index)
+}
+
+fn service(state: &HostState, key: Key) -> Option<&ServiceState> {
+    state
+        .services
+        .iter()
+        .find(|service| services::key(service) == key)
+}
+
+/// Whether two slots under one label serve the same path, with the same window and answers.
+fn same_use(a: &SlotState, b: &SlotState) -> bool {
+    match (&a.action, &b.action) {
+        (SlotAction::Relay(a), SlotAction::Relay(b)) => (a.label, a.address) == (b.label, b.address),
+        (
+            SlotAction::Exit {
+                window: a,
+                answers: to,
+                ..
+            },
+            SlotAction::Exit { window, answers, .. },
+        ) => (a, to) == (window, answers),
+        _ => false,
+    }
+}

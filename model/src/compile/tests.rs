@@ -1,0 +1,424 @@
+//! A small world as a reviewed text, and what holds of every world.
+//!
+//! `KUAFU_BLESS=1 cargo test -p kuafu-model compile` writes the text anew, to be reviewed as a change.
+
+mod rollout;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use super::{Allocations, Choice, CompileError, Fleet, Input, compile, next, pairs, stages, unchanged};
+use crate::kinds::{Class, Name};
+use crate::manifest::{File, Intent};
+use crate::state::{HostState, LegState, SlotAction, SlotState};
+
+/// Three nodes, an accelerator, and a VPC with two ports and one on a foreign VTEP.
+const SMALL: &str = include_str!("tests/small-world.yaml");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/compile/tests/small-world.txt");
+
+pub(super) type States = BTreeMap<Name, HostState>;
+
+pub(super) fn intent(text: &str) -> Intent {
+    with(&Intent::default(), text)
+}
+
+fn with(intent: &Intent, text: &str) -> Intent {
+    let file = File { name: "test", text };
+    intent
+        .apply_files(&[file])
+        .unwrap_or_else(|errors| panic!("{errors:?}"))
+        .intent
+}
+
+pub(super) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// Keys that are told apart: 1, 2, 3 and so on.
+pub(super) fn counted() -> impl FnMut() -> [u8; 16] {
+    let mut last = 0u128;
+    move || {
+        last += 1;
+        last.to_be_bytes()
+    }
+}
+
+fn choice(entry: &str, exit: &str, primary: &[&str], backup: Option<&[&str]>) -> Choice {
+    let names = |relays: &[&str]| relays.iter().map(|relay| name(relay)).collect();
+    Choice {
+        entry: name(entry),
+        exit: name(exit),
+        class: Class::Game,
+        primary: Some(names(primary)),
+        backup: backup.map(names),
+    }
+}
+
+pub(super) fn compiled(
+    (intent, choices): (&Intent, &[Choice]),
+    revision: u64,
+    allocations: &mut Allocations,
+    random: &mut dyn FnMut() -> [u8; 16],
+) -> States {
+    let input = Input {
+        cluster: "test",
+        revision,
+        intent,
+        choices,
+    };
+    compile(&input, allocations, random).unwrap()
+}
+
+/// Where a leg leads: the host, its slot, and that the slot expects what comes on the leg.
+pub(super) fn arrives<'a>(
+    states: &'a States,
+    sender: &HostState,
+    leg: &LegState,
+) -> Result<(&'a HostState, &'a SlotState), String> {
+    let from = &sender.node.name;
+    let receiver = states.values().find(|state| state.node.public == leg.address);
+    let receiver = receiver.ok_or(format!("{from} sends to {}", leg.address))?;
+    let slot = receiver.slots.iter().find(|slot| slot.label == leg.label);
+    let to = format!("{} label {}", receiver.node.name, leg.label);
+    let slot = slot.ok_or(format!("{from} sends to {to}, which is not there"))?;
+    if slot.keys != leg.keys || slot.source != sender.node.public || receiver.node.udp_port != leg.port {
+        return Err(format!("{to} does not expect {from}"));
+    }
+    Ok((receiver, slot))
+}
+
+/// Follows a path to its end: the nodes, and the slot there.
+pub(super) fn walk<'a>(
+    states: &'a States,
+    sender: &HostState,
+    first: &LegState,
+) -> Result<(Vec<String>, &'a SlotState), String> {
+    let mut nodes = vec![sender.node.name.clone()];
+    let (mut at, mut slot) = arrives(states, sender, first)?;
+    loop {
+        nodes.push(at.node.name.clone());
+        if nodes.len() > 10 {
+            return Err(format!("{nodes:?} does not end"));
+        }
+        match &slot.action {
+            SlotAction::Exit { .. } => return Ok((nodes, slot)),
+            SlotAction::Relay(leg) => (at, slot) = arrives(states, at, leg)?,
+        }
+    }
+}
+
+/// Every path leads over its nodes to a slot that names its twin; the twin leads back and names the path; pairs name
+/// paths of theirs, and their far end expects their packets in one window.
+pub(super) fn check(states: &States) {
+    for state in states.values() {
+        let paths: BTreeMap<u32, _> = state.paths.iter().map(|path| (path.index, path)).collect();
+        assert_eq!(paths.len(), state.paths.len(), "numbers of paths differ");
+        let labels: BTreeSet<u32> = state.slots.iter().map(|slot| slot.label).collect();
+        assert_eq!(labels.len(), state.slots.len(), "labels differ");
+        for path in &state.paths {
+            let (nodes, slot) = walk(states, state, &path.leg).unwrap();
+            assert_eq!(nodes, path.nodes);
+            let SlotAction::Exit { twin, .. } = slot.action else {
+                panic!("a path ends at an exit");
+            };
+            let far = &states[&name(&nodes[nodes.len() - 1])];
+            let twin = far.paths.iter().find(|path| path.index == twin).unwrap();
+            assert!(twin.nodes.iter().eq(path.nodes.iter().rev()), "{twin:?} {path:?}");
+            let (_, home) = walk(states, far, &twin.leg).unwrap();
+            assert!(matches!(home.action, SlotAction::Exit { twin, .. } if twin == path.index));
+        }
+        for pair in &state.pairs {
+            let far = &states[&name(&pair.peer)];
+            let mut windows = BTreeSet::new();
+            for index in pair.primary.iter().chain(&pair.backup) {
+                let (nodes, slot) = walk(states, state, &paths[index].leg).unwrap();
+                assert_eq!(nodes.last(), Some(&pair.peer));
+                let SlotAction::Exit { window, answers, .. } = slot.action else {
+                    panic!("a path ends at an exit");
+                };
+                windows.insert(window);
+                let back = far.pairs.iter().find(|pair| pair.index == answers).unwrap();
+                assert_eq!((&back.peer, &back.class), (&state.node.name, &pair.class));
+            }
+            assert!(
+                windows.len() <= 1 && !windows.contains(&super::NO_PAIR),
+                "{windows:?}"
+            );
+        }
+    }
+}
+
+/// A state, an entry a line, with the first octet that differs of each key.
+fn shown(states: &States) -> String {
+    let mut text = String::new();
+    for (name, state) in states {
+        let HostState {
+            cluster, revision, ..
+        } = state;
+        writeln!(
+            text,
+            "== {name}: cluster {cluster}, revision {revision}\n{:?}",
+            state.node
+        )
+        .unwrap();
+        state
+            .ports
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .endpoints
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .vteps
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .slots
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .paths
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .pairs
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .services
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+    }
+    text
+}
+
+fn small_choices() -> Vec<Choice> {
+    vec![choice("osaka", "cape-town", &["singapore"], Some(&[]))]
+}
+
+#[test]
+fn a_small_world_is_as_reviewed() {
+    let (intent, choices) = (intent(SMALL), small_choices());
+    let states = compiled(
+        (&intent, &choices),
+        7,
+        &mut Allocations::default(),
+        &mut counted(),
+    );
+    check(&states);
+    let found = shown(&states);
+    if std::env::var_os("KUAFU_BLESS").is_some() {
+        std::fs::write(GOLDEN, &found).unwrap();
+    }
+    assert_eq!(found, std::fs::read_to_string(GOLDEN).unwrap());
+}
+
+#[test]
+fn what_is_compiled_again_is_the_same() {
+    let (intent, choices, mut random) = (intent(SMALL), small_choices(), counted());
+    let mut allocations = Allocations::default();
+    let first = compiled((&intent, &choices), 1, &mut allocations, &mut random);
+    let stored = serde_json::to_string(&allocations).unwrap();
+    let mut restored: Allocations = serde_json::from_str(&stored).unwrap();
+    assert_eq!(restored, allocations);
+    let second = compiled((&intent, &choices), 1, &mut restored, &mut || {
+        panic!("no new key is needed")
+    });
+    assert_eq!(first, second);
+    assert_eq!(restored, allocations);
+    assert!(
+        !format!("{allocations:?}").contains("key: 1"),
+        "keys are not shown"
+    );
+}
+
+#[test]
+fn a_new_node_changes_nothing_of_the_others() {
+    let (before, choices, mut random) = (intent(SMALL), small_choices(), counted());
+    let mut allocations = Allocations::default();
+    let old = compiled((&before, &choices), 1, &mut allocations, &mut random);
+    let text = "kind: Node\nmetadata: {name: aden}\nspec: {region: r, address: {local: 192.0.2.77}}\n";
+    let after = with(&before, text);
+    let new = compiled((&after, &choices), 1, &mut allocations, &mut random);
+    check(&new);
+    assert_eq!(new.len(), old.len() + 1);
+    for (name, old) in &old {
+        let new = &new[name];
+        assert!(old.slots.iter().all(|slot| new.slots.contains(slot)), "{name}");
+        assert!(old.paths.iter().all(|path| new.paths.contains(path)), "{name}");
+        assert_eq!(
+            (&old.pairs, &old.services, &old.node),
+            (&new.pairs, &new.services, &new.node)
+        );
+    }
+}
+
+#[test]
+fn a_node_number_is_not_used_twice() {
+    let (all, mut random, mut allocations) = (intent(SMALL), counted(), Allocations::default());
+    compiled((&all, &[]), 1, &mut allocations, &mut random);
+    let singapore = name("singapore");
+    let before = allocations.node(&singapore).unwrap();
+    let without = all
+        .delete(&["node/singapore", "port/red-b"].map(|id| id.parse().unwrap()))
+        .unwrap();
+    compiled((&without, &[]), 2, &mut allocations, &mut random);
+    assert_eq!(allocations.node(&singapore), None);
+    compiled((&all, &[]), 3, &mut allocations, &mut random);
+    assert!(allocations.node(&singapore).unwrap() > before);
+}
+
+#[test]
+fn a_label_rests_until_its_upstream_has_let_go() {
+    let (intent, mut random, mut allocations) = (intent(SMALL), counted(), Allocations::default());
+    let relayed = small_choices();
+    let direct = [choice("osaka", "cape-town", &[], None)];
+    let first = compiled((&intent, &relayed), 1, &mut allocations, &mut random);
+    let mut fleet = Fleet::settled(&first);
+    let second = compiled((&intent, &direct), 2, &mut allocations, &mut random);
+    assert!(allocations.has_resting());
+    allocations.release(&fleet);
+    let third = compiled((&intent, &relayed), 3, &mut allocations, &mut random);
+    let labels = |states: &States| -> BTreeSet<u32> {
+        states[&name("singapore")]
+            .slots
+            .iter()
+            .map(|slot| slot.label)
+            .collect()
+    };
+    let old: BTreeSet<u32> = labels(&first).difference(&labels(&second)).copied().collect();
+    assert_eq!(old.len(), 2);
+    assert!(labels(&third).is_disjoint(&old), "the entry may still use them");
+
+    // Once every host runs the second state, they are free.
+    let mut allocations_2 = allocations.clone();
+    compiled((&intent, &direct), 4, &mut allocations_2, &mut random);
+    second
+        .iter()
+        .for_each(|(host, state)| fleet.restore(host, state.clone()));
+    allocations_2.release(&fleet);
+    assert!(!allocations_2.has_resting());
+
+    // A host of which nothing is known keeps what it may use.
+    fleet.forget(&name("osaka"));
+    allocations.release(&fleet);
+    assert!(allocations.has_resting());
+}
+
+#[test]
+fn a_declared_vni_that_was_given_away_is_refused() {
+    let (small, mut allocations) = (intent(SMALL), Allocations::default());
+    compiled((&small, &[]), 1, &mut allocations, &mut counted());
+    let arena = allocations.vni(&"accelerator/arena".parse().unwrap()).unwrap();
+    let blue = format!("kind: Vpc\nmetadata: {{name: blue}}\nspec: {{cidr: 10.0.0.0/8, vni: {arena}}}\n");
+    let wrong = with(&small, &blue);
+    let input = Input {
+        cluster: "test",
+        revision: 2,
+        intent: &wrong,
+        choices: &[],
+    };
+    let before = allocations.clone();
+    let error = compile(&input, &mut allocations, &mut counted()).unwrap_err();
+    assert!(matches!(error, CompileError::VniTaken { .. }));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "vpc/blue: spec.vni: VNI {arena} was given to accelerator/arena; choose another, or leave it out"
+        )
+    );
+    assert_eq!(allocations, before);
+}
+
+#[test]
+fn without_a_living_path_an_entry_sends_to_the_server_itself() {
+    let (intent, mut allocations) = (intent(SMALL), Allocations::default());
+    assert_eq!(pairs(&intent).len(), 1);
+    let none = Choice {
+        primary: None,
+        ..choice("osaka", "cape-town", &[], None)
+    };
+    let states = compiled((&intent, &[none]), 1, &mut allocations, &mut counted());
+    let osaka = &states[&name("osaka")];
+    let targets: Vec<_> = osaka.services[0]
+        .targets
+        .iter()
+        .map(|target| &target.target)
+        .collect();
+    assert!(matches!(*targets, [crate::state::Target::Server { .. }]));
+    assert!(osaka.node.nat_ports.is_some());
+
+    // A choice over a node that is gone: the backup takes its place.
+    let gone = choice("osaka", "cape-town", &["atlantis"], Some(&["singapore"]));
+    let states = compiled((&intent, &[gone]), 2, &mut allocations, &mut counted());
+    check(&states);
+    let osaka = &states[&name("osaka")];
+    let primary = osaka
+        .paths
+        .iter()
+        .find(|path| Some(path.index) == osaka.pairs[0].primary);
+    assert_eq!(primary.unwrap().nodes, ["osaka", "singapore", "cape-town"]);
+}
+
+#[test]
+fn exits_come_first_and_entries_let_go_first() {
+    let (intent, mut random, mut allocations) = (intent(SMALL), counted(), Allocations::default());
+    let direct = [choice("osaka", "cape-town", &[], None)];
+    let old = compiled((&intent, &direct), 1, &mut allocations, &mut random);
+    let new = compiled((&intent, &small_choices()), 2, &mut allocations, &mut random);
+    let stages = stages(&old, &new);
+    let relay = |state: &HostState| {
+        state
+            .slots
+            .iter()
+            .filter(|slot| matches!(slot.action, SlotAction::Relay(_)))
+            .count()
+    };
+    let hosts: Vec<Vec<&str>> = stages
+        .iter()
+        .map(|stage| stage.states.keys().map(Name::as_str).collect())
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            vec!["cape-town", "osaka"],
+            vec!["singapore"],
+            vec!["cape-town", "osaka"]
+        ]
+    );
+    assert_eq!(relay(&stages[1].states[&name("singapore")]), 2);
+    let (before, after) = (
+        &stages[0].states[&name("osaka")],
+        &stages[2].states[&name("osaka")],
+    );
+    assert_eq!(before.pairs, old[&name("osaka")].pairs);
+    assert_eq!(after.pairs, new[&name("osaka")].pairs);
+
+    let back = super::stages(&new, &old);
+    let hosts: Vec<Vec<&str>> = back
+        .iter()
+        .map(|stage| stage.states.keys().map(Name::as_str).collect())
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            vec!["cape-town", "osaka"],
+            vec!["singapore"],
+            vec!["cape-town", "osaka"]
+        ]
+    );
+}
+
+#[test]
+fn a_first_rollout_ends_at_the_target() {
+    let (intent, mut allocations) = (intent(SMALL), Allocations::default());
+    let target = compiled((&intent, &small_choices()), 1, &mut allocations, &mut counted());
+    let mut last = BTreeMap::new();
+    for stage in stages(&BTreeMap::new(), &target) {
+        last.extend(stage.states);
+    }
+    assert!(target.iter().all(|(name, state)| unchanged(state, &last[name])));
+    // Hosts of which nothing is known get their target whole.
+    assert_eq!(next(&Fleet::default(), &target), target);
+}
