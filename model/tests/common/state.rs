@@ -1,0 +1,83 @@
+//! What packets have changed, as text that two runners can compare.
+
+use std::collections::BTreeMap;
+
+use kuafu_model::runner::Host;
+use kuafu_pipeline::map::{Connection, ConnectionKey, PairState, PathState, SlotState, Window};
+
+/// By map and key what is not as at the start.
+pub type State = BTreeMap<String, String>;
+
+/// Of a host in userland.
+pub fn state(host: &Host) -> State {
+    let mut all = State::new();
+    for (key, value) in host.connections() {
+        all.insert(connection_key(key), connection(value));
+    }
+    let slots = host
+        .slot_states()
+        .map(|(at, value)| (format!("slot {at}"), slot(value)));
+    let paths = host
+        .path_states()
+        .map(|(at, value)| (format!("path {at}"), path(value)));
+    let pairs = host
+        .pair_states()
+        .map(|(at, value)| (format!("pair {at}"), pair(value)));
+    let windows = host
+        .windows()
+        .map(|(at, value)| (format!("window {at}"), window(value)));
+    all.extend(slots.chain(paths).chain(pairs).chain(windows));
+    let fresh = [
+        slot(&SlotState::new()),
+        path(&PathState::new()),
+        pair(&PairState::new()),
+        window(&Window::new()),
+    ];
+    all.retain(|_, value| !fresh.contains(value));
+    all
+}
+
+/// The key of one direction of a connection.
+pub fn connection_key(key: &ConnectionKey) -> String {
+    format!("connection {key:?}")
+}
+
+/// One direction of a connection, without its times.
+pub fn connection(value: &Connection) -> String {
+    untimed(&format!("{value:?}"), &["began", "last_packet"])
+}
+
+/// What packets change in a slot.
+pub fn slot(value: &SlotState) -> String {
+    untimed(&format!("{value:?}"), &[])
+}
+
+/// What packets change in a path, without its times.
+pub fn path(value: &PathState) -> String {
+    untimed(&format!("{value:?}"), &["last_echo", "last_probe"])
+}
+
+/// What packets change in a pair, without its time.
+pub fn pair(value: &PairState) -> String {
+    untimed(&format!("{value:?}"), &["last_packet"])
+}
+
+/// A replay window.
+pub fn window(value: &Window) -> String {
+    untimed(&format!("{value:?}"), &[])
+}
+
+/// A value's text, in which times say only whether they are set: clocks of two runners are not the same.
+fn untimed(text: &str, times: &[&str]) -> String {
+    let mut text = text.replace("Shared(Cell { value: ", "(").replace(" })", ")");
+    for time in times {
+        let start = text.find(&format!("{time}: ")).map(|at| at + time.len() + 2);
+        let Some(start) = start else { continue };
+        let end = text[start..]
+            .find([',', ' ', ')'])
+            .map_or(text.len(), |at| start + at);
+        let zero = matches!(&text[start..end], "0" | "(0");
+        text.replace_range(start..end, if zero { "never" } else { "once" });
+    }
+    text
+}

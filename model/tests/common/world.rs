@@ -1,0 +1,342 @@
+//! Small named worlds: the state of one host, and what surrounds it.
+//!
+//! `host` has two tenants' ports, the system VPC's port, relays, exits, paths, pairs and listeners at an entry and at
+//! an exit. The others are `host` with one thing changed.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use kuafu_model::contents::{Capacities, Contents, HostFacts, contents};
+use kuafu_model::runner::Host;
+use kuafu_model::state::{
+    self, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState, SlotAction,
+    SlotState, Target, TargetState, VtepState,
+};
+use kuafu_pipeline::map::{Mac, MacPair, Neighbour, PathState};
+use kuafu_pipeline::{Reason, Route};
+
+use super::text::key;
+
+/// The underlay.
+pub const UNDERLAY: u32 = 2;
+/// Ports: two of VNI 7, one of VNI 8 with an address of VNI 7, and the prober's.
+pub const PORTS: [(u32, &str); 4] = [(11, "p1"), (12, "p2"), (13, "p3"), (14, "kuafu0")];
+/// The underlay's own Ethernet address: m01.
+pub const OWN_MAC: u8 = 0x01;
+/// Hosts on the underlay's link whose Ethernet addresses are known, with the last octet of that.
+pub const ON_LINK: [(Ipv4Addr, u8); 4] = [
+    (ip(192, 0, 2, 2), 0x02),
+    (ip(192, 0, 2, 3), 0x03),
+    (ip(192, 0, 2, 80), 0x50),
+    (GATEWAY, 0xfe),
+];
+/// Where everything else is.
+pub const GATEWAY: Ipv4Addr = ip(192, 0, 2, 254);
+/// A network without a route.
+pub const UNREACHABLE: (Ipv4Addr, u8) = (ip(198, 18, 0, 0), 15);
+/// Jiffies of the model's clock.
+pub const NOW: u64 = 100_000;
+/// The nanoseconds of the model's clock.
+pub const NOW_NS: u64 = 400_000_000_000;
+
+/// Names of all worlds.
+pub const NAMES: [&str; 7] = [
+    "host",
+    "bare",
+    "no-exit",
+    "narrow",
+    "crowded",
+    "stale",
+    "unsampled",
+];
+
+/// A host and what surrounds it.
+pub struct World {
+    /// Its state; `None`: no agent has written anything.
+    pub state: Option<HostState>,
+    /// Connections that find room, each direction for itself.
+    pub connections: usize,
+    /// Samples that find room.
+    pub samples: usize,
+    /// Paths that are stale: no echo since the first jiffy, by a prober that speaks.
+    pub stale: Vec<u32>,
+}
+
+const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// The world of that name.
+pub fn named(name: &str) -> World {
+    let mut world = World {
+        state: Some(host()),
+        connections: 64,
+        samples: 1000,
+        stale: Vec::new(),
+    };
+    let state = world.state.as_mut().expect("just made");
+    match name {
+        "host" => {}
+        "bare" => world.state = None,
+        "no-exit" => state.node.nat_ports = None,
+        "narrow" => state.node.nat_ports = Some(10_000..=10_000),
+        "crowded" => world.connections = 2,
+        "stale" => world.stale = vec![1],
+        "unsampled" => world.samples = 0,
+        other => panic!("no world is called {other}"),
+    }
+    world
+}
+
+/// What the host knows of itself.
+pub fn facts() -> HostFacts {
+    HostFacts {
+        underlay: UNDERLAY,
+        underlay_mtu: 1500,
+        incarnation: 3,
+        interfaces: PORTS
+            .iter()
+            .map(|(number, name)| ((*name).into(), *number))
+            .collect(),
+        capacities: Capacities::default(),
+    }
+}
+
+impl World {
+    /// The maps' contents; `None` where no agent has written any.
+    pub fn contents(&self) -> Option<Contents> {
+        let state = self.state.as_ref()?;
+        Some(contents(state, &facts(), None).expect("a state that the host can satisfy"))
+    }
+
+    /// The neighbours' entries, by number: what an agent finds out.
+    pub fn neighbours(&self) -> BTreeMap<u32, Neighbour> {
+        let contents = self.contents().unwrap_or_default();
+        let known = |host: &Ipv4Addr| ON_LINK.iter().find(|(known, _)| known == host);
+        let entry = |(number, host): (&u32, &Ipv4Addr)| Some((*number, link(known(host)?.1)));
+        contents.neighbours.iter().filter_map(entry).collect()
+    }
+
+    /// The host in userland.
+    pub fn model(&self) -> Host {
+        let mut host = Host::new(&Capacities::default());
+        host.set_clock(NOW, NOW_NS);
+        host.set_room(self.connections, self.samples);
+        if let Some(contents) = self.contents() {
+            host.program(&contents);
+        }
+        for (address, mac) in ON_LINK {
+            host.set_neighbour(address, link(mac));
+        }
+        for (network, to) in routes() {
+            host.set_route(network.parse().expect("a network"), to);
+        }
+        for path in &self.stale {
+            host.set_path_state(*path, stale());
+        }
+        host
+    }
+}
+
+/// A path that no probe has come home on since the first jiffy.
+pub fn stale() -> PathState {
+    let state = PathState::new();
+    state.last_echo.set(1);
+    state.stale_after.set(10);
+    state.silent_after.set(u64::MAX);
+    state
+}
+
+fn link(mac: u8) -> Neighbour {
+    Neighbour {
+        macs: MacPair::new(octets(mac), octets(OWN_MAC)),
+        interface: UNDERLAY,
+    }
+}
+
+fn octets(last: u8) -> Mac {
+    Mac::from_octets([2, 0, 0, 0, 0, last])
+}
+
+/// The host's own routes, as `bpf_fib_lookup` answers.
+fn routes() -> Vec<(String, Result<Route, Reason>)> {
+    let out = |mac| {
+        Ok(Route {
+            interface: UNDERLAY,
+            macs: link(mac).macs,
+        })
+    };
+    let mut routes = vec![
+        ("0.0.0.0/0".into(), out(0xfe)),
+        ("192.0.2.0/24".into(), Err(Reason::NoNeighbour)),
+        (
+            format!("{}/{}", UNREACHABLE.0, UNREACHABLE.1),
+            Err(Reason::NoRoute),
+        ),
+    ];
+    for own in ["192.0.2.1/32", "192.0.2.255/32", "127.0.0.0/8"] {
+        routes.push((own.into(), Err(Reason::NoRoute)));
+    }
+    routes.extend(ON_LINK.map(|(address, mac)| (format!("{address}/32"), out(mac))));
+    routes
+}
+
+fn host() -> HostState {
+    let [one, two, three, prober] = PORTS;
+    HostState {
+        cluster: "cases".into(),
+        revision: 1,
+        node: state::Host {
+            id: 1,
+            name: "host".into(),
+            local: ip(192, 0, 2, 1),
+            public: ip(192, 0, 2, 1),
+            overlay: ip(100, 64, 0, 1),
+            udp_port: 6081,
+            nat_ports: Some(10_000..=29_999),
+        },
+        ports: vec![
+            port(one.1, 7, ip(10, 0, 0, 1), 0x21),
+            port(two.1, 7, ip(10, 0, 0, 2), 0x22),
+            port(three.1, 8, ip(10, 0, 0, 1), 0x31),
+            port(prober.1, 1, ip(100, 64, 0, 1), 0x41),
+        ],
+        endpoints: vec![
+            remote(3, 0x23, ip(192, 0, 2, 2)),
+            remote(4, 0x24, ip(192, 0, 2, 9)),
+        ],
+        vteps: vec![VtepState {
+            vni: 7,
+            address: ip(192, 0, 2, 2),
+        }],
+        slots: slots(),
+        paths: (1..)
+            .zip([
+                (ip(192, 0, 2, 2), 20, 4),
+                (ip(192, 0, 2, 3), 21, 6),
+                (ip(192, 0, 2, 9), 22, 7),
+            ])
+            .map(|(index, to)| state::PathState {
+                index,
+                id: u64::from(index),
+                nodes: Vec::new(),
+                leg: leg(to),
+            })
+            .collect(),
+        pairs: [(4, Some(1), Some(2)), (5, None, None), (6, Some(3), None)]
+            .map(|(index, primary, backup)| PairState {
+                index,
+                peer: "peer".into(),
+                class: "game".into(),
+                primary,
+                backup,
+            })
+            .into(),
+        services: services(),
+    }
+}
+
+fn port(interface: &str, vni: u32, address: Ipv4Addr, mac: u8) -> PortState {
+    PortState {
+        name: interface.into(),
+        vni,
+        address,
+        mac: octets(mac).octets(),
+        interface: interface.into(),
+        mtu: None,
+    }
+}
+
+fn remote(last: u8, mac: u8, host: Ipv4Addr) -> RemoteEndpoint {
+    RemoteEndpoint {
+        vni: 7,
+        address: ip(10, 0, 0, last),
+        mac: octets(mac).octets(),
+        host,
+    }
+}
+
+fn leg((address, label, number): (Ipv4Addr, u32, u8)) -> LegState {
+    LegState {
+        keys: keys(number),
+        label,
+        address,
+        port: 6081,
+        source_port: 50_000 + u16::from(number),
+    }
+}
+
+fn keys(number: u8) -> Vec<LegKey> {
+    vec![LegKey {
+        epoch: 1,
+        key: key(number),
+    }]
+}
+
+/// Labels: 5 relays from .2 to .3 and 8 to a host that is not there; 6 is an exit of paths from .2, 10 of paths from
+/// .3; 11 is an exit whose way back is not installed.
+fn slots() -> Vec<SlotState> {
+    let slot = |label, source, number, action| SlotState {
+        label,
+        source: ip(192, 0, 2, source),
+        keys: keys(number),
+        action,
+    };
+    let exit = |twin, window, answers| SlotAction::Exit {
+        twin,
+        window,
+        answers,
+    };
+    vec![
+        slot(5, 2, 1, SlotAction::Relay(leg((ip(192, 0, 2, 3), 9, 2)))),
+        slot(8, 2, 1, SlotAction::Relay(leg((ip(192, 0, 2, 9), 9, 2)))),
+        slot(6, 2, 3, exit(1, 3, 4)),
+        slot(10, 3, 5, exit(2, 5, 6)),
+        slot(11, 2, 3, exit(9, 6, 4)),
+    ]
+}
+
+/// At the entry 198.51.100.1, and for VNI 101 at the exit, by their ports: 7000 works over TCP and UDP; 7001 has no
+/// target; the others lead where their targets say.
+fn services() -> Vec<ServiceState> {
+    let server = |address, port| Some(Target::Server { address, port });
+    let near = ip(192, 0, 2, 80);
+    let mut services = vec![
+        service(100, false, (6, 7000), Some(Target::Pair(4))),
+        service(100, false, (17, 7000), Some(Target::Pair(4))),
+        service(100, false, (17, 7001), None),
+        service(100, false, (17, 7002), Some(Target::Pair(5))),
+        service(100, false, (17, 7003), Some(Target::Pair(6))),
+        service(101, false, (17, 7004), server(near, Some(9000))),
+        service(101, false, (6, 7004), server(near, Some(9000))),
+    ];
+    for protocol in [6, 17] {
+        services.push(service(101, true, (protocol, 7000), server(near, Some(9000))));
+    }
+    services.extend([
+        service(101, true, (17, 7001), None),
+        service(101, true, (17, 7004), server(near, Some(9000))),
+        service(101, true, (6, 7004), server(near, Some(9000))),
+        service(101, true, (17, 7005), server(ip(192, 0, 2, 81), None)),
+        service(101, true, (17, 7006), server(ip(198, 18, 0, 1), Some(9000))),
+    ]);
+    services
+}
+
+fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<Target>) -> ServiceState {
+    ServiceState {
+        vni,
+        name: format!("accelerator-{vni}"),
+        at_exit,
+        local: ip(198, 51, 100, 1),
+        public: ip(198, 51, 100, 1),
+        whole_address: true,
+        protocol,
+        port,
+        idle_timeout_s: 60,
+        targets: target
+            .into_iter()
+            .map(|target| TargetState { weight: 1, target })
+            .collect(),
+    }
+}
