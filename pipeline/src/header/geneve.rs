@@ -19,7 +19,7 @@
 //! +---------------------------------------------------------------+
 //! ```
 
-use super::{be16, be32, le32, le64, put_le64, put32, view};
+use super::{be32, ethernet, le32, le64, put_le64, put32, view};
 use crate::siphash::{self, Key};
 
 /// Option length of 6 words and the critical bit; the O bit (0x80 of the second octet) is left out.
@@ -28,6 +28,12 @@ const BASE: u16 = 0x0640;
 const CONTROL: u16 = 0x0080;
 /// An experimental option class (RFC 8926 §7.3), type 1 with the critical bit, five words long.
 const OPTION: u32 = 0xff4b_8105;
+/// Geneve's own header as it must be, but for the VNI and the control bit: raw, as a little-endian load gives it.
+const FIXED_RAW: u64 = ((BASE as u64) << 48 | (ethernet::IPV4 as u64) << 32).to_be();
+/// The bits that this is about.
+const FIXED_MASK_RAW: u64 = (!((CONTROL as u64) << 48) & 0xffff_ffff_0000_00ff).to_be();
+/// The control bit, likewise raw.
+const CONTROL_RAW: u64 = ((CONTROL as u64) << 48).to_be();
 
 view! {
     /// Geneve's header, the option's header and the option.
@@ -89,54 +95,103 @@ impl Word {
     }
 }
 
-impl Geneve<'_> {
-    /// Whether this is a header of ours: version, lengths, flags and option as we send them.
+/// What the tag covers of Geneve's header and the option, in registers: read once, changed and hashed without going
+/// back to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Geneve's own header: octets 0 to 7, as a little-endian load gives them.
+    base: u64,
+    /// The option's first word and the sequence number: octets 12 to 19, likewise.
+    option: u64,
+    /// Octets 20 to 23, likewise.
+    timestamp: u32,
+}
+
+impl Header {
+    /// From its fields. A time of 0 is none.
     #[inline(always)]
     #[must_use]
-    pub fn is_ours(&self) -> bool {
-        be16::<0, 32>(self.0) & !CONTROL == BASE && self.0[7] == 0 && be32::<8, 32>(self.0) == OPTION
+    pub const fn new(probe: bool, vni: u32, word: Word, sequence: u32, timestamp: u32) -> Self {
+        let flags = if probe { BASE | CONTROL } else { BASE };
+        let first = (flags as u64) << 48 | (ethernet::IPV4 as u64) << 32;
+        Self {
+            base: (first | (vni << 8) as u64).to_be(),
+            option: ((word.0 as u64) << 32 | sequence as u64).to_be(),
+            timestamp: timestamp.to_be(),
+        }
     }
 
     /// Whether it carries a probe.
     #[inline(always)]
     #[must_use]
-    pub fn is_probe(&self) -> bool {
-        be16::<0, 32>(self.0) & CONTROL != 0
-    }
-
-    /// Ethertype of the inner packet.
-    #[inline(always)]
-    #[must_use]
-    pub fn protocol(&self) -> u16 {
-        be16::<2, 32>(self.0)
+    pub const fn is_probe(&self) -> bool {
+        self.base & CONTROL_RAW != 0
     }
 
     /// Accelerator or VPC.
     #[inline(always)]
     #[must_use]
-    pub fn vni(&self) -> u32 {
-        be32::<4, 32>(self.0) >> 8
+    pub const fn vni(&self) -> u32 {
+        (u64::from_be(self.base) as u32) >> 8
     }
 
     /// The option's first word.
     #[inline(always)]
     #[must_use]
-    pub fn word(&self) -> Word {
-        Word(be32::<12, 32>(self.0))
+    pub const fn word(&self) -> Word {
+        Word((u64::from_be(self.option) >> 32) as u32)
     }
 
     /// The sequence number.
     #[inline(always)]
     #[must_use]
-    pub fn sequence(&self) -> u32 {
-        be32::<16, 32>(self.0)
+    pub const fn sequence(&self) -> u32 {
+        u64::from_be(self.option) as u32
     }
 
     /// When the entry sent it (µs of its boot clock, low 32 bits), or 0.
     #[inline(always)]
     #[must_use]
-    pub fn timestamp(&self) -> u32 {
-        be32::<20, 32>(self.0)
+    pub const fn timestamp(&self) -> u32 {
+        u32::from_be(self.timestamp)
+    }
+
+    /// The same with another first word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, word: Word) -> Self {
+        let rest = self.option & !(u32::MAX as u64);
+        Self {
+            option: rest | word.0.to_be() as u64,
+            ..self
+        }
+    }
+
+    /// The tag that belongs to it: SipHash-2-4 over Geneve's header, the option up to the tag, and the first 40
+    /// octets of the inner packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(&self, key: Key, inner: &Inner) -> u64 {
+        let joint = self.timestamp as u64 | (inner.first as u64) << 32;
+        let [a, b, c, d] = inner.middle;
+        siphash::hash(key, [self.base, self.option, joint, a, b, c, d], inner.last)
+    }
+}
+
+impl Geneve<'_> {
+    /// The header, where it is one of ours: version, lengths, flags, protocol and option as we send them.
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self) -> Option<Header> {
+        let base = le64::<0, 32>(self.0);
+        if base & FIXED_MASK_RAW != FIXED_RAW || be32::<8, 32>(self.0) != OPTION {
+            return None;
+        }
+        Some(Header {
+            base,
+            option: le64::<12, 32>(self.0),
+            timestamp: le32::<20, 32>(self.0),
+        })
     }
 
     /// The tag, in the order of its octets.
@@ -146,43 +201,21 @@ impl Geneve<'_> {
         le64::<24, 32>(self.0)
     }
 
-    /// The tag that belongs here: SipHash-2-4 over Geneve's header, the option up to the tag, and the first 40
-    /// octets of the inner packet.
+    /// Writes everything.
     #[inline(always)]
-    #[must_use]
-    pub fn tag_under(&self, key: Key, inner: &Inner) -> u64 {
-        let joint = u64::from(le32::<20, 32>(self.0)) | u64::from(inner.first) << 32;
-        let [a, b, c, d] = inner.middle;
-        siphash::hash(
-            key,
-            [le64::<0, 32>(self.0), le64::<12, 32>(self.0), joint, a, b, c, d],
-            inner.last,
-        )
-    }
-
-    /// Writes the first word for the next leg and the tag under its key.
-    #[inline(always)]
-    pub fn retag(&mut self, word: Word, key: Key, inner: &Inner) {
-        put32::<12, 32>(self.0, word.0);
-        let tag = self.tag_under(key, inner);
+    pub fn write(&mut self, header: &Header, tag: u64) {
+        put_le64::<0, 32>(self.0, header.base);
+        put32::<8, 32>(self.0, OPTION);
+        put_le64::<12, 32>(self.0, header.option);
+        put32::<20, 32>(self.0, header.timestamp());
         put_le64::<24, 32>(self.0, tag);
     }
 
-    /// Writes everything but the first word and the tag, which [`retag`](Self::retag) writes.
+    /// Writes what a relay changes: the first word, and the tag.
     #[inline(always)]
-    pub fn write(&mut self, probe: bool, vni: u32, sequence: u32, timestamp: u32) {
-        let flags = if probe { BASE | CONTROL } else { BASE };
-        put32::<0, 32>(self.0, (flags as u32) << 16 | super::ethernet::IPV4 as u32);
-        put32::<4, 32>(self.0, vni << 8);
-        put32::<8, 32>(self.0, OPTION);
-        self.set_sequence(sequence, timestamp);
-    }
-
-    /// Writes sequence number and timestamp.
-    #[inline(always)]
-    pub fn set_sequence(&mut self, sequence: u32, timestamp: u32) {
-        put32::<16, 32>(self.0, sequence);
-        put32::<20, 32>(self.0, timestamp);
+    pub fn relabel(&mut self, header: &Header, tag: u64) {
+        put32::<12, 32>(self.0, header.word().0);
+        put_le64::<24, 32>(self.0, tag);
     }
 }
 
@@ -235,9 +268,43 @@ mod tests {
     #[test]
     fn what_we_write_is_ours() {
         let mut octets = [0xaa; 32];
-        let mut geneve = Geneve::at::<0, 32>(&mut octets);
-        geneve.write(true, 7, 1, 2);
-        assert!(geneve.is_ours() && geneve.is_probe());
-        assert_eq!((geneve.vni(), geneve.sequence(), geneve.timestamp()), (7, 1, 2));
+        let header = Header::new(true, 7, Word::new(9, 1, 2, 3, true), 1, 2);
+        Geneve::at::<0, 32>(&mut octets).write(&header, 5);
+        let read = Geneve::at::<0, 32>(&mut octets).read();
+        assert_eq!(read, Some(header));
+        assert!(header.is_probe());
+        assert_eq!((header.vni(), header.sequence(), header.timestamp()), (7, 1, 2));
+        assert_eq!(header.word(), Word::new(9, 1, 2, 3, true));
+        assert_eq!(octets[..8], [0x06, 0xc0, 0x08, 0x00, 0, 0, 7, 0], "RFC 8926 §3.4");
+    }
+
+    #[test]
+    fn another_word_changes_nothing_else() {
+        let header = Header::new(false, 7, Word::new(9, 1, 2, 3, true), 0xffff_fff0, 2);
+        let with = header.with(Word::new(1, 1, 2, 0, true));
+        assert_eq!(
+            with,
+            Header::new(false, 7, Word::new(1, 1, 2, 0, true), 0xffff_fff0, 2)
+        );
+    }
+
+    #[test]
+    fn a_foreign_header_is_refused() {
+        for (octet, bit) in [
+            (0, 0x40),
+            (0, 1),
+            (1, 0x40),
+            (1, 1),
+            (2, 1),
+            (7, 1),
+            (8, 1),
+            (11, 1),
+        ] {
+            let mut octets = [0; 32];
+            let header = Header::new(false, 7, Word(0), 1, 2);
+            Geneve::at::<0, 32>(&mut octets).write(&header, 5);
+            octets[octet] ^= bit;
+            assert_eq!(Geneve::at::<0, 32>(&mut octets).read(), None, "octet {octet}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! A packet of the backbone arrives: is it ours, whole and authentic, and what does its label mean here?
 
 use super::{GENEVE, INNER, IP, L4, exit, probe, relay};
-use crate::header::geneve::{Inner, Word};
-use crate::header::{Geneve, Ipv4, Udp, ethernet};
+use crate::header::geneve::{Header, Inner};
+use crate::header::{Geneve, Ipv4, Udp};
 use crate::map::{NodeConfig, Slot, SlotKind};
 use crate::{Frame, Outcome, Reason, Tables};
 
@@ -15,14 +15,8 @@ pub struct Outer {
     pub ttl: u8,
     /// Octets in the IP packet.
     pub length: u16,
-    /// Accelerator or VPC.
-    pub vni: u32,
-    /// The option's first word.
-    pub word: Word,
-    /// Sequence number.
-    pub sequence: u32,
-    /// Whether it is a probe.
-    pub probe: bool,
+    /// Geneve's header with the option.
+    pub header: Header,
 }
 
 /// Verifies the packet and carries it on.
@@ -45,7 +39,7 @@ pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig
     };
     let source = whole(head, octets)?;
     let outer = read(head)?;
-    let Some(slot) = tables.slot(outer.word.label()) else {
+    let Some(slot) = tables.slot(outer.header.word().label()) else {
         return Err(Reason::NoPath);
     };
     let kind = slot.kind();
@@ -58,7 +52,7 @@ pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig
     authentic(head, slot, &outer, &inner)?;
     match kind {
         SlotKind::Relay => relay::pass_on(frame, tables, node, slot, &outer, &inner),
-        _ if outer.probe => probe::arrive(frame, tables, node, slot, &outer),
+        _ if outer.header.is_probe() => probe::arrive(frame, tables, node, slot, &outer),
         _ => exit::arrive(frame, tables, node, slot, &outer),
     }
 }
@@ -82,29 +76,24 @@ fn whole(head: &mut [u8; INNER], octets: u32) -> Result<u32, Reason> {
 fn read(head: &mut [u8; INNER]) -> Result<Outer, Reason> {
     let ip = Ipv4::at::<IP, INNER>(head);
     let (tos, ttl, length) = (ip.tos(), ip.ttl(), ip.total_length());
-    let geneve = Geneve::at::<GENEVE, INNER>(head);
-    if !geneve.is_ours() || geneve.protocol() != ethernet::IPV4 {
+    let Some(header) = Geneve::at::<GENEVE, INNER>(head).read() else {
         return Err(Reason::BadGeneve);
-    }
+    };
     Ok(Outer {
         tos,
         ttl,
         length,
-        vni: geneve.vni(),
-        word: geneve.word(),
-        sequence: geneve.sequence(),
-        probe: geneve.is_probe(),
+        header,
     })
 }
 
 /// Verifies the tag.
 #[inline(always)]
 fn authentic(head: &mut [u8; INNER], slot: &Slot, outer: &Outer, inner: &Inner) -> Result<(), Reason> {
-    let Some(key) = slot.key(outer.word.epoch()) else {
+    let Some(key) = slot.key(outer.header.word().epoch()) else {
         return Err(Reason::BadTag);
     };
-    let geneve = Geneve::at::<GENEVE, INNER>(head);
-    if geneve.tag_under(key, inner) == geneve.tag() {
+    if outer.header.tag(key, inner) == Geneve::at::<GENEVE, INNER>(head).tag() {
         Ok(())
     } else {
         Err(Reason::BadTag)

@@ -26,16 +26,14 @@ pub fn arrive<F: Frame, T: Tables>(
     slot: &Slot,
     outer: &Outer,
 ) -> Outcome {
-    let (Some(window), Some(state)) = (tables.window(slot.window), tables.slot_state(outer.word.label()))
-    else {
+    let (Some(window), Some(state)) = (
+        tables.window(slot.window),
+        tables.slot_state(outer.header.word().label()),
+    ) else {
         return Err(Reason::NoPath);
     };
-    window.admit(
-        tables,
-        outer.word.incarnation(),
-        outer.word.lane(),
-        outer.sequence,
-    )?;
+    let word = outer.header.word();
+    window.admit(tables, word.incarnation(), word.lane(), outer.header.sequence())?;
     tables.add(&state.received, 1);
     if !frame.pull::<frame::Backbone>() {
         return Err(Reason::NoRoom);
@@ -52,13 +50,20 @@ pub fn arrive<F: Frame, T: Tables>(
         return Err(Reason::Fragment);
     }
     let flow = Flow::at::<IP, L4, 42>(head);
-    match (outer.word.is_reply(), flow.protocol) {
-        (true, _) => emit::to_client(frame, tables, outer.vni, &flow),
+    match (word.is_reply(), flow.protocol) {
+        (true, _) => emit::to_client(frame, tables, outer.header.vni(), &flow),
         (false, ipv4::TCP | ipv4::UDP) => {
             let sane = sanity::check(frame, &flow)?;
-            forward(frame, tables, node, (outer.vni, slot.answers), &flow, &sane)
+            forward(
+                frame,
+                tables,
+                node,
+                (outer.header.vni(), slot.answers),
+                &flow,
+                &sane,
+            )
         }
-        (false, ipv4::ICMP) => icmp_error(frame, tables, node, outer.vni),
+        (false, ipv4::ICMP) => icmp_error(frame, tables, node, outer.header.vni()),
         _ => Err(Reason::UnknownProtocol),
     }
 }

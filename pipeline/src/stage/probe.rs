@@ -5,12 +5,12 @@
 //! and becomes a [`Sample`].
 
 use super::backbone::Outer;
-use super::send::{self, Label};
+use super::send;
 use super::{GENEVE, INNER, IP, L4, SYSTEM_VNI, relay};
-use crate::header::geneve::{Inner, Word};
+use crate::header::geneve::{Header, Inner, Word};
 use crate::header::stamp::{PORT, Time};
 use crate::header::{Ethernet, Geneve, Ipv4, Stamp, Udp, ethernet, ipv4, words};
-use crate::map::{NodeConfig, Path, PathState, Sample, Slot, SlotState};
+use crate::map::{Leg, NodeConfig, Path, PathState, Sample, Slot, SlotState};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Octets of a probe behind its link layer: IPv4, UDP and STAMP.
@@ -43,16 +43,17 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig,
     let sent = low(state.sent.get());
     Stamp::at::<42, BARE>(head).depart(number, Time::from_nanoseconds(tables.nanoseconds()), sent);
     state.last_probe.set(tables.jiffies());
-    let label = Label {
-        probe: true,
-        vni: SYSTEM_VNI,
-        word: Word::new(path.leg.label, 0, node.incarnation, path.leg.epoch, false),
-        sequence: number,
-        timestamp: 0,
-    };
-    send::over_leg(frame, node, &path.leg, neighbour, &label)?;
+    let header = header(node, &path.leg, number);
+    send::over_leg(frame, node, &path.leg, neighbour, &header)?;
     tables.count(Event::ProbeSent, octets);
     Ok(Next::Transmit(neighbour.interface))
+}
+
+/// The backbone's header of a probe.
+#[inline(always)]
+const fn header(node: &NodeConfig, leg: &Leg, number: u32) -> Header {
+    let word = Word::new(leg.label, 0, node.incarnation, leg.epoch, false);
+    Header::new(true, SYSTEM_VNI, word, number, 0)
 }
 
 #[inline(always)]
@@ -92,14 +93,14 @@ pub fn arrive<F: Frame, T: Tables>(
     let Some(head) = frame.head::<WHOLE>() else {
         return Err(Reason::BadProbe);
     };
-    let going_home = direction(head, octets, outer.vni)?;
+    let going_home = direction(head, octets, outer.header.vni())?;
     let (Some(path), Some(state)) = (tables.path(slot.twin), tables.path_state(slot.twin)) else {
         return Err(Reason::BadProbe);
     };
-    let Some(arrivals) = tables.slot_state(outer.word.label()) else {
+    let Some(arrivals) = tables.slot_state(outer.header.word().label()) else {
         return Err(Reason::BadProbe);
     };
-    arrivals.admit_probe(tables, outer.sequence)?;
+    arrivals.admit_probe(tables, outer.header.sequence())?;
     if going_home {
         let home = Home {
             path: slot.twin,
@@ -172,13 +173,9 @@ fn reflect<T: Tables>(
     udp.set_ports(from, to);
     relay::readdress(head, node, leg, neighbour, &Outer { ttl: 64, ..*outer });
     let inner = Inner::new(words::<INNER, WHOLE>(head));
-    let mut geneve = Geneve::at::<GENEVE, WHOLE>(head);
-    geneve.set_sequence(low(tables.add(&back.state.next_probe, 1)), 0);
-    geneve.retag(
-        Word::new(leg.label, 0, node.incarnation, leg.epoch, false),
-        leg.key(),
-        &inner,
-    );
+    let header = header(node, leg, low(tables.add(&back.state.next_probe, 1)));
+    let tag = header.tag(leg.key(), &inner);
+    Geneve::at::<GENEVE, WHOLE>(head).write(&header, tag);
     tables.count(Event::ProbeReflected, octets);
     Ok(Next::Transmit(neighbour.interface))
 }

@@ -34,8 +34,10 @@ pub fn pass_on<F: Frame, T: Tables>(
         ..*outer
     };
     readdress(head, node, &slot.next, neighbour, &onward);
-    let word = outer.word.onward(slot.next.label, slot.next.epoch);
-    Geneve::at::<GENEVE, INNER>(head).retag(word, slot.next.key(), inner);
+    let word = outer.header.word().onward(slot.next.label, slot.next.epoch);
+    let header = outer.header.with(word);
+    let tag = header.tag(slot.next.key(), inner);
+    Geneve::at::<GENEVE, INNER>(head).relabel(&header, tag);
     tables.count(Event::Relayed, octets);
     Ok(Next::Transmit(neighbour.interface))
 }

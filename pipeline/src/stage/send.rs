@@ -2,26 +2,11 @@
 
 use super::{BACKBONE, GENEVE, INNER, IP, L4, liveness};
 use crate::frame;
-use crate::header::geneve::{Inner, Word};
+use crate::header::geneve::{Header, Inner, Word};
 use crate::header::ipv4::{Fields, UDP};
 use crate::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
 use crate::map::{LANES, Leg, Neighbour, NodeConfig, PairState};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
-
-/// What is said of the packet in its option.
-#[derive(Clone, Copy, Debug)]
-pub struct Label {
-    /// Whether it is a probe.
-    pub probe: bool,
-    /// Accelerator or VPC.
-    pub vni: u32,
-    /// The option's first word.
-    pub word: Word,
-    /// Sequence number.
-    pub sequence: u32,
-    /// Timestamp, or 0.
-    pub timestamp: u32,
-}
 
 /// Sends an IPv4 packet that fits over one of a pair's paths.
 ///
@@ -50,14 +35,8 @@ pub fn over_pair<F: Frame, T: Tables>(
     }
     let (lane, sequence, timestamp) = number(tables, state);
     let word = Word::new(path.leg.label, lane, node.incarnation, path.leg.epoch, reply);
-    let label = Label {
-        probe: false,
-        vni,
-        word,
-        sequence,
-        timestamp,
-    };
-    over_leg(frame, node, &path.leg, neighbour, &label)?;
+    let header = Header::new(false, vni, word, sequence, timestamp);
+    over_leg(frame, node, &path.leg, neighbour, &header)?;
     tables.count(if reply { Event::Returned } else { Event::Entered }, octets);
     Ok(Next::Transmit(neighbour.interface))
 }
@@ -105,7 +84,7 @@ pub fn over_leg<F: Frame>(
     node: &NodeConfig,
     leg: &Leg,
     neighbour: &Neighbour,
-    label: &Label,
+    header: &Header,
 ) -> Result<(), Reason> {
     let length = frame.len() - IP as u32;
     let Some(head) = frame.head::<16>() else {
@@ -135,8 +114,7 @@ pub fn over_leg<F: Frame>(
         leg.port.get(),
         (length + BACKBONE - 20) as u16,
     );
-    let mut geneve = Geneve::at::<GENEVE, INNER>(head);
-    geneve.write(label.probe, label.vni, label.sequence, label.timestamp);
-    geneve.retag(label.word, leg.key(), &inner);
+    let tag = header.tag(leg.key(), &inner);
+    Geneve::at::<GENEVE, INNER>(head).write(header, tag);
     Ok(())
 }
