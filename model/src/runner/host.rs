@@ -54,8 +54,8 @@ pub(super) struct Empty {
 
 /// Connections that the kernel's table holds, counting each direction.
 const CONNECTIONS: usize = 524_288;
-/// Measurements that the kernel's ring holds: 1 MiB, each with a header of 8 octets.
-const SAMPLES: usize = 1_048_576 / (size_of::<Sample>() + 8);
+/// Measurements that the kernel's ring of 1 MiB holds, each with a header of 8 octets; it never fills whole.
+const SAMPLES: usize = 1_048_575 / (size_of::<Sample>() + 8);
 
 impl Host {
     /// A host on which no agent has written anything. Its clock stands at 1 jiffy and 0 ns.

@@ -262,3 +262,10 @@ impl Packet {
         wrong
     }
 }
+
+/// The frames of all cases for a program.
+pub fn corpus(program: Program) -> Vec<Input> {
+    let cases = all().into_iter().flat_map(|(_, cases)| cases);
+    let inputs = cases.flat_map(|case| case.inputs());
+    inputs.filter(|input| input.program == program).collect()
+}

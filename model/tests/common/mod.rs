@@ -11,6 +11,7 @@
 
 pub mod case;
 pub mod decode;
+pub mod draw;
 pub mod encode;
 pub mod state;
 pub mod text;
