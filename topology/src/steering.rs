@@ -1,0 +1,124 @@
+//! Which paths each pair uses, tick by tick.
+//!
+//! Specification of a tick, for each pair:
+//! 1. **Candidate.** The cheapest usable path ([`routes::primary`]), without paths that are down; over a relay only
+//!    if it beats direct by max(5 ms, 5 %) (the *gate*), else direct.
+//! 2. **First choice.** A pair without a path takes the candidate at once.
+//! 3. **Bypass.** If the path in use is down, has an unusable leg or a node that drains, the pair moves to the
+//!    candidate at once; likewise if a loss alarm is up on one of its legs and the candidate is cheaper and has
+//!    none. While an alarm is up, its leg counts with at least the loss that raised it.
+//! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row. A relay
+//!    whose gain over direct has shrunk below half the gate on 3 ticks in a row gives way to direct.
+//! 5. **Dwell.** Not within 10 s of the last move, unless the candidate goes through a node that is new (seen for
+//!    less than 30 s).
+//! 6. **Damping.** Each such move adds 1000 to the pair's penalty, which halves every 60 s; above 4000 the pair
+//!    stays until it is below 1500 (after RFC 2439). Moves by steps 2 and 3 neither count nor wait.
+//! 7. **Fail static.** If no path is usable, the one in use stays.
+//!
+//! The backup is chosen beside the path in use ([`routes::backup`]); it moves at once where it is no longer
+//! possible, else by the same hysteresis on its score. One that is down stays where there is no other: it is
+//! probed as long as it is installed. A path that no pair has installed any more is not, so its being down is
+//! forgotten after 10 s; its legs are judged on their own.
+
+mod input;
+mod pair;
+mod view;
+mod why;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{LegId, Millis, NodeId, PairId};
+#[cfg(doc)]
+use crate::routes;
+
+pub use input::{
+    Config, Divergence, Event, Input, LegInput, Margin, NodeInput, PairInput, Path, Recorded, replay,
+};
+pub use why::{Cause, Change, Choice, Decision, Why};
+
+use pair::PairState;
+use view::Views;
+
+/// The state of all pairs between ticks.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    config: Config,
+    pairs: BTreeMap<PairId, PairState>,
+    /// Since when.
+    down: BTreeMap<Path, Millis>,
+    /// The loss in a million that raised it.
+    alarms: BTreeMap<LegId, u32>,
+    first_seen: BTreeMap<NodeId, Millis>,
+}
+
+impl Steering {
+    /// No pair yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            pairs: BTreeMap::new(),
+            down: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            first_seen: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what is known at `input.now` and decides for every pair; the answer is what changed, by pair. Pairs
+    /// and nodes that the input no longer lists are forgotten.
+    ///
+    /// A tick is due each second, and at once when an event arrives: an extra tick never moves what only waits for
+    /// its third confirmation, since confirmations are counted at most once in `config.tick_ms`.
+    pub fn tick(&mut self, input: &Input) -> Vec<Change> {
+        self.take_in(input);
+        let views = Views::new(&self.config, input, &self.alarms, &self.down, &self.first_seen);
+        let mut changes = Vec::new();
+        for listed in &input.pairs {
+            let Some(view) = views.of(listed) else { continue };
+            let state = self
+                .pairs
+                .entry(listed.id)
+                .or_insert_with(|| PairState::new(listed));
+            changes.extend(state.decide(&self.config, &view));
+        }
+        changes
+    }
+
+    /// What each pair uses and why, by pair.
+    pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
+        self.pairs.values().map(PairState::decision)
+    }
+
+    /// What one pair uses and why.
+    pub fn decision(&self, pair: PairId) -> Option<&Decision> {
+        self.pairs.get(&pair).map(PairState::decision)
+    }
+
+    fn take_in(&mut self, input: &Input) {
+        let nodes: BTreeSet<NodeId> = input.nodes.iter().map(|node| node.id).collect();
+        for &node in &nodes {
+            self.first_seen.entry(node).or_insert(input.now);
+        }
+        for event in &input.events {
+            match event {
+                Event::PathDown { path } => _ = self.down.insert(path.clone(), input.now),
+                Event::PathUp { path } => _ = self.down.remove(path),
+                Event::Alarm { leg, loss_ppm } => _ = self.alarms.insert(*leg, *loss_ppm),
+                Event::AlarmOver { leg } => _ = self.alarms.remove(leg),
+            }
+        }
+        self.first_seen.retain(|node, _| nodes.contains(node));
+        self.alarms
+            .retain(|leg, _| nodes.contains(&leg.from) && nodes.contains(&leg.to));
+        let pairs: BTreeMap<PairId, &PairInput> = input.pairs.iter().map(|pair| (pair.id, pair)).collect();
+        self.pairs
+            .retain(|id, state| pairs.get(id).is_some_and(|pair| state.is_of(pair)));
+        let installed = |path: &Path| self.pairs.values().any(|pair| pair.uses(path));
+        let memory_ms = self.config.down_memory_ms;
+        self.down
+            .retain(|path, &mut since| input.now.since(since) < memory_ms || installed(path));
+    }
+}
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! The state of one pair, and its step.
+
+use super::view::View;
+use super::{Cause, Change, Choice, Config, Decision, PairInput, Path, Why};
+use crate::cost::Cost;
+use crate::id::Millis;
+
+/// One pair between ticks.
+#[derive(Clone, Debug)]
+pub(super) struct PairState {
+    decision: Decision,
+    better: Streak,
+    better_backup: Streak,
+    damping: Damping,
+}
+
+impl PairState {
+    pub(super) fn new(pair: &PairInput) -> Self {
+        let decision = Decision {
+            pair: *pair,
+            direct: Cost::UNUSABLE,
+            best: None,
+            primary: None,
+            backup: None,
+            since: Millis::default(),
+            why: Why::NoPath,
+        };
+        Self {
+            decision,
+            better: Streak::default(),
+            better_backup: Streak::default(),
+            damping: Damping::default(),
+        }
+    }
+
+    pub(super) fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    pub(super) fn is_of(&self, pair: &PairInput) -> bool {
+        self.decision.pair == *pair
+    }
+
+    pub(super) fn uses(&self, path: &Path) -> bool {
+        let of = |choice: &Option<Choice>| choice.as_ref().is_some_and(|choice| choice.path == *path);
+        of(&self.decision.primary) || of(&self.decision.backup)
+    }
+
+    /// A tick; the change, if there is one.
+    pub(super) fn decide(&mut self, config: &Config, view: &View<'_>) -> Option<Change> {
+        let before = (path_of(&self.decision.primary), path_of(&self.decision.backup));
+        let offer = Offer::new(config, view);
+        let (primary, why) = self.next_primary(config, view, &offer);
+        if primary != before.0 {
+            self.decision.since = view.now;
+            self.better = Streak::default();
+        }
+        let backup = primary
+            .as_ref()
+            .and_then(|primary| self.next_backup(config, view, primary, before.1.clone()));
+        let priced = |path: Path| Choice {
+            cost: view.cost(&path),
+            path,
+        };
+        self.decision.direct = view.direct_cost();
+        self.decision.best = offer.best();
+        self.decision.primary = primary.clone().map(priced);
+        self.decision.backup = backup.clone().map(priced);
+        self.decision.why = why.clone();
+        let pair = self.decision.pair.id;
+        ((&primary, &backup) != (&before.0, &before.1)).then_some(Change {
+            pair,
+            primary,
+            backup,
+            why,
+        })
+    }
+
+    /// The path to use, and why.
+    fn next_primary(&mut self, config: &Config, view: &View<'_>, offer: &Offer) -> (Option<Path>, Why) {
+        let Some(current) = path_of(&self.decision.primary) else {
+            let first = offer.candidate.as_ref();
+            return first.map_or((None, Why::NoPath), |first| {
+                (Some(first.path.clone()), offer.settled(config, first))
+            });
+        };
+        let Some(candidate) = &offer.candidate else {
+            return (Some(current), Why::FailStatic);
+        };
+        if let Some(cause) = bypass(view, &current, candidate) {
+            return (Some(candidate.path.clone()), Why::Bypass { cause });
+        }
+        if candidate.path == current {
+            self.better = Streak::default();
+            return (Some(current), offer.settled(config, candidate));
+        }
+        match self.held(config, view, offer, &current, candidate) {
+            Some(why) => (Some(current), why),
+            None => {
+                self.damping.moved(config, view.now);
+                (Some(candidate.path.clone()), offer.settled(config, candidate))
+            }
+        }
+    }
+
+    /// Why the pair stays where it is although there is a better path; `None`: it moves.
+    fn held(
+        &mut self,
+        config: &Config,
+        view: &View<'_>,
+        offer: &Offer,
+        current: &Path,
+        candidate: &Choice,
+    ) -> Option<Why> {
+        let current_cost = view.cost(current);
+        let gain_us = current_cost.us().saturating_sub(candidate.cost.us());
+        let needed_us = config.hysteresis.of(current_cost);
+        let exhausted = candidate.path.is_direct() && {
+            let relay_gain = candidate.cost.us().saturating_sub(current_cost.us());
+            relay_gain < config.gate.of(candidate.cost) / 2
+        };
+        if gain_us < needed_us && !exhausted {
+            self.better = Streak::default();
+            let in_use = Choice {
+                path: current.clone(),
+                cost: current_cost,
+            };
+            let best = offer.best().is_some_and(|best| best.path == *current);
+            return Some(if best {
+                offer.settled(config, &in_use)
+            } else {
+                Why::Hysteresis { gain_us, needed_us }
+            });
+        }
+        let ticks = self.better.seen(config, view.now);
+        if ticks < config.confirmations {
+            return Some(Why::Confirming {
+                ticks,
+                of: config.confirmations,
+            });
+        }
+        let until = self.decision.since.after(config.dwell_ms);
+        if view.now < until && !view.is_new(&candidate.path) {
+            return Some(Why::Dwell { until });
+        }
+        self.damping
+            .held_until(config, view.now)
+            .map(|until| Why::Damped { until })
+    }
+
+    fn next_backup(
+        &mut self,
+        config: &Config,
+        view: &View<'_>,
+        primary: &Path,
+        current: Option<Path>,
+    ) -> Option<Path> {
+        let target = view.backup(primary).map(|choice| choice.path);
+        let current = current.filter(|current| current != primary);
+        let (Some(current), Some(target)) = (current.clone(), target.clone()) else {
+            let down = |path: &Path| view.broken(path) == Some(Cause::PathDown);
+            return target.or_else(|| current.filter(down));
+        };
+        if current == target || view.broken(&current).is_some() {
+            self.better_backup = Streak::default();
+            return Some(target);
+        }
+        let score = view.score(primary, &current);
+        let gain_us = score.us().saturating_sub(view.score(primary, &target).us());
+        if gain_us < config.hysteresis.of(score) {
+            self.better_backup = Streak::default();
+            return Some(current);
+        }
+        let confirmed = self.better_backup.seen(config, view.now) >= config.confirmations;
+        if confirmed {
+            self.better_backup = Streak::default();
+        }
+        Some(if confirmed { target } else { current })
+    }
+}
+
+fn path_of(choice: &Option<Choice>) -> Option<Path> {
+    choice.as_ref().map(|choice| choice.path.clone())
+}
+
+/// Why the path in use is left at once, if it is.
+fn bypass(view: &View<'_>, current: &Path, candidate: &Choice) -> Option<Cause> {
+    if candidate.path == *current {
+        return None;
+    }
+    view.broken(current).or_else(|| {
+        let leg = view.alarmed(current)?;
+        let better = candidate.cost < view.cost(current) && view.alarmed(&candidate.path).is_none();
+        better.then_some(Cause::Alarm { leg })
+    })
+}
+
+/// What there is to choose from.
+struct Offer {
+    direct: Option<Choice>,
+    relay: Option<Choice>,
+    /// The cheapest that passes the gate.
+    candidate: Option<Choice>,
+}
+
+impl Offer {
+    fn new(config: &Config, view: &View<'_>) -> Self {
+        let (direct, relay) = (view.direct(), view.best_relay());
+        let candidate = match (&direct, &relay) {
+            (Some(direct), Some(relay)) => {
+                let gain_us = direct.cost.us().saturating_sub(relay.cost.us());
+                Some(if gain_us >= config.gate.of(direct.cost) {
+                    relay.clone()
+                } else {
+                    direct.clone()
+                })
+            }
+            (direct, relay) => direct.clone().or_else(|| relay.clone()),
+        };
+        Self {
+            direct,
+            relay,
+            candidate,
+        }
+    }
+
+    /// The cheapest of all.
+    fn best(&self) -> Option<Choice> {
+        let both = [&self.direct, &self.relay].into_iter().flatten();
+        both.min_by_key(|choice| choice.cost).cloned()
+    }
+
+    /// Why a path that is the candidate, or stays the best, is in use.
+    fn settled(&self, config: &Config, choice: &Choice) -> Why {
+        if !choice.path.is_direct() {
+            let gain = |direct: &Choice| direct.cost.us().saturating_sub(choice.cost.us());
+            return Why::RelayBest {
+                gain_us: self.direct.as_ref().map(gain),
+            };
+        }
+        match &self.relay {
+            Some(relay) if relay.cost < choice.cost => Why::GateNotReached {
+                gain_us: choice.cost.us() - relay.cost.us(),
+                needed_us: config.gate.of(choice.cost),
+            },
+            relay => Why::DirectBest {
+                margin_us: relay.as_ref().map(|relay| relay.cost.us() - choice.cost.us()),
+            },
+        }
+    }
+}
+
+/// On how many ticks in a row something was so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streak {
+    ticks: u32,
+    last: Millis,
+}
+
+impl Streak {
+    /// Counts a tick, unless it follows the last one by less than half a tick: an event made it.
+    fn seen(&mut self, config: &Config, now: Millis) -> u32 {
+        if self.ticks == 0 || now.since(self.last) * 2 >= config.tick_ms {
+            self.ticks += 1;
+            self.last = now;
+        }
+        self.ticks
+    }
+}
+
+/// Flap damping, after RFC 2439.
+#[derive(Clone, Copy, Debug, Default)]
+struct Damping {
+    penalty: f64,
+    at: Millis,
+    held: bool,
+}
+
+impl Damping {
+    fn moved(&mut self, config: &Config, now: Millis) {
+        self.decay(config, now);
+        self.penalty += f64::from(config.damping_move);
+        self.held |= self.penalty > f64::from(config.damping_hold);
+    }
+
+    /// When the pair is free again; `None` if it is.
+    fn held_until(&mut self, config: &Config, now: Millis) -> Option<Millis> {
+        self.decay(config, now);
+        self.held &= self.penalty >= f64::from(config.damping_reuse);
+        let half_lives = (self.penalty / f64::from(config.damping_reuse)).log2();
+        self.held
+            .then(|| now.after(whole_ms(half_lives, config.damping_half_life_ms)))
+    }
+
+    fn decay(&mut self, config: &Config, now: Millis) {
+        #[allow(clippy::cast_precision_loss, reason = "ms of any uptime are far below 2^53")]
+        let half_lives = now.since(self.at) as f64 / config.damping_half_life_ms.max(1) as f64;
+        self.penalty *= (-half_lives).exp2();
+        self.at = now;
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a few half-lives of minutes"
+)]
+fn whole_ms(half_lives: f64, half_life_ms: u64) -> u64 {
+    (half_lives * half_life_ms as f64).ceil().max(0.0) as u64
+}

@@ -1,0 +1,352 @@
+//! Hand-checked decisions.
+
+use super::*;
+use crate::cost::TrafficClass;
+use crate::estimate::LegStats;
+
+fn node(number: u16) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn leg(from: u16, to: u16) -> LegId {
+    LegId {
+        from: node(from),
+        to: node(to),
+    }
+}
+
+fn path(nodes: &[u16]) -> Path {
+    let [entry, relays @ .., exit] = nodes else {
+        panic!("a path has two ends")
+    };
+    let relays: Vec<NodeId> = relays.iter().map(|&number| node(number)).collect();
+    Path::new(node(*entry), &relays, node(*exit))
+}
+
+/// Entry 1, exit 2, relays from 3 on.
+struct World {
+    steering: Steering,
+    input: Input,
+}
+
+impl World {
+    /// ms of direct and of the path over each relay, its 1 ms of transit included.
+    fn new(direct: u32, relays: &[u32]) -> Self {
+        let pair = PairInput {
+            id: PairId(1),
+            entry: node(1),
+            exit: node(2),
+            class: TrafficClass::Game,
+        };
+        let input = Input {
+            pairs: vec![pair],
+            ..Input::default()
+        };
+        let mut world = Self {
+            steering: Steering::new(Config::default()),
+            input,
+        };
+        world.costs(direct, relays);
+        world
+    }
+
+    fn costs(&mut self, direct: u32, relays: &[u32]) {
+        self.input.legs.clear();
+        self.both(1, 2, direct * 1000);
+        for (number, cost) in (3..).zip(relays) {
+            self.both(1, number, cost * 500 - 500);
+            self.both(number, 2, cost * 500 - 500);
+        }
+        let last = 2 + u16::try_from(relays.len()).unwrap();
+        for number in (1..=last).skip(self.input.nodes.len()) {
+            self.input.nodes.push(NodeInput::new(node(number)));
+        }
+    }
+
+    fn both(&mut self, from: u16, to: u16, rtt_us: u32) {
+        for leg in [leg(from, to), leg(to, from)] {
+            self.input.legs.push(LegInput {
+                leg,
+                stats: LegStats {
+                    rtt_us,
+                    ..LegStats::default()
+                },
+            });
+        }
+    }
+
+    /// A tick so many ms after the last.
+    fn tick(&mut self, after_ms: u64, events: Vec<Event>) -> Vec<Change> {
+        self.input.now = self.input.now.after(after_ms);
+        self.input.events = events;
+        let changes = self.steering.tick(&self.input);
+        let text = serde_json::to_string(&self.input).unwrap();
+        assert_eq!(serde_json::from_str::<Input>(&text).unwrap(), self.input);
+        changes
+    }
+
+    /// Ticks of a second without events, up to and with the first change.
+    fn seconds_to_change(&mut self, most: u32) -> Option<(u32, Change)> {
+        (1..=most).find_map(|second| self.tick(1000, vec![]).pop().map(|change| (second, change)))
+    }
+
+    fn why(&self) -> Why {
+        self.steering.decision(PairId(1)).unwrap().why.clone()
+    }
+
+    fn primary(&self) -> Path {
+        self.steering
+            .decision(PairId(1))
+            .unwrap()
+            .primary
+            .clone()
+            .unwrap()
+            .path
+    }
+}
+
+#[test]
+fn the_first_choice_is_made_at_once_with_its_backup() {
+    let mut world = World::new(300, &[250, 240]);
+    let change = world.tick(1000, vec![]).pop().unwrap();
+    assert_eq!(
+        (change.primary, change.backup),
+        (Some(path(&[1, 4, 2])), Some(path(&[1, 3, 2])))
+    );
+    assert_eq!(
+        change.why,
+        Why::RelayBest {
+            gain_us: Some(60_000)
+        }
+    );
+    assert_eq!(world.tick(1000, vec![]), []);
+}
+
+#[test]
+fn direct_stays_and_says_why() {
+    let mut world = World::new(20, &[110]);
+    world.tick(1000, vec![]);
+    assert_eq!(
+        (world.primary(), world.why()),
+        (
+            path(&[1, 2]),
+            Why::DirectBest {
+                margin_us: Some(90_000)
+            }
+        )
+    );
+    let mut world = World::new(200, &[191]);
+    world.tick(1000, vec![]);
+    let gate = Why::GateNotReached {
+        gain_us: 9_000,
+        needed_us: 10_000,
+    };
+    assert_eq!((world.primary(), world.why()), (path(&[1, 2]), gate.clone()));
+    assert_eq!(gate.to_string(), "a relay gains 9.0 ms, the gate is 10.0 ms");
+    let mut world = World::new(200, &[190]);
+    world.tick(1000, vec![]);
+    assert_eq!(world.primary(), path(&[1, 3, 2]));
+    let mut world = World::new(200, &[]);
+    world.tick(1000, vec![]);
+    assert_eq!(world.why(), Why::DirectBest { margin_us: None });
+}
+
+#[test]
+fn a_move_takes_a_tenth_on_three_ticks_and_ten_seconds() {
+    let mut world = World::new(300, &[200, 260]);
+    world.tick(40_000, vec![]);
+    world.tick(29_500, vec![]);
+    world.costs(300, &[200, 181]);
+    assert_eq!(world.tick(1000, vec![]), []);
+    assert_eq!(
+        world.why(),
+        Why::Hysteresis {
+            gain_us: 19_000,
+            needed_us: 20_000
+        }
+    );
+    world.costs(300, &[200, 180]);
+    world.tick(1000, vec![]);
+    assert_eq!(world.why(), Why::Confirming { ticks: 1, of: 3 });
+    // A tick that an event made does not confirm.
+    world.tick(10, vec![]);
+    assert_eq!(world.why(), Why::Confirming { ticks: 1, of: 3 });
+    let (seconds, change) = world.seconds_to_change(5).unwrap();
+    assert_eq!((seconds, change.primary), (2, Some(path(&[1, 4, 2]))));
+    // Back again: confirmed after three, but it dwells for ten.
+    world.costs(300, &[120, 180]);
+    world.tick(3000, vec![]);
+    world.tick(1000, vec![]);
+    world.tick(1000, vec![]);
+    let until = world.input.now.after(5_000);
+    assert_eq!(world.why(), Why::Dwell { until });
+    assert_eq!(world.seconds_to_change(9).unwrap().0, 5);
+}
+
+#[test]
+fn a_new_node_is_not_dwelt_against() {
+    let mut world = World::new(300, &[200]);
+    world.tick(1000, vec![]);
+    world.tick(1000, vec![]);
+    world.costs(300, &[200, 100]);
+    let moved = (1..=4).find(|_| {
+        world
+            .tick(1000, vec![])
+            .iter()
+            .any(|c| c.primary == Some(path(&[1, 4, 2])))
+    });
+    assert_eq!(moved, Some(3));
+}
+
+#[test]
+fn a_relay_gives_way_when_its_gain_is_below_half_the_gate() {
+    let mut world = World::new(300, &[200]);
+    world.tick(1000, vec![]);
+    world.costs(208, &[200]);
+    assert_eq!(world.seconds_to_change(20), None);
+    assert_eq!(world.why(), Why::RelayBest { gain_us: Some(8_000) });
+    world.costs(204, &[200]);
+    let (seconds, change) = world.seconds_to_change(20).unwrap();
+    assert_eq!((seconds, change.primary), (3, Some(path(&[1, 2]))));
+}
+
+#[test]
+fn a_dead_path_a_drain_and_an_alarm_move_at_once() {
+    let start = || {
+        let mut world = World::new(300, &[200, 250]);
+        world.tick(1000, vec![]);
+        world
+    };
+    let mut world = start();
+    let dead = path(&[1, 3, 2]);
+    let change = world
+        .tick(10, vec![Event::PathDown { path: dead.clone() }])
+        .pop()
+        .unwrap();
+    assert_eq!(
+        (change.primary, change.backup),
+        (Some(path(&[1, 4, 2])), Some(path(&[1, 2])))
+    );
+    assert_eq!(
+        change.why,
+        Why::Bypass {
+            cause: Cause::PathDown
+        }
+    );
+    // Repaired after 15 s: back within 10 s, however often.
+    for _ in 0..5 {
+        assert_eq!(world.tick(9_000, vec![]), []);
+        world.tick(6_000, vec![Event::PathUp { path: dead.clone() }]);
+        assert!(world.seconds_to_change(9).is_some());
+        assert_eq!(world.primary(), dead);
+        world.tick(1000, vec![Event::PathDown { path: dead.clone() }]);
+        assert_eq!(world.primary(), path(&[1, 4, 2]));
+    }
+
+    let mut world = start();
+    world.input.nodes[2].draining = true;
+    let change = world.tick(1000, vec![]).pop().unwrap();
+    assert_eq!(
+        change.why,
+        Why::Bypass {
+            cause: Cause::Drain { node: node(3) }
+        }
+    );
+    assert_eq!(
+        (change.primary, change.backup),
+        (Some(path(&[1, 4, 2])), Some(path(&[1, 2])))
+    );
+
+    let mut world = start();
+    let alarm = Event::Alarm {
+        leg: leg(2, 3),
+        loss_ppm: 50_000,
+    };
+    let change = world.tick(10, vec![alarm]).pop().unwrap();
+    assert_eq!(
+        (change.primary, change.why),
+        (
+            Some(path(&[1, 4, 2])),
+            Why::Bypass {
+                cause: Cause::Alarm { leg: leg(2, 3) }
+            },
+        )
+    );
+}
+
+#[test]
+fn an_alarm_without_a_better_path_moves_nothing() {
+    let mut world = World::new(300, &[200]);
+    world.tick(1000, vec![]);
+    // Half of 2000 ms · −ln 0.95 is 51 ms: 251 is still better than 300.
+    let alarm = Event::Alarm {
+        leg: leg(1, 3),
+        loss_ppm: 50_000,
+    };
+    assert_eq!(world.tick(10, vec![alarm]), []);
+    assert_eq!(world.primary(), path(&[1, 3, 2]));
+    assert_eq!(world.tick(10, vec![Event::AlarmOver { leg: leg(1, 3) }]), []);
+}
+
+#[test]
+fn nothing_usable_moves_nothing() {
+    let mut world = World::new(300, &[200]);
+    world.tick(1000, vec![]);
+    world.input.legs.clear();
+    world.tick(1000, vec![]);
+    assert_eq!(
+        (world.primary(), world.why()),
+        (path(&[1, 3, 2]), Why::FailStatic)
+    );
+    let mut world = World::new(300, &[]);
+    world.input.legs.clear();
+    assert_eq!(world.tick(1000, vec![]), []);
+    assert_eq!(world.why(), Why::NoPath);
+}
+
+#[test]
+fn too_many_moves_are_damped() {
+    let mut world = World::new(300, &[200, 260]);
+    world.tick(1000, vec![]);
+    let mut moves = 0;
+    for round in 0..12 {
+        world.costs(300, if round % 2 == 0 { &[200, 150] } else { &[100, 150] });
+        for _ in 0..13 {
+            let before = world.primary();
+            world.tick(1000, vec![]);
+            moves += u32::from(world.primary() != before);
+        }
+    }
+    assert!((4..=8).contains(&moves), "{moves} moves in 156 s");
+    assert!(matches!(world.why(), Why::Damped { .. }) || moves < 12);
+}
+
+#[test]
+fn what_is_no_longer_listed_is_forgotten() {
+    let mut world = World::new(300, &[200]);
+    world.tick(1000, vec![]);
+    let pair = world.input.pairs.remove(0);
+    assert_eq!(world.tick(1000, vec![]), []);
+    assert!(world.steering.decisions().next().is_none());
+    world.input.pairs.push(PairInput {
+        entry: node(9),
+        ..pair
+    });
+    assert_eq!(world.tick(1000, vec![]), []);
+}
+
+#[test]
+fn pairs_of_other_classes_weigh_otherwise() {
+    let mut world = World::new(300, &[250]);
+    let game = world.input.pairs[0];
+    world.input.pairs.push(PairInput {
+        id: PairId(2),
+        class: TrafficClass::Bulk,
+        ..game
+    });
+    world.input.nodes[2].usd_per_gb = 1.0;
+    let changes = world.tick(1000, vec![]);
+    assert_eq!(changes[0].primary, Some(path(&[1, 3, 2])));
+    // Two legs, half of 200 ms each.
+    assert_eq!(changes[1].primary, Some(path(&[1, 2])));
+}

@@ -1,0 +1,245 @@
+//! What a tick knows, as costs between indices.
+
+use std::collections::BTreeMap;
+
+use super::{Cause, Choice, Config, Input, NodeInput, PairInput, Path};
+use crate::cost::{Cost, Direction, TrafficClass, cost};
+use crate::estimate::LegStats;
+use crate::id::{LegId, Millis, NodeId};
+use crate::routes::{self, CostMatrix, Relay, Route};
+
+/// The costs of a tick, by class.
+pub(super) struct Views<'a> {
+    config: &'a Config,
+    now: Millis,
+    classes: BTreeMap<TrafficClass, CostMatrix>,
+    alarms: &'a BTreeMap<LegId, u32>,
+    down: &'a BTreeMap<Path, Millis>,
+    first_seen: &'a BTreeMap<NodeId, Millis>,
+}
+
+impl<'a> Views<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        input: &Input,
+        alarms: &'a BTreeMap<LegId, u32>,
+        down: &'a BTreeMap<Path, Millis>,
+        first_seen: &'a BTreeMap<NodeId, Millis>,
+    ) -> Self {
+        let nodes: BTreeMap<NodeId, &NodeInput> = input.nodes.iter().map(|node| (node.id, node)).collect();
+        let nodes: Vec<&NodeInput> = nodes.into_values().collect();
+        let mut legs: BTreeMap<LegId, LegStats> = input.legs.iter().map(|leg| (leg.leg, leg.stats)).collect();
+        for (leg, stats) in &mut legs {
+            stats.loss_ppm = stats.loss_ppm.max(alarms.get(leg).copied().unwrap_or(0));
+        }
+        let mut classes = BTreeMap::new();
+        for pair in &input.pairs {
+            classes
+                .entry(pair.class)
+                .or_insert_with(|| matrix(config, pair.class, &nodes, &legs));
+        }
+        Self {
+            config,
+            now: input.now,
+            classes,
+            alarms,
+            down,
+            first_seen,
+        }
+    }
+
+    /// One pair's part; `None` where a node of it is not listed, or it leads nowhere.
+    pub(super) fn of(&'a self, pair: &PairInput) -> Option<View<'a>> {
+        let costs = self.classes.get(&pair.class)?;
+        let (from, to) = (costs.index_of(pair.entry)?, costs.index_of(pair.exit)?);
+        (from != to).then_some(View {
+            views: self,
+            now: self.now,
+            costs,
+            from,
+            to,
+        })
+    }
+}
+
+fn matrix(
+    config: &Config,
+    class: TrafficClass,
+    nodes: &[&NodeInput],
+    legs: &BTreeMap<LegId, LegStats>,
+) -> CostMatrix {
+    let mut costs = CostMatrix::of_sorted(relays(nodes));
+    let way = |from: usize, to: usize| {
+        let stats = legs.get(&LegId {
+            from: nodes[from].id,
+            to: nodes[to].id,
+        })?;
+        Some(Direction {
+            stats,
+            usd_per_gb: nodes[from].usd_per_gb,
+        })
+    };
+    for from in 0..nodes.len() {
+        for to in 0..from {
+            if let (Some(forward), Some(reverse)) = (way(from, to), way(to, from)) {
+                let both = cost(forward, reverse, config.weights(class));
+                costs.set(from, to, both);
+                costs.set(to, from, both);
+            }
+        }
+    }
+    costs
+}
+
+fn relays<'a>(nodes: &[&'a NodeInput]) -> Vec<Relay> {
+    let (mut sites, mut providers) = (Names::default(), Names::default());
+    let relay = |node: &&'a NodeInput| Relay {
+        id: node.id,
+        site: sites.number(&node.site),
+        provider: providers.number(&node.provider),
+        transit: if node.relay && !node.draining {
+            Cost::from_us(node.transit_us)
+        } else {
+            Cost::UNUSABLE
+        },
+    };
+    nodes.iter().map(relay).collect()
+}
+
+/// Equal names get equal numbers; an empty one is like no other.
+#[derive(Default)]
+struct Names<'a> {
+    known: BTreeMap<&'a str, u32>,
+    next: u32,
+}
+
+impl<'a> Names<'a> {
+    fn number(&mut self, name: &'a str) -> u32 {
+        let fresh = self.next;
+        self.next += 1;
+        if name.is_empty() {
+            fresh
+        } else {
+            *self.known.entry(name).or_insert(fresh)
+        }
+    }
+}
+
+/// What a tick knows of one pair.
+pub(super) struct View<'a> {
+    views: &'a Views<'a>,
+    pub(super) now: Millis,
+    costs: &'a CostMatrix,
+    from: usize,
+    to: usize,
+}
+
+impl View<'_> {
+    /// Direct, where it is usable.
+    pub(super) fn direct(&self) -> Option<Choice> {
+        let cost = self.direct_cost();
+        let path = self.path(None);
+        (cost.is_usable() && !self.is_down(&path)).then_some(Choice { path, cost })
+    }
+
+    /// What direct costs, up or down.
+    pub(super) fn direct_cost(&self) -> Cost {
+        self.costs.leg(self.from, self.to)
+    }
+
+    /// The cheapest path over a relay.
+    pub(super) fn best_relay(&self) -> Option<Choice> {
+        let allowed = |relay: Option<usize>| relay.is_some() && self.allowed(relay);
+        routes::primary(self.costs, self.from, self.to, allowed).map(|route| self.choice(route))
+    }
+
+    /// The backup beside a path.
+    pub(super) fn backup(&self, primary: &Path) -> Option<Choice> {
+        let relay = self.relay(primary)?;
+        let allowed = |relay: Option<usize>| self.allowed(relay);
+        routes::backup(self.costs, self.from, self.to, relay, allowed).map(|route| self.choice(route))
+    }
+
+    /// What a path costs; unusable where it has a node that is not listed.
+    pub(super) fn cost(&self, path: &Path) -> Cost {
+        self.relay(path)
+            .map_or(Cost::UNUSABLE, |relay| self.costs.path(self.from, relay, self.to))
+    }
+
+    /// What a backup is ranked by, beside a primary.
+    pub(super) fn score(&self, primary: &Path, backup: &Path) -> Cost {
+        let penalty = match (self.relay(primary), self.relay(backup)) {
+            (Some(Some(first)), Some(Some(second))) => self.costs.penalty(first, second),
+            _ => Cost::ZERO,
+        };
+        self.cost(backup) + penalty
+    }
+
+    /// Why a path cannot be used, if it cannot.
+    pub(super) fn broken(&self, path: &Path) -> Option<Cause> {
+        let drains = |node: &&NodeId| {
+            let relay = self
+                .costs
+                .index_of(**node)
+                .map(|index| self.costs.relays()[index]);
+            relay.is_none_or(|relay| !relay.transit.is_usable())
+        };
+        let unusable = |leg: &LegId| match (self.costs.index_of(leg.from), self.costs.index_of(leg.to)) {
+            (Some(from), Some(to)) => !self.costs.leg(from, to).is_usable(),
+            _ => true,
+        };
+        if self.is_down(path) {
+            return Some(Cause::PathDown);
+        }
+        let drain = path
+            .relays()
+            .iter()
+            .find(drains)
+            .map(|&node| Cause::Drain { node });
+        drain.or_else(|| path.legs().find(unusable).map(|leg| Cause::LegUnusable { leg }))
+    }
+
+    /// A leg of the path, there or back, whose alarm is up.
+    pub(super) fn alarmed(&self, path: &Path) -> Option<LegId> {
+        let both = path.legs().flat_map(|leg| [leg, leg.reversed()]);
+        both.into_iter().find(|leg| self.views.alarms.contains_key(leg))
+    }
+
+    /// Whether a relay of the path is new.
+    pub(super) fn is_new(&self, path: &Path) -> bool {
+        let new = |node: &NodeId| {
+            let seen = self.views.first_seen.get(node);
+            seen.is_some_and(|&seen| self.now.since(seen) < self.views.config.new_node_ms)
+        };
+        path.relays().iter().any(new)
+    }
+
+    fn is_down(&self, path: &Path) -> bool {
+        self.views.down.contains_key(path)
+    }
+
+    fn allowed(&self, relay: Option<usize>) -> bool {
+        self.views.down.is_empty() || !self.is_down(&self.path(relay))
+    }
+
+    fn choice(&self, route: Route) -> Choice {
+        Choice {
+            path: self.path(route.relay),
+            cost: route.cost,
+        }
+    }
+
+    fn path(&self, relay: Option<usize>) -> Path {
+        let id = |index: usize| self.costs.relays()[index].id;
+        let relay = relay.map(id);
+        Path::new(id(self.from), relay.as_slice(), id(self.to))
+    }
+
+    /// The relay's index, `None` for direct; nothing where the path has an unknown relay.
+    fn relay(&self, path: &Path) -> Option<Option<usize>> {
+        match path.relays() {
+            [] => Some(None),
+            [relay, ..] => self.costs.index_of(*relay).map(Some),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What was decided, and why.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{PairInput, Path};
+use crate::cost::Cost;
+use crate::id::{LegId, Millis, NodeId, PairId};
+
+/// A path with its cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The path.
+    pub path: Path,
+    /// Its cost now; unusable where it stays only because nothing else is there.
+    pub cost: Cost,
+}
+
+/// A pair's paths are no longer what they were.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The pair.
+    pub pair: PairId,
+    /// The path to use.
+    pub primary: Option<Path>,
+    /// The path beside it.
+    pub backup: Option<Path>,
+    /// Why the pair is on this path.
+    pub why: Why,
+}
+
+/// What a pair uses, what it could use, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The pair.
+    pub pair: PairInput,
+    /// What direct costs.
+    pub direct: Cost,
+    /// The cheapest path of all, the gate not asked.
+    pub best: Option<Choice>,
+    /// The path in use.
+    pub primary: Option<Choice>,
+    /// The path beside it.
+    pub backup: Option<Choice>,
+    /// When the path in use was taken.
+    pub since: Millis,
+    /// Why it is in use.
+    pub why: Why,
+}
+
+/// Why a pair left a path at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// It was stale.
+    PathDown,
+    /// One of its legs has no quality.
+    LegUnusable {
+        /// The leg.
+        leg: LegId,
+    },
+    /// A relay is being emptied, or is no relay any more.
+    Drain {
+        /// The relay.
+        node: NodeId,
+    },
+    /// A leg loses packets.
+    Alarm {
+        /// The leg.
+        leg: LegId,
+    },
+}
+
+/// Why a pair uses the path that it uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Why {
+    /// There never was a usable path.
+    NoPath,
+    /// No path is usable: the last one stays.
+    FailStatic,
+    /// Direct costs least.
+    DirectBest {
+        /// By how many µs the best relay is worse; `None` where no relay is usable.
+        margin_us: Option<u32>,
+    },
+    /// A relay gains too little over direct.
+    GateNotReached {
+        /// µs that it gains.
+        gain_us: u32,
+        /// µs that it would have to.
+        needed_us: u32,
+    },
+    /// A relay costs least.
+    RelayBest {
+        /// µs that it gains over direct; `None` where direct is unusable.
+        gain_us: Option<u32>,
+    },
+    /// Another path is better, but not by enough.
+    Hysteresis {
+        /// µs that it gains.
+        gain_us: u32,
+        /// µs that it would have to.
+        needed_us: u32,
+    },
+    /// Another path is better by enough, but not for long enough.
+    Confirming {
+        /// Ticks so far.
+        ticks: u32,
+        /// Ticks needed.
+        of: u32,
+    },
+    /// The last move was too recent.
+    Dwell {
+        /// When it no longer is.
+        until: Millis,
+    },
+    /// Too many moves lately.
+    Damped {
+        /// When the pair is free again.
+        until: Millis,
+    },
+    /// The path before could not stay.
+    Bypass {
+        /// The reason.
+        cause: Cause,
+    },
+}
+
+fn ms(us: u32) -> f64 {
+    f64::from(us) / 1000.0
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PathDown => f.write_str("the path before is down"),
+            Self::LegUnusable { leg } => write!(f, "leg {leg} is unusable"),
+            Self::Drain { node } => write!(f, "node {node} drains"),
+            Self::Alarm { leg } => write!(f, "leg {leg} loses packets"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPath => f.write_str("no usable path"),
+            Self::FailStatic => f.write_str("no usable path: the last one stays"),
+            Self::DirectBest { margin_us: None } => f.write_str("direct is the only path"),
+            Self::DirectBest { margin_us: Some(us) } => write!(f, "direct is best by {:.1} ms", ms(*us)),
+            Self::GateNotReached { gain_us, needed_us } => {
+                write!(
+                    f,
+                    "a relay gains {:.1} ms, the gate is {:.1} ms",
+                    ms(*gain_us),
+                    ms(*needed_us)
+                )
+            }
+            Self::RelayBest { gain_us: None } => f.write_str("best, direct is unusable"),
+            Self::RelayBest { gain_us: Some(us) } => write!(f, "best, {:.1} ms less than direct", ms(*us)),
+            Self::Hysteresis { gain_us, needed_us } => {
+                write!(
+                    f,
+                    "another gains {:.1} ms, to move takes {:.1} ms",
+                    ms(*gain_us),
+                    ms(*needed_us)
+                )
+            }
+            Self::Confirming { ticks, of } => write!(f, "another is better, seen on {ticks} of {of} ticks"),
+            Self::Dwell { until } => write!(f, "another is better, dwell until {until}"),
+            Self::Damped { until } => write!(f, "another is better, flap damping until {until}"),
+            Self::Bypass { cause } => write!(f, "moved at once: {cause}"),
+        }
+    }
+}
