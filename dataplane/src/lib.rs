@@ -1,1 +1,8 @@
-//! The agent on each host.
+//! The agent on each host: loads and pins the programs, programs the maps that `model` computed, probes, and reads
+//! what the programs count.
+
+pub mod bpf;
+mod error;
+mod sys;
+
+pub use error::{Error, Result};

@@ -1,0 +1,316 @@
+//! Maps, programs and links in the kernel, typed, and where they are pinned.
+//!
+//! aya parses, relocates and loads the embedded object. Everything after that goes through bpf(2) here, since map
+//! values hold numbers that packets change and so are neither `Copy` nor aya's `Pod`.
+
+mod clock;
+mod map;
+mod pins;
+mod program;
+
+pub use clock::Clock;
+use map::Shape;
+pub use map::{Map, PerCpu, Reader, Records};
+pub use pins::{LAYOUT, Pins};
+pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use aya::programs::ProgramError;
+use aya::{Ebpf, EbpfLoader};
+use kuafu_model::contents::Capacities;
+use kuafu_pipeline::map::{
+    Bucket, Connection, ConnectionKey, Counter, Drop, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig,
+    Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState,
+    Vtep, VtepKey, Window,
+};
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// The programs and maps of `ebpf/`, as `cargo xtask ebpf` built them.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kuafu.o");
+
+/// How many entries the maps get when they are made. One that is pinned already keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of the maps that the state fills.
+    pub capacities: Capacities,
+    /// Directions of connections: two for each.
+    pub connections: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            capacities: Capacities::default(),
+            connections: 524_288,
+        }
+    }
+}
+
+impl Sizes {
+    fn by_name(&self) -> [(&'static str, u32); 15] {
+        let of = &self.capacities;
+        [
+            ("ports", of.ports),
+            ("endpoints", of.endpoints),
+            ("senders", of.senders),
+            ("vteps", of.vteps),
+            ("neighbours", of.neighbours),
+            ("slots", of.slots),
+            ("slot_states", of.slots),
+            ("paths", of.paths),
+            ("path_states", of.paths),
+            ("pairs", of.pairs),
+            ("pair_states", of.pairs),
+            ("windows", of.windows),
+            ("services", of.services),
+            ("rings", of.rings),
+            ("targets", of.targets),
+        ]
+    }
+}
+
+macro_rules! maps {
+    ($( $(#[$doc:meta])* $field:ident: $type:ty, )+) => {
+        /// All maps, by the names that they have in the kernel.
+        #[derive(Debug)]
+        pub struct Maps { $( $(#[$doc])* pub $field: $type, )+ }
+
+        impl Maps {
+            /// Names of all maps.
+            pub const NAMES: &'static [&'static str] = &[$( stringify!($field), )+];
+
+            /// Octets of keys and values.
+            const SHAPES: &'static [Shape] = &[$( <$type>::shape(stringify!($field)), )+];
+
+            fn each(mut open: impl FnMut(&'static str) -> Result<OwnedFd>) -> Result<Self> {
+                Ok(Self { $( $field: <$type>::new(stringify!($field), open(stringify!($field))?)?, )+ })
+            }
+        }
+    };
+}
+
+maps! {
+    /// The host itself.
+    node: Map<u32, NodeConfig>,
+    /// Ports, by host-side interface.
+    ports: Map<u32, Port>,
+    /// Endpoints of VPCs.
+    endpoints: Map<EndpointKey, Endpoint>,
+    /// Which hosts may send into which VPC.
+    senders: Map<VtepKey, u32>,
+    /// Other hosts.
+    vteps: Map<u32, Vtep>,
+    /// Gateways and next hops.
+    neighbours: Map<u32, Neighbour>,
+    /// What labels mean.
+    slots: Map<u32, Slot>,
+    /// What packets change in slots.
+    slot_states: Map<u32, SlotState>,
+    /// Paths that begin here.
+    paths: Map<u32, BackbonePath>,
+    /// What packets change in paths.
+    path_states: Map<u32, PathState>,
+    /// Pairs that begin here.
+    pairs: Map<u32, Pair>,
+    /// What packets change in pairs.
+    pair_states: Map<u32, PairState>,
+    /// Replay windows.
+    windows: Map<u32, Window>,
+    /// Listeners.
+    services: Map<ServiceKey, Service>,
+    /// The rings of all services.
+    rings: Map<u32, u32>,
+    /// Targets.
+    targets: Map<u32, NextHop>,
+    /// Both directions of the exit's connections.
+    connections: Map<ConnectionKey, Connection>,
+    /// What probes have measured.
+    samples: Records<Sample>,
+    /// What limits our ICMP answers.
+    icmp_buckets: PerCpu<Bucket>,
+    /// What was done, by [`kuafu_pipeline::Event`].
+    events: PerCpu<Counter>,
+    /// What was dropped, by [`kuafu_pipeline::Reason`].
+    drops: PerCpu<Drop>,
+}
+
+impl Maps {
+    /// The maps of a host whose agent runs or ran: what the prober and readers use.
+    ///
+    /// # Errors
+    /// `Io` where one is not pinned, or is of another layout.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        Self::each(|name| {
+            let path = pins.map(name);
+            sys::open_pin(&path).map_err(Error::io(format!("open {}", path.display())))
+        })
+    }
+
+    /// How many entries each of the state's maps holds.
+    #[must_use]
+    pub fn capacities(&self) -> Capacities {
+        Capacities {
+            ports: self.ports.capacity(),
+            endpoints: self.endpoints.capacity(),
+            senders: self.senders.capacity(),
+            vteps: self.vteps.capacity(),
+            neighbours: self.neighbours.capacity(),
+            slots: self.slots.capacity(),
+            paths: self.paths.capacity(),
+            pairs: self.pairs.capacity(),
+            windows: self.windows.capacity(),
+            services: self.services.capacity(),
+            rings: self.rings.capacity(),
+            targets: self.targets.capacity(),
+        }
+    }
+}
+
+/// The four programs.
+#[derive(Debug)]
+pub struct Programs {
+    /// XDP on the underlay, for packets in one piece.
+    pub edge: Program,
+    /// XDP on the underlay, for packets in several pieces.
+    pub edge_frags: Program,
+    /// tcx ingress of a port's host side.
+    pub port: Program,
+    /// tcx ingress of the underlay.
+    pub underlay: Program,
+}
+
+/// Programs and the maps that they share.
+#[derive(Debug)]
+pub struct Bpf {
+    /// The programs, loaded.
+    pub programs: Programs,
+    /// The maps.
+    pub maps: Maps,
+}
+
+impl Bpf {
+    /// Loads programs with maps of their own, pinned nowhere: they live as long as the value.
+    ///
+    /// # Errors
+    /// `Object` and `Program` where the kernel refuses; `Io`.
+    pub fn load(sizes: &Sizes) -> Result<Self> {
+        Self::from_loader(EbpfLoader::new(), sizes)
+    }
+
+    /// Loads programs over the maps that are pinned under `pins`; makes and pins those that are not.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); `Foreign` where a pinned map is of another shape.
+    pub fn load_pinned(pins: &Pins, sizes: &Sizes) -> Result<Self> {
+        pins.make_folders()?;
+        let paths: Vec<_> = Maps::NAMES.iter().map(|name| (*name, pins.map(name))).collect();
+        pins.refuse_foreign(Maps::SHAPES)?;
+        let mut loader = EbpfLoader::new();
+        for (name, path) in &paths {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let bpf = Self::from_loader(loader, sizes)?;
+        bpf.programs.pin(pins)?;
+        Ok(bpf)
+    }
+
+    fn from_loader(mut loader: EbpfLoader<'_>, sizes: &Sizes) -> Result<Self> {
+        for (name, size) in sizes.by_name() {
+            loader.map_max_entries(name, size);
+        }
+        loader.map_max_entries("connections", sizes.connections);
+        let mut object = loader.load(OBJECT)?;
+        let maps = Maps::each(|name| map_fd(&object, name))?;
+        Ok(Self {
+            programs: Programs::load(&mut object)?,
+            maps,
+        })
+    }
+}
+
+impl Programs {
+    fn load(object: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            edge: load(object, "kuafu_edge", LinkKind::Xdp)?,
+            edge_frags: load(object, "kuafu_edge_frags", LinkKind::Xdp)?,
+            port: load(object, "kuafu_port", LinkKind::Tcx)?,
+            underlay: load(object, "kuafu_underlay", LinkKind::Tcx)?,
+        })
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> [&Program; 4] {
+        [&self.edge, &self.edge_frags, &self.port, &self.underlay]
+    }
+
+    fn pin(&self, pins: &Pins) -> Result<()> {
+        self.all()
+            .into_iter()
+            .try_for_each(|program| pins.replace(program, &pins.program(program.name())))
+    }
+}
+
+fn map_fd(object: &Ebpf, name: &'static str) -> Result<OwnedFd> {
+    use aya::maps::Map as Kind;
+    let data = match object.map(name) {
+        Some(
+            Kind::Array(data)
+            | Kind::HashMap(data)
+            | Kind::PerCpuArray(data)
+            | Kind::RingBuf(data)
+            | Kind::Unsupported(data),
+        ) => data,
+        _ => return Err(missing(name)),
+    };
+    let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned();
+    fd.map_err(Error::io(format!("keep the map {name}")))
+}
+
+fn load(object: &mut Ebpf, name: &'static str, kind: LinkKind) -> Result<Program> {
+    use aya::programs::Program as Kind;
+    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+    let loaded = match program {
+        Kind::Xdp(program) => program.load(),
+        Kind::SchedClassifier(program) => program.load(),
+        _ => return Err(missing(name)),
+    };
+    loaded.map_err(|error| refused(name, &error))?;
+    let fd = program.fd().map_err(|error| refused(name, &error))?;
+    let fd = std::os::fd::AsFd::as_fd(fd)
+        .try_clone_to_owned()
+        .map_err(Error::io(format!("keep the program {name}")))?;
+    Ok(Program::new(name, kind, fd))
+}
+
+fn missing(name: &str) -> Error {
+    Error::io("read the BPF object")(std::io::Error::other(format!("it has no {name}")))
+}
+
+/// The kernel's word, and the end of what the verifier wrote.
+fn refused(program: &'static str, error: &ProgramError) -> Error {
+    let reason = match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let last: Vec<_> = log.lines().rev().take(5).collect();
+            format!(
+                "{io_error}: {}",
+                last.into_iter().rev().collect::<Vec<_>>().join("; ")
+            )
+        }
+        other => other.to_string(),
+    };
+    Error::Program { program, reason }
+}
+
+/// Whether a path is on a BPF file system.
+pub(crate) fn is_bpffs(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
+}

@@ -1,0 +1,279 @@
+//! The programs in the kernel, over the worlds of the packet cases: the real object, real maps, and a network
+//! namespace with the interfaces, routes and neighbours that the worlds tell of.
+
+use std::collections::BTreeMap;
+
+use kuafu_dataplane::bpf::{Bpf, Program, Sizes, TestRun};
+use kuafu_lab::Namespace;
+use kuafu_model::contents::{Batch, Contents, NO_PAIR};
+use kuafu_pipeline::map::{
+    Bucket, NextHop, PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
+};
+use kuafu_pipeline::{Event, Reason};
+
+use crate::common::case::{Done, Input, Program as Which};
+use crate::common::encode::encode;
+use crate::common::state::{self, State};
+use crate::common::world::{GATEWAY, ON_LINK, PORTS, UNDERLAY, UNREACHABLE, World, stale};
+
+/// Entries of each array that packets of the cases can change.
+const TOUCHED: u32 = 64;
+/// Samples by which any ring is full.
+const SAMPLES: u32 = 20_000;
+
+/// A namespace with the interfaces of the worlds. Interfaces have the numbers that the worlds give them.
+pub fn namespace(name: &str) -> Namespace {
+    let prefix = format!("kfc{}", std::process::id());
+    let namespace = Namespace::create(&prefix, name).expect("a namespace");
+    let mut lines = Vec::new();
+    for (number, name) in std::iter::once((UNDERLAY, "under")).chain(PORTS) {
+        let mac = if number == UNDERLAY { 1 } else { number };
+        lines.push(format!(
+            "link add {name} index {number} mtu 9000 address 02:00:00:00:01:{mac:02x} type veth peer name {name}-peer \
+             index {}",
+            number + 100
+        ));
+        lines.push(format!("link set {name} up"));
+        lines.push(format!("link set {name}-peer up"));
+    }
+    lines.push("link set under address 02:00:00:00:00:01".into());
+    lines.push("addr add 192.0.2.1/24 dev under".into());
+    for (address, mac) in ON_LINK {
+        lines.push(format!(
+            "neigh replace {address} lladdr 02:00:00:00:00:{mac:02x} nud permanent dev under"
+        ));
+    }
+    lines.push(format!("route add default via {GATEWAY} dev under"));
+    lines.push(format!(
+        "route add unreachable {}/{}",
+        UNREACHABLE.0, UNREACHABLE.1
+    ));
+    namespace.ip(lines).expect("interfaces, neighbours and routes");
+    namespace
+        .sysctl("net/ipv4/conf/under/forwarding", "1")
+        .expect("forwarding");
+    namespace
+}
+
+/// Runs all further programs of this thread on one CPU, so that lanes and per-CPU values are those of the model.
+pub fn stay_on_one_cpu() {
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(0).expect("a CPU");
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).expect("a CPU of one's own");
+}
+
+/// Programs and maps for one world. To be used by a thread inside [`namespace`].
+pub struct Kernel {
+    bpf: Bpf,
+    frags: bool,
+}
+
+/// All counters, in packets and octets.
+pub type Counters = BTreeMap<String, (u64, u64)>;
+
+impl Kernel {
+    /// Loads the object and writes the world's maps; `frags`: the edge runs as the program for packets in pieces.
+    pub fn new(world: &World, frags: bool) -> Self {
+        let sizes = Sizes {
+            connections: u32::try_from(world.connections).expect("a small table"),
+            ..Sizes::default()
+        };
+        let bpf = Bpf::load(&sizes).expect("the object loads");
+        let kernel = Self { bpf, frags };
+        if let Some(contents) = world.contents() {
+            kernel.write(&contents);
+        }
+        for (number, neighbour) in world.neighbours() {
+            kernel
+                .bpf
+                .maps
+                .neighbours
+                .set(&number, &neighbour)
+                .expect("a neighbour");
+        }
+        if world.samples == 0 {
+            kernel.fill_samples();
+        }
+        kernel.begin_anew(world);
+        kernel
+    }
+
+    /// Writes the maps in the order of the model's update.
+    fn write(&self, contents: &Contents) {
+        for batch in contents.update_from(&Contents::default()).batches() {
+            self.write_batch(&batch).expect("maps that can be written");
+        }
+    }
+
+    fn write_batch(&self, batch: &Batch<'_>) -> kuafu_dataplane::Result<()> {
+        let maps = &self.bpf.maps;
+        match batch {
+            Batch::Neighbours(_) | Batch::ForgetNeighbours(_) => Ok(()),
+            Batch::Node(node) => maps.node.set(&0, node),
+            Batch::Vteps(entries) => maps.vteps.set_all(pairs(entries)),
+            Batch::Paths(entries) => maps.paths.set_all(pairs(entries)),
+            Batch::Slots(entries) => maps.slots.set_all(pairs(entries)),
+            Batch::Pairs(entries) => maps.pairs.set_all(pairs(entries)),
+            Batch::Targets(entries) => maps.targets.set_all(pairs(entries)),
+            Batch::Services(entries) => maps.services.set_all(pairs(entries)),
+            Batch::Ports(entries) => maps.ports.set_all(pairs(entries)),
+            Batch::Endpoints(entries) => maps.endpoints.set_all(pairs(entries)),
+            Batch::Senders(entries) => maps.senders.set_all(pairs(entries)),
+            Batch::Rings(rings) => rings.iter().try_for_each(|(first, slots)| {
+                (*first..)
+                    .zip(slots)
+                    .try_for_each(|(at, target)| maps.rings.set(&at, target))
+            }),
+            Batch::FreshWindows(all) => each(all, |at| maps.windows.set(at, &Window::new())),
+            Batch::FreshSlotStates(all) => each(all, |at| maps.slot_states.set(at, &SlotState::new())),
+            Batch::FreshPathStates(all) => each(all, |at| maps.path_states.set(at, &PathState::new())),
+            Batch::NoVteps(all) => each(all, |at| maps.vteps.set(at, &Vtep::default())),
+            Batch::NoPaths(all) => each(all, |at| maps.paths.set(at, &Path::default())),
+            Batch::NoSlots(all) => each(all, |at| maps.slots.set(at, &Slot::default())),
+            Batch::NoPairs(all) => each(all, |at| maps.pairs.set(at, &NO_PAIR)),
+            Batch::NoTargets(all) => each(all, |at| maps.targets.set(at, &NextHop::default())),
+            Batch::NoServices(all) => each(all, |key| maps.services.delete(key)),
+            Batch::NoPorts(all) => each(all, |key| maps.ports.delete(key)),
+            Batch::NoEndpoints(all) => each(all, |key| maps.endpoints.delete(key)),
+            Batch::NoSenders(all) => each(all, |key| maps.senders.delete(key)),
+        }
+    }
+
+    /// Lets probes come home until the ring is full.
+    fn fill_samples(&self) {
+        let lost = |kernel: &Self| kernel.counters()["sample_lost"].0;
+        for sequence in 0..SAMPLES {
+            let octets = encode(&format!(
+                "eth m02 > m01 | ipv4 192.0.2.2 > 192.0.2.1 | udp 50009 > 6081 sum none | geneve 1 label 6 seq {sequence} \
+                 key 3 probe | ipv4 100.64.0.2 > 100.64.0.1 | udp 862 > 40000 sum none | stamp 0"
+            ));
+            self.program(Which::Edge)
+                .test_run(&TestRun::once(&octets, UNDERLAY))
+                .expect("a run");
+            if sequence % 1024 == 0 && lost(self) > 0 {
+                return;
+            }
+        }
+        assert_ne!(lost(self), 0, "the ring is not full");
+    }
+
+    /// Takes back all that packets have changed but counters.
+    pub fn begin_anew(&self, world: &World) {
+        let maps = &self.bpf.maps;
+        for at in 0..TOUCHED {
+            maps.slot_states.set(&at, &SlotState::new()).expect("a slot");
+            maps.path_states.set(&at, &PathState::new()).expect("a path");
+            maps.pair_states.set(&at, &PairState::new()).expect("a pair");
+            maps.windows.set(&at, &Window::new()).expect("a window");
+        }
+        for path in &world.stale {
+            maps.path_states.set(path, &stale()).expect("a path");
+        }
+        let mut keys = Vec::new();
+        maps.connections
+            .for_each(|key, _| keys.push(key))
+            .expect("connections");
+        for key in keys {
+            maps.connections.delete(&key).expect("a connection");
+        }
+        self.allow_answers();
+    }
+
+    /// Fills the buckets of ICMP answers.
+    pub fn allow_answers(&self) {
+        self.bpf
+            .maps
+            .icmp_buckets
+            .set(0, &Bucket::new())
+            .expect("a bucket");
+    }
+
+    fn program(&self, which: Which) -> &Program {
+        let programs = &self.bpf.programs;
+        match which {
+            Which::Edge if self.frags => &programs.edge_frags,
+            Which::Edge => &programs.edge,
+            Which::Port => &programs.port,
+            Which::Underlay => &programs.underlay,
+        }
+    }
+
+    /// Runs a frame.
+    pub fn run(&self, input: &Input) -> Done {
+        let run = TestRun {
+            mark: input.mark,
+            ..TestRun::once(&input.octets, input.interface)
+        };
+        let done = self.program(input.program).test_run(&run).expect("a run");
+        Done {
+            code: done.verdict.cast_signed(),
+            octets: done.frame,
+        }
+    }
+
+    /// All counters.
+    pub fn counters(&self) -> Counters {
+        let maps = &self.bpf.maps;
+        let reasons = Reason::ALL.iter().map(|reason| {
+            let of_cpus = maps.drops.get(*reason as u32).expect("a counter");
+            let packets = of_cpus.iter().map(|drop| drop.packets).sum();
+            (
+                reason.word().to_owned(),
+                (packets, of_cpus.iter().map(|drop| drop.octets).sum()),
+            )
+        });
+        let events = Event::ALL.iter().map(|event| {
+            let of_cpus = maps.events.get(*event as u32).expect("a counter");
+            let packets = of_cpus.iter().map(|counter| counter.packets).sum();
+            (
+                event.word().to_owned(),
+                (packets, of_cpus.iter().map(|counter| counter.octets).sum()),
+            )
+        });
+        reasons.chain(events).collect()
+    }
+
+    /// How many answers were not sent.
+    pub fn limited(&self) -> u64 {
+        let of_cpus = self
+            .bpf
+            .maps
+            .drops
+            .get(Reason::IcmpLimited as u32)
+            .expect("a counter");
+        of_cpus.iter().map(|drop| drop.packets).sum()
+    }
+
+    /// What packets have changed.
+    pub fn state(&self) -> State {
+        let maps = &self.bpf.maps;
+        let mut all = Vec::new();
+        for at in 0..TOUCHED {
+            let slot = maps.slot_states.get(&at).expect("a slot").expect("an entry");
+            let path = maps.path_states.get(&at).expect("a path").expect("an entry");
+            let pair = maps.pair_states.get(&at).expect("a pair").expect("an entry");
+            let window = maps.windows.get(&at).expect("a window").expect("an entry");
+            all.push((format!("slot {at}"), state::slot(&slot)));
+            all.push((format!("path {at}"), state::path(&path)));
+            all.push((format!("pair {at}"), state::pair(&pair)));
+            all.push((format!("window {at}"), state::window(&window)));
+        }
+        maps.connections
+            .for_each(|key, value| all.push((state::connection_key(&key), state::connection(&value))))
+            .expect("connections");
+        state::changed(all)
+    }
+
+    /// Measurements that have come home.
+    pub fn samples(&self) -> Vec<Sample> {
+        self.bpf.maps.samples.reader().expect("a reader").collect()
+    }
+}
+
+fn pairs<K, V>(entries: &[(K, V)]) -> impl Iterator<Item = (&K, &V)> {
+    entries.iter().map(|(key, value)| (key, value))
+}
+
+fn each<K>(keys: &[K], write: impl Fn(&K) -> kuafu_dataplane::Result<()>) -> kuafu_dataplane::Result<()> {
+    keys.iter().try_for_each(write)
+}
