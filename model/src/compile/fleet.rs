@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::allocations::{NodeId, Number};
+use super::hosts;
 use crate::kinds::Name;
 use crate::state::{HostState, LegState, SlotAction, Target};
 
@@ -79,12 +80,18 @@ impl Fleet {
     }
 
     /// The host runs exactly this: it said so when it connected, or the store did.
-    pub fn restore(&mut self, host: &Name, state: HostState) {
+    pub fn restore(&mut self, host: &Name, mut state: HostState) {
+        hosts::sort(&mut state);
         let running = Running {
             acknowledged: Some(state),
             sent: Vec::new(),
         };
         self.hosts.insert(host.clone(), running);
+    }
+
+    /// The host is new and has nothing yet; `target` is what it should have in the end.
+    pub fn begin(&mut self, host: &Name, target: &HostState) {
+        self.restore(host, blank(target));
     }
 
     /// The host connected and says that it runs this revision: what was sent but did not arrive is forgotten. Where
@@ -99,7 +106,8 @@ impl Fleet {
     }
 
     /// The host was sent this.
-    pub fn send(&mut self, host: &Name, state: HostState) {
+    pub fn send(&mut self, host: &Name, mut state: HostState) {
+        hosts::sort(&mut state);
         self.hosts.entry(host.clone()).or_default().sent.push(state);
     }
 
@@ -160,6 +168,22 @@ impl Fleet {
             .flat_map(Running::states)
             .map(|state| state.node.public)
             .collect()
+    }
+}
+
+/// A host's state with nothing in it.
+fn blank(state: &HostState) -> HostState {
+    HostState {
+        cluster: state.cluster.clone(),
+        revision: 0,
+        node: state.node.clone(),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        vteps: Vec::new(),
+        slots: Vec::new(),
+        paths: Vec::new(),
+        pairs: Vec::new(),
+        services: Vec::new(),
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Stage {
 pub fn stages(old: &BTreeMap<Name, HostState>, new: &BTreeMap<Name, HostState>) -> Vec<Stage> {
     let mut fleet = Fleet::settled(old);
     for (name, state) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-        fleet.restore(name, blank(state));
+        fleet.begin(name, state);
     }
     let mut stages = Vec::new();
     loop {
@@ -80,26 +80,9 @@ pub fn stages(old: &BTreeMap<Name, HostState>, new: &BTreeMap<Name, HostState>) 
     }
 }
 
-/// A host's state with nothing in it.
-fn blank(state: &HostState) -> HostState {
-    HostState {
-        cluster: state.cluster.clone(),
-        revision: 0,
-        node: state.node.clone(),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        vteps: Vec::new(),
-        slots: Vec::new(),
-        paths: Vec::new(),
-        pairs: Vec::new(),
-        services: Vec::new(),
-    }
-}
-
 /// What a host's step depends on beside itself.
 struct Surroundings<'a> {
     fleet: &'a Fleet,
-    target: &'a BTreeMap<Name, HostState>,
     /// Who has a public address, now or in the target.
     holders: BTreeMap<Ipv4Addr, &'a Name>,
     /// Labels that a host may be sending to.
@@ -121,29 +104,17 @@ impl<'a> Surroundings<'a> {
         let sent_to = sent.filter_map(|leg| Some((*holders.get(&leg.address)?, leg.label)));
         Self {
             fleet,
-            target,
             sent_to: sent_to.collect(),
             listened: known().flat_map(|(_, state)| exits_sent_to(state)).collect(),
             holders,
         }
     }
 
-    /// Whether the receiver of a leg has the slot that it should have there.
+    /// Whether the receiver of a leg has its slot.
     fn is_complete(&self, leg: &LegState) -> bool {
-        let Some(receiver) = self.holders.get(&leg.address) else {
-            return false;
-        };
-        let wanted = self
-            .target
-            .get(*receiver)
-            .and_then(|state| slot(state, leg.label));
-        let Some(running) = self.fleet.get(receiver) else {
-            return false;
-        };
-        running.surely(|state| match (slot(state, leg.label), wanted) {
-            (Some(has), Some(wanted)) => same_use(has, wanted),
-            (has, _) => has.is_some(),
-        })
+        let receiver = self.holders.get(&leg.address);
+        let running = receiver.and_then(|receiver| self.fleet.get(receiver));
+        running.is_some_and(|running| running.surely(|state| slot(state, leg.label).is_some()))
     }
 
     /// Whether an exit has a listener.
@@ -164,7 +135,7 @@ impl<'a> Surroundings<'a> {
             services: Vec::new(),
             ..wanted.clone()
         };
-        state.pairs = self.pairs(wanted, runs, &state.paths);
+        state.pairs = pairs(wanted, runs, &state.paths);
         state.services = self.services(wanted, runs, &state.pairs);
         keep_what_is_named(&mut state, runs);
         if state.node.nat_ports.is_none() && hosts::sends_to_servers(&state) {
@@ -193,30 +164,6 @@ impl<'a> Surroundings<'a> {
             has || self.is_complete(&path_.leg)
         };
         wanted.paths.iter().filter(ready).cloned().collect()
-    }
-
-    /// Rule 2.
-    fn pairs(&self, wanted: &HostState, runs: &HostState, paths: &[PathState]) -> Vec<PairState> {
-        let pair_now = |new: &PairState| {
-            let old = pair(runs, new.index);
-            let used = |index: u32| old.is_some_and(|old| [old.primary, old.backup].contains(&Some(index)));
-            let find = |index: u32| paths.iter().find(|path| path.index == index);
-            let complete =
-                |index: &u32| find(*index).is_some_and(|path| used(*index) || self.is_complete(&path.leg));
-            match (new.primary, old) {
-                (Some(primary), _) if complete(&primary) => PairState {
-                    backup: new.backup.filter(complete).or_else(|| fallback(new, old)),
-                    ..new.clone()
-                },
-                (Some(_), Some(old)) => old.clone(),
-                _ => PairState {
-                    primary: None,
-                    backup: None,
-                    ..new.clone()
-                },
-            }
-        };
-        wanted.pairs.iter().map(pair_now).collect()
     }
 
     /// Rules 3 and 5.
@@ -265,6 +212,27 @@ impl<'a> Surroundings<'a> {
         let leads = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
         old.is_some_and(leads) || self.has_listener(&pair.peer, at_exit(services::key(new)))
     }
+}
+
+/// Rule 2: a path of the target that the host gets now is complete.
+fn pairs(wanted: &HostState, runs: &HostState, paths: &[PathState]) -> Vec<PairState> {
+    let complete = |index: &u32| paths.iter().any(|path| path.index == *index);
+    let pair_now = |new: &PairState| {
+        let old = pair(runs, new.index);
+        match (new.primary, old) {
+            (Some(primary), _) if complete(&primary) => PairState {
+                backup: new.backup.filter(complete).or_else(|| fallback(new, old)),
+                ..new.clone()
+            },
+            (Some(_), Some(old)) => old.clone(),
+            _ => PairState {
+                primary: None,
+                backup: None,
+                ..new.clone()
+            },
+        }
+    };
+    wanted.pairs.iter().map(pair_now).collect()
 }
 
 /// What backs a pair up whose new backup is not complete: a path that it had.
@@ -335,20 +303,4 @@ fn service(state: &HostState, key: Key) -> Option<&ServiceState> {
         .services
         .iter()
         .find(|service| services::key(service) == key)
-}
-
-/// Whether two slots under one label serve the same path, with the same window and answers.
-fn same_use(a: &SlotState, b: &SlotState) -> bool {
-    match (&a.action, &b.action) {
-        (SlotAction::Relay(a), SlotAction::Relay(b)) => (a.label, a.address) == (b.label, b.address),
-        (
-            SlotAction::Exit {
-                window: a,
-                answers: to,
-                ..
-            },
-            SlotAction::Exit { window, answers, .. },
-        ) => (a, to) == (window, answers),
-        _ => false,
-    }
 }
