@@ -1,6 +1,9 @@
 //! The demonstration's pairs, from the measured matrix that comes with the project.
 
-#![allow(clippy::unwrap_used, reason = "an unwrap that fails in a test is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "an unwrap that fails in a test is a failed test"
+)]
 
 use kuafu_topology::steering::NodeInput;
 use kuafu_topology::{
