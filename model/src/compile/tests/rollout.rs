@@ -179,6 +179,7 @@ impl Cluster {
         let Some(state) = self.sent.get_mut(host).and_then(VecDeque::pop_front) else {
             return false;
         };
+        super::accepted(&state);
         let acknowledgements = self.acknowledgements.entry(host.clone()).or_default();
         acknowledgements.push_back(state.revision);
         self.runs.insert(host.clone(), state);
