@@ -7,6 +7,7 @@
     clippy::expect_used,
     clippy::panic,
     dead_code,
+    unreachable_pub,
     reason = "a test that cannot go on has failed; what tests share is used in parts"
 )]
 

@@ -10,10 +10,9 @@ pub type State = BTreeMap<String, String>;
 
 /// Of a host in userland.
 pub fn state(host: &Host) -> State {
-    let mut all = State::new();
-    for (key, value) in host.connections() {
-        all.insert(connection_key(key), connection(value));
-    }
+    let connections = host
+        .connections()
+        .map(|(key, value)| (connection_key(key), connection(value)));
     let slots = host
         .slot_states()
         .map(|(at, value)| (format!("slot {at}"), slot(value)));
@@ -26,15 +25,19 @@ pub fn state(host: &Host) -> State {
     let windows = host
         .windows()
         .map(|(at, value)| (format!("window {at}"), window(value)));
-    all.extend(slots.chain(paths).chain(pairs).chain(windows));
+    changed(connections.chain(slots).chain(paths).chain(pairs).chain(windows))
+}
+
+/// What of this is not as at the start.
+pub fn changed(all: impl IntoIterator<Item = (String, String)>) -> State {
     let fresh = [
         slot(&SlotState::new()),
         path(&PathState::new()),
         pair(&PairState::new()),
         window(&Window::new()),
     ];
-    all.retain(|_, value| !fresh.contains(value));
-    all
+    let moved = |(_, value): &(String, String)| !fresh.contains(value);
+    all.into_iter().filter(moved).collect()
 }
 
 /// The key of one direction of a connection.
