@@ -610,3 +610,54 @@ pub(crate) fn ethtool(device: &str, command: u32, value: u32) -> io::Result<()> 
         Ok(())
     }
 }
+
+/// The values of an array map, mapped into memory as words that packets change at the same time.
+#[derive(Debug)]
+pub(crate) struct MappedWords {
+    start: ptr::NonNull<AtomicU64>,
+    count: usize,
+}
+
+// SAFETY: the words are atomic, and the mapping belongs to the process, not to a thread.
+unsafe impl Send for MappedWords {}
+// SAFETY: as above.
+unsafe impl Sync for MappedWords {}
+
+impl MappedWords {
+    /// Maps the first `octets` of the values of an array that was made with `BPF_F_MMAPABLE`.
+    pub(crate) fn new(map: BorrowedFd<'_>, octets: usize) -> io::Result<Self> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of memory that the kernel keeps as long as the mapping.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                octets,
+                access,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = ptr::NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
+        Ok(Self {
+            start,
+            count: octets / size_of::<AtomicU64>(),
+        })
+    }
+
+    /// The words.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is as long, page-aligned, and lives as long as `self`; any bits are a number.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for MappedWords {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made; nobody borrows it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * size_of::<AtomicU64>()) };
+    }
+}

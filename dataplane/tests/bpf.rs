@@ -51,7 +51,7 @@ fn maps_keep_what_is_written() {
         })
         .collect();
     maps.senders.set_all(keys.iter().map(|key| (key, &1))).unwrap();
-    assert_eq!(maps.senders.len().unwrap(), 3000);
+    assert_eq!(maps.senders.count().unwrap(), 3000);
     let mut seen = 0;
     maps.senders.for_each(|_, one| seen += one).unwrap();
     assert_eq!(seen, 3000);

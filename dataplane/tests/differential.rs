@@ -168,7 +168,19 @@ fn same(due: &Done, done: &Done, verdict: Verdict) -> bool {
         return true;
     }
     let text = decode(&due.octets);
+    if text.contains(" probe |") {
+        return timeless(&due.octets) == timeless(&done.octets);
+    }
     (text.contains(" time 1") || text.contains(" times ")) && text == decode(&done.octets)
+}
+
+/// A probe on the backbone without its times, and without the tag, which covers them.
+fn timeless(octets: &[u8]) -> Vec<u8> {
+    let mut octets = octets.to_vec();
+    for times in [62..74, 106..114, 118..126, 130..138] {
+        octets[times].fill(0);
+    }
+    octets
 }
 
 fn report(seed: u64, input: &Input, due: &Done, done: &Done) -> String {

@@ -13,6 +13,9 @@ use kuafu_pipeline::{Event, Reason};
 /// Memory for an entry when it is made, not when the map is.
 const ON_DEMAND: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
+/// Userland may map the values into its memory.
+const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
 /// The host itself.
 #[btf_map(name = "node")]
 pub static NODE: Array<NodeConfig, 1> = Array::new();
@@ -49,9 +52,9 @@ pub static SLOT_STATES: Array<SlotState, 65_536> = Array::new();
 #[btf_map(name = "paths")]
 pub static PATHS: Array<Path, 4096> = Array::new();
 
-/// What packets change in paths.
+/// What packets change in paths. Mapped into the prober and the agent, which change single words of it.
 #[btf_map(name = "path_states")]
-pub static PATH_STATES: Array<PathState, 4096> = Array::new();
+pub static PATH_STATES: Array<PathState, 4096, MAPPED> = Array::new();
 
 /// Pairs that begin here, by number.
 #[btf_map(name = "pairs")]

@@ -1,7 +1,10 @@
 //! Look-ups, clocks and counters in the kernel.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
 
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
@@ -48,8 +51,9 @@ macro_rules! look_up {
 impl Atomics for KernelTables {
     #[inline(always)]
     fn add(&self, number: &Shared, more: u64) -> u64 {
+        // Relaxed would compile to the instruction that does not fetch, and the result would be `more`.
         // SAFETY: the number lives in a map's value, aligned to 8; all that change it on several CPUs do it here.
-        unsafe { AtomicU64::from_ptr(number.as_ptr()) }.fetch_add(more, Relaxed)
+        unsafe { AtomicU64::from_ptr(number.as_ptr()) }.fetch_add(more, AcqRel)
     }
 
     #[inline(always)]

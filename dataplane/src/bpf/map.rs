@@ -115,7 +115,8 @@ impl<K: Octets, V: Octets> Map<K, V> {
             return Ok(());
         }
         let written = self.raw.update_batch(keys, values, *count);
-        (keys.clear(), values.clear());
+        keys.clear();
+        values.clear();
         *count = 0;
         written.map_err(|(_, error)| self.failed("write")(error))
     }
@@ -155,7 +156,7 @@ impl<K: Octets, V: Octets> Map<K, V> {
     ///
     /// # Errors
     /// `Io`.
-    pub fn len(&self) -> Result<u32> {
+    pub fn count(&self) -> Result<u32> {
         let (mut count, mut key, mut next) = (0, None, vec![0; size_of::<K>()]);
         while self
             .raw

@@ -12,6 +12,9 @@ use crate::sys;
 /// Version of the maps' layouts; part of the path, so that two versions never meet in one map.
 pub const LAYOUT: u32 = 1;
 
+/// Where the BPF file system usually is.
+const BPFFS: &str = "/sys/fs/bpf";
+
 /// The pins of one node: `<root>/<node>/links` and `<root>/<node>/v<layout>/{maps,progs}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
@@ -62,6 +65,7 @@ impl Pins {
     }
 
     pub(super) fn make_folders(&self) -> Result<()> {
+        self.mount()?;
         for folder in [
             self.version().join("maps"),
             self.version().join("progs"),
@@ -74,6 +78,22 @@ impl Pins {
         }
         let source = std::io::Error::other("not on a BPF file system: mount -t bpf bpf /sys/fs/bpf");
         Err(Error::io(format!("pin under {}", self.node.display()))(source))
+    }
+
+    /// Mounts the usual BPF file system where nobody has: systemd does, containers and small systems may not.
+    fn mount(&self) -> Result<()> {
+        let usual = Path::new(BPFFS);
+        if !self.node.starts_with(usual) || super::is_bpffs(usual) {
+            return Ok(());
+        }
+        let mounted = nix::mount::mount(
+            Some("bpf"),
+            usual,
+            Some("bpf"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        );
+        mounted.map_err(|errno| Error::io(format!("mount {BPFFS}"))(errno.into()))
     }
 
     /// Pins in the place of what was pinned there.

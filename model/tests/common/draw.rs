@@ -64,6 +64,9 @@ impl Draw {
             input.interface = self.one(&PORTS).0;
             input.mark = self.below(5) as u32;
         }
+        if program != Program::Edge {
+            lengthen(&mut input.octets);
+        }
         input
     }
 
@@ -164,6 +167,18 @@ impl Draw {
             octets[29] = 2;
         }
         checksum(&mut octets[14..34]);
+    }
+}
+
+/// A test run of a tcx program refuses a frame that ends within the IP header which its EtherType announces.
+fn lengthen(octets: &mut Vec<u8>) {
+    let shortest = match octets[12..14] {
+        [0x08, 0x00] => 34,
+        [0x86, 0xdd] => 54,
+        _ => SHORTEST,
+    };
+    if octets.len() < shortest {
+        octets.resize(shortest, 0);
     }
 }
 

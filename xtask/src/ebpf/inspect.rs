@@ -1,4 +1,5 @@
-//! What no object may hold: calls of byte-loop copies, and names of the machine that built it.
+//! What no object may hold: calls of byte-loop copies, additions that lose a value, and names of the machine
+//! that built it.
 
 use std::env;
 use std::fs;
@@ -16,6 +17,8 @@ const OBJDUMP_LIMIT: Duration = Duration::from_secs(120);
 /// A copy of an array through a pointer becomes a call of one of these: a loop over bytes, 15 % of a packet's
 /// time where it was measured.
 const BYTE_LOOPS: [&str; 4] = ["memcpy", "memmove", "memset", "memcmp"];
+/// A relaxed `fetch_add` becomes this instruction, which leaves the addend where the value before should be.
+const LOSSY_ADD: &str = "lock *(";
 /// A shorter host name occurs by chance.
 const SHORTEST_HOST_NAME: usize = 4;
 /// As in `strings`.
@@ -35,6 +38,11 @@ pub(super) fn inspect(built: &Built, workspace: &Workspace) -> Result<()> {
         calls.is_empty(),
         "the BPF object copies byte by byte; use words:\n  {}",
         calls.join("\n  ")
+    );
+
+    ensure!(
+        !disassembly.contains(LOSSY_ADD),
+        "an atomic addition of the BPF object does not give the value before; order it stronger than relaxed"
     );
 
     let object = fs::read(&built.stripped).context("cannot read the stripped object")?;
