@@ -10,11 +10,13 @@ pub mod client;
 pub mod delta;
 pub mod enrol;
 pub(crate) mod hex;
+pub mod places;
 pub mod state;
 pub mod token;
 
 pub use client::{Identity, MEMBER_NAME_SUFFIX, SERVER_NAME};
 pub use delta::Delta;
+pub use places::Places;
 pub use token::JoinToken;
 
 /// The messages and services of `proto/kuafu/v1`.
@@ -23,6 +25,7 @@ pub use token::JoinToken;
     unused_qualifications,
     unreachable_pub,
     clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     reason = "generated; the .proto files say it"
 )]
 pub mod v1 {

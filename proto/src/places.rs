@@ -1,0 +1,67 @@
+//! Where things lie on a host.
+
+use std::path::{Path, PathBuf};
+
+/// The places of one host, all below one root: `/`, or what `--root` or `KUAFU_ROOT` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    root: PathBuf,
+}
+
+impl Places {
+    /// The places below a root.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    /// What is kept: `/var/lib/kuafu`.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.root.join("var/lib/kuafu")
+    }
+
+    /// What lasts as long as a process: `/run/kuafu`.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run/kuafu")
+    }
+
+    /// What people configure: `/etc/kuafu`.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.root.join("etc/kuafu")
+    }
+
+    /// The agent's state: `/var/lib/kuafu/state.pb`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.data().join("state.pb")
+    }
+
+    /// The agent's socket: `/run/kuafu/agent.sock`.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run().join("agent.sock")
+    }
+
+    /// The member's [identity](crate::Identity): `/var/lib/kuafu/identity`.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.data().join("identity")
+    }
+
+    /// The controller's store and recordings: `/var/lib/kuafu/controller`.
+    #[must_use]
+    pub fn controller(&self) -> PathBuf {
+        self.data().join("controller")
+    }
+
+    /// The admin's [identity](crate::Identity): `/etc/kuafu/admin`.
+    #[must_use]
+    pub fn admin(&self) -> PathBuf {
+        self.config().join("admin")
+    }
+}
