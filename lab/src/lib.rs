@@ -10,17 +10,25 @@
 compile_error!("the lab is made of Linux network namespaces");
 
 pub mod error;
+pub mod guest;
+mod interrupt;
 pub mod link;
 mod netns;
 mod process;
+pub mod stream;
 mod sweep;
 mod sys;
+pub mod wan;
+pub mod world;
+mod xdp;
 
 pub use error::{Error, Result};
+pub use interrupt::clean_on_interrupt;
 pub use netns::Namespace;
 pub use nix::sys::signal::Signal;
 pub use process::Process;
 pub use sweep::{Leftovers, leftovers, sweep};
+pub use xdp::{Reflector, XdpMode};
 
 /// Why no lab can be built here, if so: the words that a skipped test prints.
 pub fn unavailable() -> Option<&'static str> {

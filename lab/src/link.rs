@@ -8,6 +8,7 @@ use ipnetwork::Ipv4Network;
 use crate::error::{Error, Result};
 use crate::netns::Namespace;
 use crate::sys;
+use crate::xdp::listen_to_xdp;
 
 /// A 48-bit Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,8 +67,9 @@ pub enum Offloads {
     /// As a plain network card: what the host sends is segmented and its checksums are complete before it
     /// reaches the device.
     Wire,
-    /// The far end of a wire: as `Wire`, and ready to take what the peer sends by XDP_TX or redirect, which
-    /// a veth drops unless its receiver polls (GRO on). Nothing is merged: what arrives is what was sent.
+    /// The far end of a wire: as `Wire`, and ready to take what the peer sends by XDP_TX or redirect: a veth
+    /// loses that unless its receiver polls (GRO on) and has an XDP program, here one that passes
+    /// everything. Nothing is merged: what arrives is what was sent.
     WireTap,
 }
 
@@ -115,6 +117,13 @@ fn configure(end: &End<'_>) -> Result<()> {
     for (feature, on) in features(end.offloads) {
         set_offload(end.namespace, device, *feature, *on)?;
     }
+    if end.offloads == Offloads::WireTap {
+        let listening = end.namespace.run(|| listen_to_xdp(device))?;
+        listening.map_err(Error::io(format!(
+            "prepare {device} in {} for XDP",
+            end.namespace.name()
+        )))?;
+    }
     Ok(())
 }
 
@@ -144,13 +153,19 @@ impl Feature {
 }
 
 /// Switches one offload of a device, as `ethtool -K` does.
+///
+/// # Errors
+/// There is no such device, or it cannot do what shall be on.
 pub fn set_offload(namespace: &Namespace, device: &str, feature: Feature, on: bool) -> Result<()> {
-    namespace
-        .run(|| sys::ethtool(device, feature.command(), u32::from(on)))?
-        .map_err(Error::io(format!(
+    let set = namespace.run(|| sys::ethtool(device, feature.command(), u32::from(on)))?;
+    match set {
+        // TSO goes away by itself, for good, where the peer has an XDP program.
+        Err(error) if !on && error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        set => set.map_err(Error::io(format!(
             "set {feature:?} of {device} in {}",
             namespace.name()
-        )))
+        ))),
+    }
 }
 
 fn features(offloads: Offloads) -> &'static [(Feature, bool)] {

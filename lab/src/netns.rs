@@ -84,23 +84,37 @@ impl Namespace {
     /// The namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
-            let entered = scope.spawn(|| self.enter().map(|()| work()));
+            let entered = scope.spawn(|| enter(&self.handle, &self.name).map(|()| work()));
             entered.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 
-    /// Moves the calling thread into the namespace, for good.
-    pub(crate) fn enter(&self) -> Result<()> {
-        setns(&self.handle, CloneFlags::CLONE_NEWNET).map_err(Error::errno(format!("enter {}", self.name)))
+    /// A way in for a thread that may outlive this value.
+    pub(crate) fn entrance(&self) -> Result<Entrance> {
+        Ok(Entrance {
+            name: self.name.clone(),
+            handle: self.share()?,
+        })
+    }
+
+    fn share(&self) -> Result<OwnedFd> {
+        self.handle
+            .try_clone()
+            .map_err(Error::io(format!("share {}", self.name)))
     }
 
     /// Starts `command` inside the namespace.
     pub fn spawn(&self, command: Command) -> Result<Process> {
-        let handle = self
-            .handle
-            .try_clone()
-            .map_err(Error::io(format!("share {}", self.name)))?;
-        Process::spawn(command, handle)
+        Process::spawn(command, self.share()?)
+    }
+
+    /// Starts `command` inside the namespace with both outputs added to the file `log`; see
+    /// [`Process::await_line`].
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the program cannot be started.
+    pub fn spawn_logged(&self, command: Command, log: &Path) -> Result<Process> {
+        Process::spawn_logged(command, self.share()?, log)
     }
 
     /// Runs `command` inside the namespace to its end, at most for `limit`, and returns what it said.
@@ -155,6 +169,24 @@ impl Drop for Namespace {
             unmount(&mount_point(&self.name));
         }
     }
+}
+
+/// A handle on a namespace, which keeps it alive.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    name: String,
+    handle: OwnedFd,
+}
+
+impl Entrance {
+    /// Moves the calling thread into the namespace, for good.
+    pub(crate) fn enter(&self) -> Result<()> {
+        enter(&self.handle, &self.name)
+    }
+}
+
+fn enter(handle: &OwnedFd, name: &str) -> Result<()> {
+    setns(handle, CloneFlags::CLONE_NEWNET).map_err(Error::errno(format!("enter {name}")))
 }
 
 /// A word that can be part of a namespace's or a device's name.

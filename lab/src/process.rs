@@ -1,7 +1,9 @@
 //! Programs inside a namespace that cannot outlive the lab.
 
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc;
@@ -15,6 +17,9 @@ use nix::unistd::Pid;
 use crate::error::{Error, Result};
 use crate::sys;
 
+/// How often a log is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A running program. It leads a process group, which is killed when this value is dropped; when the lab
 /// itself is killed, the kernel kills the program (PR_SET_PDEATHSIG).
 #[derive(Debug)]
@@ -23,6 +28,7 @@ pub struct Process {
     pidfd: OwnedFd,
     program: String,
     status: Option<ExitStatus>,
+    log: Option<PathBuf>,
 }
 
 impl Process {
@@ -42,7 +48,61 @@ impl Process {
             pidfd: pidfd?,
             program,
             status: None,
+            log: None,
         })
+    }
+
+    /// The same, with both outputs added to the file `log`.
+    pub(crate) fn spawn_logged(mut command: Command, netns: OwnedFd, log: &Path) -> Result<Self> {
+        let outputs = || {
+            let file = OpenOptions::new().create(true).append(true).open(log)?;
+            Ok((file.try_clone()?, file))
+        };
+        let outputs: io::Result<_> = outputs();
+        let (stdout, stderr) = outputs.map_err(Error::io(format!("open {}", log.display())))?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let mut process = Self::spawn(command, netns)?;
+        process.log = Some(log.to_owned());
+        Ok(process)
+    }
+
+    /// Where its outputs go, if they go to a file.
+    pub fn log(&self) -> Option<&Path> {
+        self.log.as_deref()
+    }
+
+    /// Waits until its log has a line that contains `wanted`, and returns the first such line.
+    ///
+    /// # Errors
+    /// It ended, or `limit` passed, without that; it has no log.
+    pub fn await_line(&mut self, wanted: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            // Asked first: what it said before its end is in the log by then.
+            let ended = self.wait(LOOK)?.is_some();
+            let said = self.log.as_ref().map(fs::read).transpose();
+            let said = said
+                .map_err(Error::io(format!("read the log of {}", self.program)))?
+                .unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            if let Some(line) = said.lines().find(|line| line.contains(wanted)) {
+                return Ok(line.to_owned());
+            }
+            if ended || Instant::now() >= deadline {
+                let why = if ended { "ended" } else { "ran on" };
+                return Err(self.unsaid(wanted, why, &said));
+            }
+        }
+    }
+
+    fn unsaid(&self, wanted: &str, why: &'static str, said: &str) -> Error {
+        let lines: Vec<_> = said.lines().collect();
+        Error::Unsaid {
+            program: self.program.clone(),
+            wanted: wanted.to_owned(),
+            why,
+            said: lines[lines.len().saturating_sub(20)..].join("\n"),
+        }
     }
 
     /// Its process id.

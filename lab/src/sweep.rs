@@ -1,5 +1,6 @@
 //! What a killed run left behind: finding it, and removing it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -71,12 +72,7 @@ pub fn leftovers(prefix: &str) -> Result<Leftovers> {
 /// the prefix: its processes would be killed too.
 pub fn sweep(prefix: &str) -> Result<Leftovers> {
     let found = leftovers(prefix)?;
-    let own = std::process::id();
-    for &process in found.processes.iter().filter(|&&process| process != own) {
-        // It may have ended by itself since it was listed.
-        let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL);
-    }
-    await_end(&found.processes, own);
+    end_processes(&found.processes);
     // Links before namespaces: the kernel removes a link, some time later, when its peer's namespace goes.
     let host = Namespace::host()?;
     for link in &found.links {
@@ -90,6 +86,43 @@ pub fn sweep(prefix: &str) -> Result<Leftovers> {
         unmount(&mount_point(name));
     }
     Ok(found)
+}
+
+/// Sweeps every prefix `<start><process id>` whose process has ended.
+pub(crate) fn sweep_ended(start: &str) -> Result<()> {
+    let prefix_of_ended = |name: &String| {
+        let (process, _) = name.strip_prefix(start)?.split_once('-')?;
+        let process: u32 = process.parse().ok()?;
+        let ended = !Path::new(&format!("/proc/{process}")).exists();
+        ended.then(|| format!("{start}{process}"))
+    };
+    let names = named_namespaces(start)?;
+    let prefixes: BTreeSet<_> = names.iter().filter_map(prefix_of_ended).collect();
+    prefixes.iter().try_for_each(|prefix| sweep(prefix).map(drop))
+}
+
+/// Kills what runs in `namespaces`.
+pub(crate) fn end_processes_in(namespaces: &[String]) {
+    end_processes(&processes_in(namespaces));
+}
+
+/// Kills `processes`, but never the one that asks, and waits until they are gone.
+fn end_processes(processes: &[u32]) {
+    let others: Vec<_> = processes
+        .iter()
+        .copied()
+        .filter(|&process| process != std::process::id())
+        .collect();
+    for process in &others {
+        // It may have ended by itself since it was listed.
+        let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL);
+    }
+    let deadline = Instant::now() + KILL_LIMIT;
+    // An ended process that its parent has not waited for yet has no namespace any more.
+    let lives = |process: &u32| fs::exists(format!("/proc/{process}/ns/net")).unwrap_or(false);
+    while others.iter().any(lives) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn named_namespaces(start: &str) -> Result<Vec<String>> {
@@ -118,13 +151,4 @@ fn processes_in(namespaces: &[String]) -> Vec<u32> {
         identity(Path::new(&format!("/proc/{process}/ns/net"))).is_some_and(|found| wanted.contains(&found))
     };
     processes.filter(inside).collect()
-}
-
-fn await_end(processes: &[u32], own: u32) {
-    let deadline = Instant::now() + KILL_LIMIT;
-    let lives =
-        |process: &&u32| **process != own && fs::exists(format!("/proc/{process}/ns/net")).unwrap_or(false);
-    while processes.iter().find(lives).is_some() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -128,6 +128,30 @@ fn a_program_that_hangs_is_ended() {
 }
 
 #[test]
+fn what_a_program_says_is_waited_for() {
+    if skipped() {
+        return;
+    }
+    let namespace = Namespace::create(&prefix("line"), "a").unwrap();
+    let log = std::env::temp_dir().join(format!("{}.log", prefix("line")));
+    let shell = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        namespace.spawn_logged(shell, &log).unwrap()
+    };
+    let mut process = shell("sleep 0.1; echo listening on 7 >&2; sleep 1000");
+    let line = process.await_line("listening", Duration::from_secs(10)).unwrap();
+    assert_eq!(line, "listening on 7");
+    let mut ended = shell("echo going; exit 1");
+    let error = ended.await_line("never", Duration::from_secs(10)).unwrap_err();
+    fs::remove_file(&log).unwrap();
+    assert!(
+        error.to_string().starts_with("sh ended without saying \"never\""),
+        "{error}"
+    );
+}
+
+#[test]
 fn bad_names_and_bad_commands_are_refused() {
     if skipped() {
         return;

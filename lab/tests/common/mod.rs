@@ -4,6 +4,8 @@
     reason = "each test file is a crate of its own and uses a part of this"
 )]
 
+pub(crate) mod net;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
