@@ -1,0 +1,167 @@
+//! What agents measure, by leg and path.
+
+use std::collections::BTreeMap;
+
+use kuafu_model::kinds::Name;
+
+use super::rollout::Target;
+use super::{Command, Core, Now, SessionId};
+
+/// One path's figures of a second, from where it begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LegReport {
+    /// The path's number in the cluster.
+    pub path_id: u64,
+    /// Packets of the last second.
+    pub sent: u32,
+    /// Of these, what arrived.
+    pub received: u32,
+    /// Round trip, median of the last 30 s, µs.
+    pub rtt_p50_us: u32,
+    /// The 90th percentile.
+    pub rtt_p90_us: u32,
+    /// Smoothed.
+    pub rtt_ewma_us: u32,
+    /// Lost fraction of the last 30 s, 0 to 1.
+    pub loss: f64,
+}
+
+/// What an agent says at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// Nothing comes back on the path.
+    Dead,
+    /// At least 3 % is lost on the path.
+    Loss,
+    /// Neither any more.
+    Clear,
+}
+
+/// A path as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PathInfo {
+    /// The nodes that it passes.
+    pub(super) nodes: Vec<String>,
+}
+
+/// A report and when it came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Reported {
+    pub(super) at: Now,
+    pub(super) report: LegReport,
+}
+
+/// What is known of paths.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Measured {
+    /// By number.
+    paths: BTreeMap<u64, PathInfo>,
+    /// The last report of each path, by number.
+    reports: BTreeMap<u64, Reported>,
+    /// The path of each directed leg.
+    legs: BTreeMap<(String, String), u64>,
+    /// Alarms that stand.
+    alarms: BTreeMap<u64, Alarm>,
+}
+
+impl Measured {
+    /// Learns the paths of the target. Of paths over the same two nodes the one with the lowest number is the leg.
+    pub(super) fn index(&mut self, target: &Target) {
+        self.paths.clear();
+        self.legs.clear();
+        for path in target.values().flat_map(|state| &state.paths) {
+            let nodes = path.nodes.clone();
+            self.paths.insert(path.id, PathInfo { nodes });
+            if let [from, to] = path.nodes.as_slice() {
+                let leg = self.legs.entry((from.clone(), to.clone())).or_insert(path.id);
+                *leg = path.id.min(*leg);
+            }
+        }
+        self.reports.retain(|id, _| self.paths.contains_key(id));
+        self.alarms.retain(|id, _| self.paths.contains_key(id));
+    }
+
+    /// The last report of a directed leg.
+    pub(super) fn leg(&self, from: &str, to: &str) -> Option<&Reported> {
+        let id = self.legs.get(&(from.to_owned(), to.to_owned()))?;
+        self.reports.get(id)
+    }
+
+    /// The directed legs and their last reports.
+    pub(super) fn legs(&self) -> impl Iterator<Item = (&str, &str, &Reported)> {
+        self.legs.iter().filter_map(|((from, to), id)| {
+            let reported = self.reports.get(id)?;
+            Some((from.as_str(), to.as_str(), reported))
+        })
+    }
+
+    /// A path by its number.
+    pub(super) fn path(&self, id: u64) -> Option<&PathInfo> {
+        self.paths.get(&id)
+    }
+
+    /// Round trip of a path by the estimates of its legs, in ms.
+    pub(super) fn round_trip_ms(&self, nodes: &[String]) -> Option<f64> {
+        let mut sum = 0.0;
+        for pair in nodes.windows(2) {
+            let [from, to] = pair else {
+                return None;
+            };
+            let reported = self.leg(from, to).or_else(|| self.leg(to, from))?;
+            sum += estimate_us(&reported.report) / 1000.0;
+        }
+        Some(sum)
+    }
+}
+
+/// r = max(ewma, (ewma + p90) / 2): see `topology::estimate`.
+fn estimate_us(report: &LegReport) -> f64 {
+    let (ewma, p90) = (f64::from(report.rtt_ewma_us), f64::from(report.rtt_p90_us));
+    ewma.max(f64::midpoint(ewma, p90))
+}
+
+impl Core {
+    /// A second's figures of one host. Those of paths that do not begin there are not taken.
+    pub fn handle_reports(&mut self, now: Now, session: SessionId, reports: &[LegReport]) {
+        let Some(node) = self.node_of(session).cloned() else {
+            return;
+        };
+        for report in reports {
+            if self.begins_at(report.path_id, &node) && report.loss.is_finite() {
+                let report = LegReport {
+                    loss: report.loss.clamp(0.0, 1.0),
+                    ..*report
+                };
+                self.measured
+                    .reports
+                    .insert(report.path_id, Reported { at: now, report });
+            }
+        }
+    }
+
+    /// An alarm of one host: taken where the path begins there, and acted upon at once.
+    pub fn handle_alarm(&mut self, now: Now, session: SessionId, path_id: u64, alarm: Alarm) -> Vec<Command> {
+        let Some(node) = self.node_of(session).cloned() else {
+            return Vec::new();
+        };
+        if !self.begins_at(path_id, &node) {
+            return Vec::new();
+        }
+        let nodes = self.measured.path(path_id).map(|path| path.nodes.clone());
+        let reported = self.measured.reports.get(&path_id);
+        let loss = reported.map_or(0.0, |reported| reported.report.loss);
+        let before = if alarm == Alarm::Clear {
+            self.measured.alarms.remove(&path_id)
+        } else {
+            self.measured.alarms.insert(path_id, alarm)
+        };
+        self.note_alarm(&nodes.unwrap_or_default(), before, alarm, loss);
+        self.handle_tick(now)
+    }
+
+    fn begins_at(&self, path_id: u64, node: &Name) -> bool {
+        let path = self.measured.path(path_id);
+        path.and_then(|path| path.nodes.first())
+            .is_some_and(|first| first == node.as_str())
+    }
+}

@@ -1,0 +1,284 @@
+//! Path choice: what [`Steering`] is told, and what becomes of what it decides.
+
+use std::collections::BTreeMap;
+
+use kuafu_model::compile::{Choice, PairName, pairs};
+use kuafu_model::kinds::{Name, Node};
+use kuafu_topology::steering::{LegInput, NodeInput, PairInput};
+use kuafu_topology::{
+    Change, Config, Event, Input, LegId, LegStats, Millis, NodeId, PairId, Path, Recorded, Steering,
+    TrafficClass,
+};
+
+use super::measure::{Alarm, LegReport, Reported};
+use super::{Command, Core, Now};
+
+/// A report counts for this long; agents report each second.
+const FRESH_MS: u64 = 3_000;
+/// A pair is steered when its direct leg is measured, or this long after the start: agents connect one by one, and
+/// the first path that is measured is not the best one.
+const WARM_MS: u64 = 15_000;
+/// What a loss alarm says at least, in a million (see `topology::alarm`).
+const ALARM_PPM: u32 = 30_000;
+
+/// The steering and what it will be told next.
+#[derive(Debug)]
+pub(super) struct Steer {
+    steering: Steering,
+    /// Numbers of pairs, as long as this process runs.
+    numbers: BTreeMap<PairName, PairId>,
+    last_number: u32,
+    events: Vec<Event>,
+}
+
+impl Default for Steer {
+    fn default() -> Self {
+        Self {
+            steering: Steering::new(Config::default()),
+            numbers: BTreeMap::new(),
+            last_number: 0,
+            events: Vec::new(),
+        }
+    }
+}
+
+/// What was decided for a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Steered {
+    /// The relays of the best path, used or not.
+    pub(super) best: Vec<Name>,
+    /// Why the path is what it is.
+    pub(super) why: String,
+}
+
+impl Core {
+    /// A second has passed: paths are chosen anew. What the choice was told and decided is recorded.
+    pub fn handle_tick(&mut self, now: Now) -> Vec<Command> {
+        let input = self.input(now);
+        if input.pairs.is_empty() && self.steer.events.is_empty() {
+            return Vec::new();
+        }
+        let recorded = Recorded::tick(&mut self.steer.steering, input);
+        self.steer.events.clear();
+        let line = serde_json::to_string(&recorded).map(Command::Record);
+        let mut commands: Vec<Command> = line.into_iter().collect();
+        commands.extend(self.choose(&recorded.changes));
+        commands
+    }
+
+    /// Keeps an alarm for the next tick. A path and its twin live and die together.
+    pub(super) fn note_alarm(&mut self, nodes: &[String], before: Option<Alarm>, alarm: Alarm, loss: f64) {
+        let ids: Option<Vec<NodeId>> = nodes.iter().map(|node| self.node_id(node)).collect();
+        let ids = ids.unwrap_or_default();
+        let [entry, relays @ .., exit] = ids.as_slice() else {
+            return;
+        };
+        let path = Path::new(*entry, relays, *exit);
+        let leg = LegId {
+            from: *entry,
+            to: *exit,
+        };
+        let is_leg = relays.is_empty();
+        let event = match (alarm, before) {
+            (Alarm::Dead, _) | (Alarm::Clear, Some(Alarm::Dead)) => None,
+            (Alarm::Loss, _) if is_leg => Some(Event::Alarm {
+                leg,
+                loss_ppm: ppm(loss).max(ALARM_PPM),
+            }),
+            (Alarm::Clear, Some(Alarm::Loss)) if is_leg => Some(Event::AlarmOver { leg }),
+            _ => return,
+        };
+        match event {
+            Some(event) => self.steer.events.push(event),
+            None => self
+                .steer
+                .events
+                .extend([path.reversed(), path].map(|path| match alarm {
+                    Alarm::Dead => Event::PathDown { path },
+                    _ => Event::PathUp { path },
+                })),
+        }
+    }
+
+    fn input(&mut self, now: Now) -> Input {
+        let wanted = pairs(&self.intent);
+        self.steer.numbers.retain(|pair, _| wanted.contains(pair));
+        let ready = wanted
+            .into_iter()
+            .filter(|pair| now >= WARM_MS || self.is_measured(pair))
+            .collect::<Vec<_>>();
+        Input {
+            now: Millis(now),
+            nodes: self
+                .intent
+                .nodes()
+                .iter()
+                .filter_map(|(name, node)| self.node_input(name, node))
+                .collect(),
+            legs: self.leg_inputs(now),
+            pairs: ready
+                .into_iter()
+                .filter_map(|pair| self.pair_input(pair))
+                .collect(),
+            events: self.steer.events.clone(),
+        }
+    }
+
+    fn node_id(&self, node: &str) -> Option<NodeId> {
+        NodeId::new(self.allocations.node(&node.parse().ok()?)?)
+    }
+
+    fn node_input(&self, name: &Name, node: &Node) -> Option<NodeInput> {
+        let text = |name: &Option<Name>| name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let id = NodeId::new(self.allocations.node(name)?)?;
+        Some(NodeInput {
+            site: text(&node.spec.site),
+            provider: text(&node.spec.provider),
+            ..NodeInput::new(id)
+        })
+    }
+
+    /// The legs that have a quality. One whose host is silent (its agent or its prober is away) keeps the last: that
+    /// nobody measures is no sign that nothing arrives, and the far ends' own reports say so when it does not.
+    fn leg_inputs(&self, now: Now) -> Vec<LegInput> {
+        let usable = |from: &str, reported: &Reported| {
+            now.saturating_sub(reported.at) <= FRESH_MS || self.is_silent(from)
+        };
+        let legs = self
+            .measured
+            .legs()
+            .filter(|(from, _, reported)| usable(from, reported));
+        legs.filter_map(|(from, to, reported)| {
+            let leg = LegId {
+                from: self.node_id(from)?,
+                to: self.node_id(to)?,
+            };
+            let stats = stats(&reported.report)?;
+            Some(LegInput { leg, stats })
+        })
+        .collect()
+    }
+
+    fn is_silent(&self, node: &str) -> bool {
+        let host = self.hosts.get(node);
+        host.is_none_or(|host| host.session.is_none() || host.liveness == Some(false))
+    }
+
+    fn is_measured(&self, pair: &PairName) -> bool {
+        let (entry, exit) = (pair.entry.as_str(), pair.exit.as_str());
+        self.measured.leg(entry, exit).is_some() && self.measured.leg(exit, entry).is_some()
+    }
+
+    fn pair_input(&mut self, pair: PairName) -> Option<PairInput> {
+        let (entry, exit) = (
+            self.node_id(pair.entry.as_str())?,
+            self.node_id(pair.exit.as_str())?,
+        );
+        let class = TrafficClass::ALL
+            .into_iter()
+            .find(|class| class.word() == pair.class.word());
+        let Steer {
+            numbers, last_number, ..
+        } = &mut self.steer;
+        let id = *numbers.entry(pair).or_insert_with(|| {
+            *last_number += 1;
+            PairId(*last_number)
+        });
+        Some(PairInput {
+            id,
+            entry,
+            exit,
+            class: class.unwrap_or_default(),
+        })
+    }
+
+    /// Makes decisions choices, and rolls them out. A pair without a usable path keeps what it has.
+    fn choose(&mut self, changes: &[Change]) -> Vec<Command> {
+        let mut choices = self.choices.clone();
+        for change in changes {
+            let Some(choice) = self.choice(change) else {
+                continue;
+            };
+            choices.retain(|old| {
+                (&old.entry, &old.exit, old.class) != (&choice.entry, &choice.exit, choice.class)
+            });
+            choices.push(choice);
+        }
+        if choices == self.choices {
+            return Vec::new();
+        }
+        match self.compile(&self.intent.clone(), &choices) {
+            Ok((target, allocations)) => {
+                let mut writes = self.install_choices(choices);
+                writes.extend(self.install(target, allocations));
+                self.roll_out(writes)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "chosen paths cannot be installed; those before stay");
+                Vec::new()
+            }
+        }
+    }
+
+    fn choice(&self, change: &Change) -> Option<Choice> {
+        let (pair, _) = self
+            .steer
+            .numbers
+            .iter()
+            .find(|(_, number)| **number == change.pair)?;
+        let relays = |path: &Path| -> Option<Vec<Name>> { self.names(path.relays()) };
+        Some(Choice {
+            entry: pair.entry.clone(),
+            exit: pair.exit.clone(),
+            class: pair.class,
+            primary: Some(relays(change.primary.as_ref()?)?),
+            backup: change.backup.as_ref().and_then(relays),
+        })
+    }
+
+    fn names(&self, ids: &[NodeId]) -> Option<Vec<Name>> {
+        let name_of = |id: &NodeId| {
+            let mut names = self.intent.nodes().keys();
+            names.find(|name| self.allocations.node(name) == Some(id.get()))
+        };
+        ids.iter().map(|id| name_of(id).cloned()).collect()
+    }
+
+    /// What was decided for a pair; `None`: nothing yet.
+    pub(super) fn steered(&self, pair: &PairName) -> Option<Steered> {
+        let number = self.steer.numbers.get(pair)?;
+        let decision = self.steer.steering.decision(*number)?;
+        let best = decision.best.as_ref();
+        Some(Steered {
+            best: best
+                .and_then(|best| self.names(best.path.relays()))
+                .unwrap_or_default(),
+            why: decision.why.to_string(),
+        })
+    }
+}
+
+/// `None` with nothing received at all.
+fn stats(report: &LegReport) -> Option<LegStats> {
+    if report.rtt_ewma_us == 0 {
+        return None;
+    }
+    let (ewma, p90) = (report.rtt_ewma_us, report.rtt_p90_us);
+    Some(LegStats {
+        rtt_us: ewma.max(u32::midpoint(ewma, p90)),
+        p50_us: report.rtt_p50_us,
+        p90_us: p90,
+        jitter_us: p90.saturating_sub(report.rtt_p50_us),
+        loss_ppm: ppm(report.loss),
+        samples: report.received,
+    })
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a fraction of 0 to 1 in a million fits"
+)]
+fn ppm(fraction: f64) -> u32 {
+    (fraction.clamp(0.0, 1.0) * 1e6).round() as u32
+}

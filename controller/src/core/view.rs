@@ -1,0 +1,163 @@
+//! What people ask: how each host is, and which way each pair goes.
+
+use std::collections::BTreeSet;
+
+use kuafu_model::compile::{Choice, PairName, pairs};
+use kuafu_model::kinds::Name;
+
+use super::{Core, Now};
+
+/// A host as the controller sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostView {
+    /// Its name.
+    pub node: Name,
+    /// Whether its agent's stream is open.
+    pub connected: bool,
+    /// Whether it is declared with `agent: false`.
+    pub foreign: bool,
+    /// What it was sent last, else what it acknowledged; 0: nothing.
+    pub revision: u64,
+    /// What it acknowledged; 0: nothing.
+    pub acknowledged: u64,
+    /// Why it refused a state.
+    pub refused: Option<String>,
+    /// Whether its paths are watched; `None`: not said yet.
+    pub liveness: Option<bool>,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Its agent's version.
+    pub version: String,
+    /// The legs that begin there.
+    pub legs: Vec<LegView>,
+}
+
+/// A directed leg as last reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LegView {
+    /// Where it ends.
+    pub to: String,
+    /// Round trip, µs.
+    pub rtt_p50_us: u32,
+    /// Its 90th percentile.
+    pub rtt_p90_us: u32,
+    /// Smoothed.
+    pub rtt_ewma_us: u32,
+    /// 0 to 1.
+    pub loss: f64,
+    /// Milliseconds since the report.
+    pub age_ms: u64,
+}
+
+/// A pair, the best that there is, and what is used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteView {
+    /// The pair.
+    pub pair: PairName,
+    /// Estimated round trip of the direct path, ms; `None`: not measured.
+    pub direct_ms: Option<f64>,
+    /// Of the best path.
+    pub best_ms: Option<f64>,
+    /// Of the path in use.
+    pub path_ms: Option<f64>,
+    /// Of the backup.
+    pub backup_ms: Option<f64>,
+    /// The nodes of the best path.
+    pub best: Vec<String>,
+    /// The nodes of the path in use; empty: none lives.
+    pub path: Vec<String>,
+    /// The nodes of the backup.
+    pub backup: Vec<String>,
+    /// Why the path is what it is.
+    pub why: String,
+}
+
+impl Core {
+    /// Every node that is declared, and every host that has connected, by name.
+    #[must_use]
+    pub fn host_views(&self, now: Now) -> Vec<HostView> {
+        let names: BTreeSet<&Name> = self.intent.nodes().keys().chain(self.hosts.keys()).collect();
+        names.into_iter().map(|name| self.host_view(now, name)).collect()
+    }
+
+    fn host_view(&self, now: Now, name: &Name) -> HostView {
+        let host = self.hosts.get(name).cloned().unwrap_or_default();
+        let declared = self.intent.nodes().get(name);
+        let running = self.fleet.get(name);
+        let newest = running.and_then(|running| running.newest());
+        let acknowledged = running.and_then(|running| running.acknowledged());
+        HostView {
+            node: name.clone(),
+            connected: host.session.is_some(),
+            foreign: declared.is_some_and(|declared| !declared.spec.agent),
+            revision: newest.map_or(0, |state| state.revision),
+            acknowledged: acknowledged.map_or(0, |state| state.revision),
+            refused: host.refused.map(|refused| refused.reason),
+            liveness: host.liveness,
+            incarnation: host.incarnation,
+            version: host.version,
+            legs: self.leg_views(now, name),
+        }
+    }
+
+    fn leg_views(&self, now: Now, name: &Name) -> Vec<LegView> {
+        let legs = self.measured.legs().filter(|(from, ..)| *from == name.as_str());
+        legs.map(|(_, to, reported)| LegView {
+            to: to.to_owned(),
+            rtt_p50_us: reported.report.rtt_p50_us,
+            rtt_p90_us: reported.report.rtt_p90_us,
+            rtt_ewma_us: reported.report.rtt_ewma_us,
+            loss: reported.report.loss,
+            age_ms: now.saturating_sub(reported.at),
+        })
+        .collect()
+    }
+
+    /// Every pair that listeners need.
+    #[must_use]
+    pub fn route_views(&self) -> Vec<RouteView> {
+        pairs(&self.intent)
+            .into_iter()
+            .map(|pair| self.route_view(pair))
+            .collect()
+    }
+
+    fn route_view(&self, pair: PairName) -> RouteView {
+        let choice = self.choices.iter().find(|choice| is_for(choice, &pair));
+        let nodes = |relays: &[Name]| -> Vec<String> {
+            let ends = [&pair.entry].into_iter().chain(relays).chain([&pair.exit]);
+            ends.map(ToString::to_string).collect()
+        };
+        let direct = nodes(&[]);
+        let path = match choice {
+            Some(choice) => choice.primary.as_deref().map(nodes).unwrap_or_default(),
+            None => direct.clone(),
+        };
+        let backup = choice
+            .and_then(|choice| choice.backup.as_deref().map(nodes))
+            .unwrap_or_default();
+        let steered = self.steered(&pair);
+        let measured = |nodes: &[String]| self.measured.round_trip_ms(nodes).filter(|_| !nodes.is_empty());
+        let best = steered
+            .as_ref()
+            .map_or_else(|| path.clone(), |steered| nodes(&steered.best));
+        RouteView {
+            direct_ms: measured(&direct),
+            best_ms: measured(&best),
+            path_ms: measured(&path),
+            backup_ms: measured(&backup),
+            why: steered.map_or_else(
+                || "nothing is measured yet: direct".to_owned(),
+                |steered| steered.why,
+            ),
+            best,
+            path,
+            backup,
+            pair,
+        }
+    }
+}
+
+fn is_for(choice: &Choice, pair: &PairName) -> bool {
+    (&choice.entry, &choice.exit, choice.class) == (&pair.entry, &pair.exit, pair.class)
+}

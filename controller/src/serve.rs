@@ -1,0 +1,12 @@
+//! The shell around the core: sockets, clocks, files.
+
+mod agents;
+mod api;
+mod enrolment;
+mod identity;
+mod listen;
+mod metrics;
+mod run;
+mod shell;
+
+pub use run::{Error, Options, Running, run, start};

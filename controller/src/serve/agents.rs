@@ -1,0 +1,166 @@
+//! `Agents`: the stream of each agent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use kuafu_model::kinds::Name;
+use kuafu_proto::v1;
+use kuafu_proto::v1::agent_message::Message;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::identity;
+use super::shell::{Shell, refused};
+use crate::core::{Alarm, Hello, LegReport, SessionId};
+
+pub(super) struct Agents(pub(super) Arc<Shell>);
+
+type ToAgent = Pin<Box<dyn Stream<Item = Result<v1::ControllerMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::agents_server::Agents for Agents {
+    type SessionStream = ToAgent;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<ToAgent>, Status> {
+        let (certified, certificate) = identity::member(&request)?;
+        let mut messages = request.into_inner();
+        let Some(v1::AgentMessage {
+            message: Some(Message::Hello(hello)),
+        }) = messages.message().await?
+        else {
+            return Err(Status::invalid_argument("an agent's first message is hello"));
+        };
+        let (session, outgoing) = self.0.open_stream();
+        if let Err(status) = self.greet(session, (certified.clone(), certificate), hello) {
+            tracing::warn!(node = %certified, reason = status.message(), "an agent is refused");
+            self.0.close_stream(session);
+            return Err(status);
+        }
+        tracing::info!(node = %certified, "an agent has connected");
+        tokio::spawn(listen(Arc::clone(&self.0), session, certified, messages));
+        Ok(Response::new(stream(outgoing)))
+    }
+}
+
+fn stream(outgoing: UnboundedReceiver<Result<v1::ControllerMessage, Status>>) -> ToAgent {
+    Box::pin(UnboundedReceiverStream::new(outgoing))
+}
+
+impl Agents {
+    #[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+    fn greet(
+        &self,
+        session: SessionId,
+        (certified, certificate): (Name, Vec<u8>),
+        hello: v1::Hello,
+    ) -> Result<(), Status> {
+        let hello = Hello {
+            session,
+            certified,
+            certificate,
+            node: hello.node,
+            cluster: hello.cluster,
+            layout: hello.layout,
+            last_revision: hello.last_revision,
+            incarnation: hello.incarnation,
+            version: hello.version,
+        };
+        self.0.drive(|core, now| match core.handle_hello(now, hello) {
+            Ok(commands) => (Ok(()), commands),
+            Err(refusal) => (Err(refused(&refusal)), Vec::new()),
+        })?
+    }
+}
+
+/// Takes an agent's messages until its stream ends.
+async fn listen(
+    shell: Arc<Shell>,
+    session: SessionId,
+    node: Name,
+    mut messages: Streaming<v1::AgentMessage>,
+) {
+    let reason = loop {
+        let message = match messages.message().await {
+            Ok(Some(message)) => message.message,
+            Ok(None) => break "closed by the agent".to_owned(),
+            Err(status) => break status.message().to_owned(),
+        };
+        let Some(message) = message else {
+            continue;
+        };
+        if let Err(status) = handle(&shell, session, &node, message) {
+            break status.message().to_owned();
+        }
+    };
+    tracing::info!(%node, reason, "an agent has disconnected");
+    shell.close_stream(session);
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+fn handle(shell: &Shell, session: SessionId, node: &Name, message: Message) -> Result<(), Status> {
+    match message {
+        Message::Hello(_) => Err(Status::invalid_argument("hello is an agent's first message only")),
+        Message::Ack(ack) => shell.drive(|core, now| ((), core.handle_ack(now, session, ack.revision))),
+        Message::Refused(refused) => {
+            let v1::Refused {
+                revision,
+                reason,
+                want_snapshot,
+            } = refused;
+            tracing::warn!(%node, revision, reason, "an agent refuses a state");
+            metrics::counter!("kuafu_controller_states_refused_total").increment(1);
+            shell.drive(|core, now| {
+                (
+                    (),
+                    core.handle_refused(now, session, revision, &reason, want_snapshot),
+                )
+            })
+        }
+        Message::Reports(reports) => {
+            let reports: Vec<LegReport> = reports.reports.iter().map(report).collect();
+            shell.drive(|core, now| {
+                core.handle_reports(now, session, &reports);
+                ((), Vec::new())
+            })
+        }
+        Message::Alarm(alarm) => shell.drive(|core, now| {
+            let kind = alarm_kind(alarm.kind());
+            let commands = kind.map(|kind| core.handle_alarm(now, session, alarm.path_id, kind));
+            ((), commands.unwrap_or_default())
+        }),
+        Message::Liveness(liveness) => shell.drive(|core, now| {
+            core.handle_liveness(now, session, liveness.on);
+            ((), Vec::new())
+        }),
+        Message::Answer(answer) => {
+            shell.answered(session, answer);
+            Ok(())
+        }
+    }
+}
+
+const fn report(report: &v1::LegReport) -> LegReport {
+    LegReport {
+        path_id: report.path_id,
+        sent: report.sent,
+        received: report.received,
+        rtt_p50_us: report.rtt_p50_us,
+        rtt_p90_us: report.rtt_p90_us,
+        rtt_ewma_us: report.rtt_ewma_us,
+        loss: report.loss,
+    }
+}
+
+const fn alarm_kind(kind: v1::alarm::Kind) -> Option<Alarm> {
+    match kind {
+        v1::alarm::Kind::Unspecified => None,
+        v1::alarm::Kind::Dead => Some(Alarm::Dead),
+        v1::alarm::Kind::Loss => Some(Alarm::Loss),
+        v1::alarm::Kind::Clear => Some(Alarm::Clear),
+    }
+}

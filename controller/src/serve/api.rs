@@ -1,0 +1,214 @@
+//! `Api`: what the CLI asks.
+
+mod answer;
+
+use std::sync::Arc;
+
+use kuafu_model::kinds::{Kind, Name, ObjectRef};
+use kuafu_model::manifest::{File, to_json, to_yaml};
+use kuafu_proto::v1;
+use kuafu_proto::v1::query::Ask;
+use kuafu_proto::v1::query_answer::Answer;
+use tonic::{Request, Response, Status};
+
+use super::identity::admin;
+use super::shell::Shell;
+use crate::core::{DeclareError, Declared};
+
+pub(super) struct Api(pub(super) Arc<Shell>);
+
+#[tonic::async_trait]
+impl v1::api_server::Api for Api {
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyAnswer>, Status> {
+        admin(&request)?;
+        let v1::ApplyRequest { files, dry_run } = request.into_inner();
+        let files: Vec<File<'_>> = files
+            .iter()
+            .map(|file| File {
+                name: &file.name,
+                text: &file.text,
+            })
+            .collect();
+        self.declare(|core, now| core.handle_apply(now, &files, dry_run))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::ApplyAnswer>, Status> {
+        admin(&request)?;
+        let v1::DeleteRequest { objects, dry_run } = request.into_inner();
+        let objects: Vec<ObjectRef> = objects
+            .iter()
+            .map(|object| object_ref(&object.kind, &object.name))
+            .collect::<Result<_, _>>()?;
+        self.declare(|core, now| core.handle_delete(now, &objects, dry_run))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetAnswer>, Status> {
+        admin(&request)?;
+        let v1::GetRequest { kind, name } = request.into_inner();
+        let kind: Option<Kind> = match kind.as_str() {
+            "" => None,
+            kind => Some(kind.parse().map_err(invalid)?),
+        };
+        let name = Some(name.as_str()).filter(|name| !name.is_empty());
+        let objects = self.0.view(|core, _| core.objects(kind, name));
+        if let (true, Some(name)) = (objects.is_empty(), name) {
+            let kind = kind.map_or("object", Kind::word);
+            return Err(Status::not_found(format!("there is no {kind}/{name}")));
+        }
+        let internal = |error: kuafu_model::manifest::WriteError| Status::internal(error.to_string());
+        let info = objects.iter().map(|object| v1::ObjectInfo {
+            kind: object.kind().word().to_owned(),
+            name: object.metadata().name.to_string(),
+        });
+        Ok(Response::new(v1::GetAnswer {
+            objects: info.collect(),
+            yaml: to_yaml(&objects).map_err(internal)?,
+            json: to_json(&objects).map_err(internal)?,
+        }))
+    }
+
+    async fn node_token(
+        &self,
+        request: Request<v1::NodeTokenRequest>,
+    ) -> Result<Response<v1::NodeTokenAnswer>, Status> {
+        admin(&request)?;
+        let node: Name = request.into_inner().node.parse().map_err(invalid)?;
+        let fingerprint = self.0.authority.fingerprint();
+        let token = self
+            .0
+            .drive(|core, now| match core.handle_token(now, &node, fingerprint) {
+                Ok((token, commands)) => (Ok(token), commands),
+                Err(refusal) => (Err(Status::failed_precondition(refusal.to_string())), Vec::new()),
+            })??;
+        let token = token.to_string();
+        Ok(Response::new(v1::NodeTokenAnswer { token }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatus>, Status> {
+        admin(&request)?;
+        let mut status = self.0.view(answer::status);
+        if request.get_ref().details {
+            let asked = self.ask_all(Ask::Status(v1::StatusQuery {})).await;
+            for (node, answer) in asked {
+                let host = status.hosts.iter_mut().find(|host| host.node == node.as_str());
+                if let (Some(host), Ok(Answer::Status(own))) = (host, answer) {
+                    host.status = Some(own);
+                }
+            }
+        }
+        Ok(Response::new(status))
+    }
+
+    async fn routes(
+        &self,
+        request: Request<v1::RoutesRequest>,
+    ) -> Result<Response<v1::RoutesAnswer>, Status> {
+        admin(&request)?;
+        let node = &request.get_ref().node;
+        let mut routes: Vec<v1::RouteInfo> = self.0.view(|core, _| answer::routes(core));
+        routes.retain(|route| node.is_empty() || route.entry == *node || route.exit == *node);
+        Ok(Response::new(v1::RoutesAnswer { routes }))
+    }
+
+    async fn flows(
+        &self,
+        request: Request<v1::ClusterFlowsRequest>,
+    ) -> Result<Response<v1::ClusterFlows>, Status> {
+        admin(&request)?;
+        let limit = request.get_ref().limit;
+        let mut all = v1::ClusterFlows::default();
+        for (node, answer) in self.ask_all(Ask::Flows(v1::FlowsQuery { limit })).await {
+            match answer {
+                Ok(Answer::Flows(flows)) => {
+                    all.truncated |= flows.truncated;
+                    all.flows.extend(flows.flows);
+                }
+                other => all.errors.push(answer::host_error(&node, other)),
+            }
+        }
+        Ok(Response::new(all))
+    }
+
+    async fn drops(
+        &self,
+        request: Request<v1::ClusterDropsRequest>,
+    ) -> Result<Response<v1::ClusterDrops>, Status> {
+        admin(&request)?;
+        let mut all = v1::ClusterDrops::default();
+        for (node, answer) in self.ask_all(Ask::Drops(v1::DropsQuery {})).await {
+            match answer {
+                Ok(Answer::Drops(drops)) => all.drops.extend(drops.drops),
+                other => all.errors.push(answer::host_error(&node, other)),
+            }
+        }
+        Ok(Response::new(all))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::Explanation>, Status> {
+        admin(&request)?;
+        let v1::ExplainRequest { node, query } = request.into_inner();
+        let node: Name = node.parse().map_err(invalid)?;
+        let query = query
+            .ok_or_else(|| Status::invalid_argument("query: missing; expected a frame and an interface"))?;
+        match self.0.ask(&node, Ask::Explain(query)).await {
+            Ok(Answer::Explanation(explanation)) => Ok(Response::new(explanation)),
+            other => Err(Status::unavailable(answer::host_error(&node, other).error)),
+        }
+    }
+}
+
+impl Api {
+    #[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+    fn declare(
+        &self,
+        declare: impl FnOnce(&mut crate::core::Core, crate::core::Now) -> Result<Declared, DeclareError>,
+    ) -> Result<Response<v1::ApplyAnswer>, Status> {
+        let answer = self.0.drive(|core, now| {
+            let declared = declare(core, now);
+            let revision = core.revision();
+            match declared {
+                Ok(Declared { changes, commands }) => (answer::changes(&changes, revision), commands),
+                Err(error) => (answer::errors(&error, revision), Vec::new()),
+            }
+        })?;
+        Ok(Response::new(answer))
+    }
+
+    /// Asks every host that runs an agent; all at once, since each may take its time.
+    async fn ask_all(&self, ask: Ask) -> Vec<(Name, Result<Answer, String>)> {
+        let views = self.0.view(|core, now| core.host_views(now));
+        let hosts = views
+            .into_iter()
+            .filter(|host| !host.foreign)
+            .map(|host| host.node);
+        let mut asked = tokio::task::JoinSet::new();
+        for node in hosts {
+            let (shell, ask) = (Arc::clone(&self.0), ask.clone());
+            asked.spawn(async move {
+                let answer = shell.ask(&node, ask).await;
+                (node, answer)
+            });
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        answers
+    }
+}
+
+fn invalid(error: kuafu_model::kinds::Invalid) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+fn object_ref(kind: &str, name: &str) -> Result<ObjectRef, Status> {
+    Ok(ObjectRef {
+        kind: kind.parse().map_err(invalid)?,
+        name: name.parse().map_err(invalid)?,
+    })
+}

@@ -1,0 +1,293 @@
+//! The controller as a process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kuafu_proto::client::IdentityError;
+use kuafu_proto::v1::agents_server::AgentsServer;
+use kuafu_proto::v1::api_server::ApiServer;
+use kuafu_proto::v1::enrolment_server::EnrolmentServer;
+use kuafu_proto::{Identity, Places};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::agents::Agents;
+use super::api::Api;
+use super::enrolment::Enrolment;
+use super::listen::{TlsError, connections, tls};
+use super::metrics;
+use super::shell::Shell;
+use crate::authority::{Authority, AuthorityError};
+use crate::core::{Core, RestoreError};
+use crate::store::{Embedded, Store, StoreError, Write};
+
+const CA_CERTIFICATE: &str = "ca/certificate";
+const CA_KEY: &str = "ca/key";
+/// Agents' snapshots and manifests may be large, strangers' requests not.
+const LARGEST_REQUEST: usize = 64 << 20;
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a controller runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where agents and the CLI dial. Default: 0.0.0.0:7440.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served; `None`: nowhere. Default: 127.0.0.1:7441.
+    pub metrics: Option<SocketAddr>,
+    /// What prefixes /var/lib/kuafu and /etc/kuafu. Default: `/`.
+    pub root: PathBuf,
+    /// Where store and recordings are. Default: `<root>/var/lib/kuafu/controller`.
+    pub data: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 7440)),
+            metrics: Some(SocketAddr::from(([127, 0, 0, 1], 7441))),
+            root: PathBuf::from("/"),
+            data: None,
+        }
+    }
+}
+
+/// Why a controller does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory cannot be made.
+    #[error("{}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// It cannot listen.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store holds what cannot be.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The CA fails.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// TLS fails.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The admin's certificate cannot be written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The server fails.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// What it cannot go on after.
+    #[error("stopped: {0}")]
+    Stopped(String),
+}
+
+/// A controller that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where `/metrics` is.
+    pub metrics: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    /// Stops it and waits until it has.
+    ///
+    /// # Errors
+    /// Why it stopped before, if it did.
+    pub async fn stop(self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        self.wait().await
+    }
+
+    async fn wait(self) -> Result<(), Error> {
+        let ended = self.server.await;
+        ended.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
+    }
+}
+
+/// Runs a controller until Ctrl-C, SIGTERM or an error. Everything is in the store before it is answered, so a kill
+/// at any moment loses nothing.
+///
+/// # Errors
+/// Why it does not run, or stopped.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let running = start(options).await?;
+    let stop = running.stop.clone();
+    tokio::spawn(async move {
+        wait_for_signal().await;
+        stop.send_replace(true);
+    });
+    running.wait().await
+}
+
+/// Starts a controller; returns when it listens.
+///
+/// # Errors
+/// Why it does not.
+pub async fn start(options: Options) -> Result<Running, Error> {
+    metrics::install();
+    let places = Places::below(&options.root);
+    let data = options.data.clone().unwrap_or_else(|| places.controller());
+    std::fs::create_dir_all(&data).map_err(|source| Error::Directory {
+        path: data.clone(),
+        source,
+    })?;
+    let mut store = Embedded::open(&data.join("store.redb"))?;
+    let (core, writes) = Core::restore(store.list("")?, Box::new(random))?;
+    let authority = authority(&mut store, core.cluster(), writes)?;
+    let admin = places.admin();
+    if !Identity::load(&admin).is_ok_and(|identity| identity.ca_pem == authority.certificate_pem()) {
+        authority.admin()?.save(&admin)?;
+        tracing::info!(path = %admin.display(), "the admin's certificate is written");
+    }
+    let config = tls(&authority.controller()?)?;
+    let listener = bind(options.listen).await?;
+    let address = listener.local_addr().unwrap_or(options.listen);
+    let cluster = core.cluster().to_owned();
+    // A recording replays from a start on, so each start begins one; the one before is kept.
+    let recording = data.join("steering.jsonl");
+    if recording.exists()
+        && let Err(error) = std::fs::rename(&recording, recording.with_extension("jsonl.1"))
+    {
+        tracing::warn!(path = %recording.display(), %error, "the recording before cannot be kept");
+    }
+    let shell = Arc::new(Shell::new(core, Box::new(store), authority, recording));
+    let (metrics, metrics_task) = serve_metrics(options.metrics, &shell).await?;
+    tracing::info!(%address, cluster, "the controller serves");
+    let (stop, stopped) = watch::channel(false);
+    let incoming = connections(listener, config);
+    let server = tokio::spawn(async move {
+        let ended = serve(shell, incoming, stopped).await;
+        if let Some(task) = metrics_task {
+            task.abort();
+        }
+        ended
+    });
+    Ok(Running {
+        address,
+        metrics,
+        stop,
+        server,
+    })
+}
+
+async fn serve(
+    shell: Arc<Shell>,
+    incoming: tokio_stream::wrappers::ReceiverStream<std::io::Result<super::listen::Connection>>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let agents = AgentsServer::new(Agents(Arc::clone(&shell)));
+    let api = ApiServer::new(Api(Arc::clone(&shell))).max_decoding_message_size(LARGEST_REQUEST);
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_service(EnrolmentServer::new(Enrolment(Arc::clone(&shell))))
+        .add_service(agents.max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(api)
+        .serve_with_incoming(incoming);
+    let mut failed = shell.failed.subscribe();
+    // The streams of agents end with the server: dropping it, not a graceful end that would wait for them.
+    tokio::select! {
+        ended = server => Ok(ended?),
+        _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+        failure = failed.wait_for(Option::is_some) => {
+            let reason = failure.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+            Err(Error::Stopped(format!("the store failed: {reason}")))
+        }
+        () = tick(&shell) => Ok(()),
+    }
+}
+
+async fn tick(shell: &Shell) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if shell.drive(|core, now| ((), core.handle_tick(now))).is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn serve_metrics(
+    address: Option<SocketAddr>,
+    shell: &Arc<Shell>,
+) -> Result<(Option<SocketAddr>, Option<JoinHandle<()>>), Error> {
+    let Some(address) = address else {
+        return Ok((None, None));
+    };
+    let listener = bind(address).await?;
+    let address = listener.local_addr().unwrap_or(address);
+    let task = tokio::spawn(metrics::serve(listener, Arc::clone(shell)));
+    Ok((Some(address), Some(task)))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| Error::Listen { address, source })
+}
+
+/// The CA in the store, or a new one, written together with what else the first start writes.
+fn authority(store: &mut dyn Store, cluster: &str, mut writes: Vec<Write>) -> Result<Authority, Error> {
+    let text = |store: &dyn Store, key| -> Result<Option<String>, StoreError> {
+        let entry = store.get(key)?;
+        Ok(entry.map(|entry| String::from_utf8_lossy(&entry.value).into_owned()))
+    };
+    let authority = match (text(store, CA_CERTIFICATE)?, text(store, CA_KEY)?) {
+        (Some(certificate), Some(key)) => Authority::load(&certificate, &key)?,
+        _ => {
+            let authority = Authority::create(cluster)?;
+            let put = |key: &str, value: &str| Write::Put(key.to_owned(), value.as_bytes().to_vec());
+            writes.push(put(CA_CERTIFICATE, authority.certificate_pem()));
+            writes.push(put(CA_KEY, authority.key_pem()));
+            authority
+        }
+    };
+    if !writes.is_empty() {
+        store.commit(&writes)?;
+    }
+    Ok(authority)
+}
+
+/// The system's randomness. Where there is none, nothing that depends on secrets may go on.
+#[allow(
+    clippy::panic,
+    reason = "a key that can be guessed is worse than no controller"
+)]
+fn random(bytes: &mut [u8]) {
+    use ring::rand::SecureRandom;
+    if ring::rand::SystemRandom::new().fill(bytes).is_err() {
+        panic!("the system gives no random bytes");
+    }
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        // Ctrl-C alone, where SIGTERM cannot be had.
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,276 @@
+//! Carries out the core's commands, and takes questions to agents.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kuafu_model::kinds::Name;
+use kuafu_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+
+use crate::authority::Authority;
+use crate::core::{Command, Core, Now, SessionId, SessionRefusal};
+use crate::store::{Store, StoreError};
+
+/// An agent that does not answer within this is said not to.
+const ANSWER: Duration = Duration::from_secs(5);
+/// A recording is begun anew beyond this; the one before is kept.
+const RECORDING_BYTES: u64 = 64 << 20;
+
+type ToAgent = mpsc::UnboundedSender<Result<v1::ControllerMessage, Status>>;
+
+/// The core, its store and the agents' streams.
+pub(super) struct Shell {
+    pub(super) authority: Authority,
+    inner: Mutex<Inner>,
+    questions: Mutex<Questions>,
+    began: Instant,
+    /// Set where the controller cannot go on.
+    pub(super) failed: watch::Sender<Option<String>>,
+}
+
+struct Inner {
+    core: Core,
+    store: Box<dyn Store>,
+    streams: HashMap<SessionId, ToAgent>,
+    last_session: u64,
+    recording: Recording,
+}
+
+#[derive(Default)]
+struct Questions {
+    last: u64,
+    open: HashMap<u64, (SessionId, oneshot::Sender<v1::QueryAnswer>)>,
+}
+
+/// The file that path choice's inputs are appended to, a line each.
+pub(super) struct Recording {
+    pub(super) path: std::path::PathBuf,
+    pub(super) file: Option<File>,
+}
+
+impl Recording {
+    fn append(&mut self, line: &str) {
+        if let Err(error) = self.try_append(line) {
+            self.file = None;
+            tracing::warn!(path = %self.path.display(), %error, "the recording cannot be written");
+        }
+    }
+
+    fn try_append(&mut self, line: &str) -> std::io::Result<()> {
+        let full = self.file.as_ref().is_some_and(|file| {
+            file.metadata()
+                .is_ok_and(|metadata| metadata.len() > RECORDING_BYTES)
+        });
+        if full {
+            self.file = None;
+            std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
+        }
+        if self.file.is_none() {
+            let mut options = File::options();
+            self.file = Some(options.append(true).create(true).open(&self.path)?);
+        }
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.write_all(format!("{line}\n").as_bytes())
+    }
+}
+
+impl Shell {
+    pub(super) fn new(
+        core: Core,
+        store: Box<dyn Store>,
+        authority: Authority,
+        recording: std::path::PathBuf,
+    ) -> Self {
+        let recording = Recording {
+            path: recording,
+            file: None,
+        };
+        Self {
+            authority,
+            inner: Mutex::new(Inner {
+                core,
+                store,
+                streams: HashMap::new(),
+                last_session: 0,
+                recording,
+            }),
+            questions: Mutex::default(),
+            began: Instant::now(),
+            failed: watch::channel(None).0,
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Asks the core something.
+    pub(super) fn view<T>(&self, view: impl FnOnce(&Core, Now) -> T) -> T {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        view(&inner.core, self.now())
+    }
+
+    /// Lets the core handle something and carries out what it commands. The lock is held meanwhile: what is sent
+    /// keeps the order of what was decided, and a commit of some milliseconds is not worth a queue.
+    #[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+    pub(super) fn drive<T>(
+        &self,
+        handle: impl FnOnce(&mut Core, Now) -> (T, Vec<Command>),
+    ) -> Result<T, Status> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.failed.borrow().is_some() {
+            return Err(Status::unavailable(
+                "the controller is stopping: its store failed",
+            ));
+        }
+        let (answer, commands) = handle(&mut inner.core, self.now());
+        if let Err(error) = inner.carry_out(commands) {
+            tracing::error!(%error, "the store failed; stopping");
+            self.failed.send_replace(Some(error.to_string()));
+            return Err(Status::internal(format!("the store failed: {error}")));
+        }
+        Ok(answer)
+    }
+
+    /// A new stream: its id, and what is to be sent on it.
+    pub(super) fn open_stream(
+        &self,
+    ) -> (
+        SessionId,
+        mpsc::UnboundedReceiver<Result<v1::ControllerMessage, Status>>,
+    ) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.last_session += 1;
+        let session = SessionId(inner.last_session);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        inner.streams.insert(session, sender);
+        (session, receiver)
+    }
+
+    pub(super) fn close_stream(&self, session: SessionId) {
+        {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.streams.remove(&session);
+            let now = self.now();
+            inner.core.handle_disconnected(now, session);
+        }
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.open.retain(|_, (asked, _)| *asked != session);
+    }
+
+    /// An agent's answer to a question of ours. One that came too late is dropped, and so is another agent's.
+    pub(super) fn answered(&self, session: SessionId, answer: v1::QueryAnswer) {
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        if questions
+            .open
+            .get(&answer.id)
+            .is_some_and(|(asked, _)| *asked == session)
+            && let Some((_, waits)) = questions.open.remove(&answer.id)
+        {
+            // Who asked may have gone.
+            let _ = waits.send(answer);
+        }
+    }
+
+    /// Asks a node's agent.
+    ///
+    /// # Errors
+    /// In words: it is not connected, does not answer, or cannot.
+    pub(super) async fn ask(
+        &self,
+        node: &Name,
+        ask: v1::query::Ask,
+    ) -> Result<v1::query_answer::Answer, String> {
+        let (id, answer) = self.pose(node, ask)?;
+        let answer = tokio::time::timeout(ANSWER, answer).await;
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.open.remove(&id);
+        drop(questions);
+        match answer {
+            Ok(Ok(v1::QueryAnswer {
+                answer: Some(v1::query_answer::Answer::Error(error)),
+                ..
+            })) => Err(error),
+            Ok(Ok(v1::QueryAnswer {
+                answer: Some(answer), ..
+            })) => Ok(answer),
+            Ok(Ok(_)) => Err("the agent's answer is empty".to_owned()),
+            Ok(Err(_)) => Err("the agent's stream ended before it answered".to_owned()),
+            Err(_) => Err(format!("the agent did not answer within {} s", ANSWER.as_secs())),
+        }
+    }
+
+    fn pose(
+        &self,
+        node: &Name,
+        ask: v1::query::Ask,
+    ) -> Result<(u64, oneshot::Receiver<v1::QueryAnswer>), String> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = inner.core.session(node);
+        let stream = session.and_then(|session| Some((session, inner.streams.get(&session)?)));
+        let (session, stream) = stream.ok_or_else(|| format!("node/{node}'s agent is not connected"))?;
+        let (sender, receiver) = oneshot::channel();
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.last += 1;
+        let id = questions.last;
+        questions.open.insert(id, (session, sender));
+        let query = v1::Query { id, ask: Some(ask) };
+        let message = v1::controller_message::Message::Query(query);
+        // A stream that has just ended takes the question with it.
+        let _ = stream.send(Ok(to_agent(message)));
+        Ok((id, receiver))
+    }
+}
+
+impl Inner {
+    fn carry_out(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
+        use v1::controller_message::Message;
+        for command in commands {
+            match command {
+                Command::Commit(writes) => drop(self.store.commit(&writes)?),
+                Command::Snapshot(session, state) => {
+                    metrics::counter!("kuafu_controller_snapshots_total").increment(1);
+                    self.send(session, Message::Snapshot((&state).into()));
+                }
+                Command::Delta(session, delta) => {
+                    metrics::counter!("kuafu_controller_deltas_total").increment(1);
+                    self.send(session, Message::Delta((&delta).into()));
+                }
+                Command::Close(session, refusal) => {
+                    if let Some(stream) = self.streams.remove(&session) {
+                        let _ = stream.send(Err(refused(&refusal)));
+                    }
+                }
+                Command::Record(line) => self.recording.append(&line),
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream that has ended is closed by its reader, which tells the core.
+    fn send(&self, session: SessionId, message: v1::controller_message::Message) {
+        if let Some(stream) = self.streams.get(&session) {
+            let _ = stream.send(Ok(to_agent(message)));
+        }
+    }
+}
+
+const fn to_agent(message: v1::controller_message::Message) -> v1::ControllerMessage {
+    v1::ControllerMessage {
+        message: Some(message),
+    }
+}
+
+/// A refusal as an agent reads it.
+pub(super) fn refused(refusal: &SessionRefusal) -> Status {
+    match refusal {
+        SessionRefusal::Superseded { .. } => Status::aborted(refusal.to_string()),
+        _ => Status::permission_denied(refusal.to_string()),
+    }
+}

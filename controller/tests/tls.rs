@@ -1,0 +1,357 @@
+//! A controller over real TLS on loopback, and an agent that takes what it is sent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use kuafu_controller::{Options, Running, start};
+use kuafu_model::HostState;
+use kuafu_proto::client::{self, ConnectError, connect};
+use kuafu_proto::enrol::{JoinError, Joined, join};
+use kuafu_proto::v1::agent_message::Message;
+use kuafu_proto::v1::agents_client::AgentsClient;
+use kuafu_proto::v1::api_client::ApiClient;
+use kuafu_proto::v1::controller_message::Message as Said;
+use kuafu_proto::{Delta, Identity, JoinToken, Places, v1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+
+const NODE: &str =
+    "kind: Node\nmetadata: {name: osaka}\nspec: {region: ap-northeast-3, address: {local: 192.0.2.1}}\n";
+const VPC: &str = "
+kind: Vpc
+metadata: {name: red}
+spec: {cidr: 10.0.0.0/24}
+---
+kind: Port
+metadata: {name: a}
+spec: {vpc: red, node: osaka, address: 10.0.0.5, interface: veth-a}
+";
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+async fn controller(root: &Path) -> Running {
+    let options = Options {
+        listen: loopback(),
+        metrics: Some(loopback()),
+        root: root.to_owned(),
+        data: None,
+    };
+    start(options).await.unwrap()
+}
+
+fn admin_identity(root: &Path) -> Identity {
+    Identity::load(&Places::below(root).admin()).unwrap()
+}
+
+async fn admin(root: &Path, running: &Running) -> ApiClient<Channel> {
+    let channel = connect(&running.address.to_string(), &admin_identity(root)).await;
+    ApiClient::new(channel.unwrap())
+}
+
+async fn apply(api: &mut ApiClient<Channel>, text: &str) -> v1::ApplyAnswer {
+    let file = v1::ManifestFile {
+        name: "test.yaml".to_owned(),
+        text: text.to_owned(),
+    };
+    let request = v1::ApplyRequest {
+        files: vec![file],
+        dry_run: false,
+    };
+    api.apply(request).await.unwrap().into_inner()
+}
+
+async fn everything(api: &mut ApiClient<Channel>) -> String {
+    let request = v1::GetRequest::default();
+    api.get(request).await.unwrap().into_inner().yaml
+}
+
+async fn token(api: &mut ApiClient<Channel>, node: &str) -> JoinToken {
+    let request = v1::NodeTokenRequest {
+        node: node.to_owned(),
+    };
+    let answer = api.node_token(request).await.unwrap().into_inner();
+    answer.token.parse().unwrap()
+}
+
+/// An agent without a kernel.
+struct Agent {
+    sender: mpsc::Sender<v1::AgentMessage>,
+    messages: Streaming<v1::ControllerMessage>,
+    state: Option<HostState>,
+}
+
+impl Agent {
+    async fn dial(
+        running: &Running,
+        joined: &Joined,
+        cluster: &str,
+        state: Option<HostState>,
+    ) -> Result<Self, tonic::Status> {
+        let channel = connect(&running.address.to_string(), &joined.identity)
+            .await
+            .unwrap();
+        let (sender, receiver) = mpsc::channel(8);
+        let hello = v1::Hello {
+            node: "osaka".to_owned(),
+            cluster: cluster.to_owned(),
+            layout: 1,
+            last_revision: state.as_ref().map_or(0, |state| state.revision),
+            incarnation: 1,
+            version: "test".to_owned(),
+        };
+        sender.send(message(Message::Hello(hello))).await.unwrap();
+        let session = AgentsClient::new(channel)
+            .session(ReceiverStream::new(receiver))
+            .await?;
+        Ok(Self {
+            sender,
+            messages: session.into_inner(),
+            state,
+        })
+    }
+
+    async fn next(&mut self) -> Said {
+        self.messages.message().await.unwrap().unwrap().message.unwrap()
+    }
+
+    async fn say(&self, said: Message) {
+        self.sender.send(message(said)).await.unwrap();
+    }
+
+    /// Takes a snapshot or a delta and acknowledges it. Which was it?
+    async fn take(&mut self) -> &'static str {
+        let (state, kind) = match self.next().await {
+            Said::Snapshot(state) => (HostState::try_from(state).unwrap(), "snapshot"),
+            Said::Delta(delta) => {
+                let delta = Delta::try_from(delta).unwrap();
+                (delta.apply(self.state.as_ref().unwrap()).unwrap(), "delta")
+            }
+            Said::Query(query) => panic!("{query:?}"),
+        };
+        let revision = state.revision;
+        self.state = Some(state);
+        self.say(Message::Ack(v1::Ack { revision })).await;
+        kind
+    }
+}
+
+const fn message(message: Message) -> v1::AgentMessage {
+    v1::AgentMessage {
+        message: Some(message),
+    }
+}
+
+async fn host(api: &mut ApiClient<Channel>, details: bool) -> v1::HostEntry {
+    let status = api.status(v1::ClusterStatusRequest { details }).await.unwrap();
+    status.into_inner().hosts.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agents_life_across_a_restart_of_the_controller() {
+    let root = tempfile::tempdir().unwrap();
+    let running = controller(root.path()).await;
+    let mut api = admin(root.path(), &running).await;
+    let created = apply(&mut api, NODE).await;
+    assert_eq!(
+        (created.changes[0].change.as_str(), created.errors.len()),
+        ("created", 0)
+    );
+
+    let token = token(&mut api, "osaka").await;
+    let address = running.address.to_string();
+    let joined = join(&address, &token).await.unwrap();
+    let again = join(&address, &token).await.unwrap_err().to_string();
+    assert!(again.contains("used already, by node/osaka"), "{again}");
+
+    let mut agent = Agent::dial(&running, &joined, &joined.cluster, None)
+        .await
+        .unwrap();
+    assert_eq!(agent.take().await, "snapshot");
+    apply(&mut api, VPC).await;
+    assert_eq!(agent.take().await, "delta");
+    assert_eq!(agent.state.as_ref().unwrap().ports[0].interface, "veth-a");
+    let before = everything(&mut api).await;
+
+    let (metrics, state) = (running.metrics.unwrap(), agent.state.clone());
+    let text = scrape(metrics).await;
+    assert!(
+        text.contains("kuafu_controller_agent_connected{node=\"osaka\"} 1"),
+        "{text}"
+    );
+    drop(agent);
+    running.stop().await.unwrap();
+
+    let running = controller(root.path()).await;
+    let mut api = admin(root.path(), &running).await;
+    assert_eq!(everything(&mut api).await, before);
+    let mut agent = Agent::dial(&running, &joined, &joined.cluster, state)
+        .await
+        .unwrap();
+    let more = VPC
+        .replace("name: a", "name: b")
+        .replace("10.0.0.5", "10.0.0.6")
+        .replace("veth-a", "veth-b");
+    let added = apply(&mut api, &more).await;
+    assert_eq!(added.errors, []);
+    assert_eq!(
+        agent.take().await,
+        "delta",
+        "what the agent runs is known across the restart"
+    );
+    assert_eq!(agent.state.as_ref().unwrap().ports.len(), 2);
+    running.stop().await.unwrap();
+}
+
+async fn scrape(address: SocketAddr) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: kuafu\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_manifest_is_answered_by_line_and_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let running = controller(root.path()).await;
+    let mut api = admin(root.path(), &running).await;
+    apply(&mut api, NODE).await;
+    let before = everything(&mut api).await;
+    let wrong = apply(
+        &mut api,
+        &format!("{VPC}---\n{}", VPC.replace("10.0.0.0/24", "10.0.0.1/24")),
+    )
+    .await;
+    assert_eq!(wrong.changes, []);
+    let error = &wrong.errors[0];
+    assert_eq!(
+        (error.file.as_str(), error.line, error.field.as_str()),
+        ("test.yaml", 11, "spec.cidr")
+    );
+    assert_eq!(everything(&mut api).await, before);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_of_another_cluster_is_refused_at_both_ends() {
+    let (root, other_root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (ours, theirs) = (controller(root.path()).await, controller(other_root.path()).await);
+    let mut api = admin(root.path(), &ours).await;
+    let token = token(&mut api, "osaka").await;
+
+    // The host refuses the other controller, for the fingerprint in its token.
+    let error = join(&theirs.address.to_string(), &token).await.unwrap_err();
+    assert!(matches!(error, JoinError::ForeignController { .. }), "{error}");
+    // And for the CA that it knows since it joined.
+    let joined = join(&ours.address.to_string(), &token).await.unwrap();
+    let error = connect(&theirs.address.to_string(), &joined.identity)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::ForeignController { .. }), "{error}");
+
+    // The controller refuses another CA's certificate, even from who knows our CA.
+    let forged = Identity {
+        ca_pem: joined.identity.ca_pem.clone(),
+        ..admin_identity(other_root.path())
+    };
+    let address = ours.address.to_string();
+    let error = match connect(&address, &forged).await {
+        Err(error) => error,
+        Ok(channel) => {
+            let status = ApiClient::new(channel)
+                .get(v1::GetRequest::default())
+                .await
+                .unwrap_err();
+            client::explain(&address, &status).unwrap_or_else(|| panic!("{status:?}"))
+        }
+    };
+    assert!(
+        matches!(error, ConnectError::ForeignCertificate { .. }),
+        "{error}"
+    );
+
+    // Of its own members it refuses who says that it belongs to another cluster.
+    let refused = Agent::dial(&ours, &joined, "ffffffffffffffff", None)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(
+        refused.message().contains("belongs to cluster ffffffffffffffff"),
+        "{refused}"
+    );
+    // And a member is no admin.
+    let channel = connect(&address, &joined.identity).await.unwrap();
+    let status = ApiClient::new(channel)
+        .get(v1::GetRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    ours.stop().await.unwrap();
+    theirs.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_go_to_agents_and_their_answers_come_back() {
+    let root = tempfile::tempdir().unwrap();
+    let running = controller(root.path()).await;
+    let mut api = admin(root.path(), &running).await;
+    apply(&mut api, NODE).await;
+    let errors = api
+        .drops(v1::ClusterDropsRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .errors;
+    assert_eq!(errors[0].error, "node/osaka's agent is not connected");
+
+    let token = token(&mut api, "osaka").await;
+    let joined = join(&running.address.to_string(), &token).await.unwrap();
+    let mut agent = Agent::dial(&running, &joined, &joined.cluster, None)
+        .await
+        .unwrap();
+    agent.take().await;
+    let answering = tokio::spawn(async move {
+        let Said::Query(query) = agent.next().await else {
+            panic!("no query");
+        };
+        let drop = v1::Drop {
+            node: "osaka".to_owned(),
+            reason: "bad_tag".to_owned(),
+            count: 3,
+            ..v1::Drop::default()
+        };
+        let drops = v1::Drops { drops: vec![drop] };
+        let answer = v1::QueryAnswer {
+            id: query.id,
+            answer: Some(v1::query_answer::Answer::Drops(drops)),
+        };
+        agent.say(Message::Answer(answer)).await;
+        agent
+    });
+    let drops = api.drops(v1::ClusterDropsRequest {}).await.unwrap().into_inner();
+    assert_eq!(
+        (
+            drops.drops[0].reason.as_str(),
+            drops.drops[0].count,
+            drops.errors.len()
+        ),
+        ("bad_tag", 3, 0)
+    );
+    let agent = answering.await.unwrap();
+    let entry = host(&mut api, false).await;
+    assert!(entry.connected);
+    drop(agent);
+    running.stop().await.unwrap();
+}
