@@ -1,0 +1,99 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::places::Places;
+use crate::{demo, verb};
+
+/// A software-defined network and a global accelerator for people who run their own Linux hosts
+#[derive(Debug, Parser)]
+#[command(name = "kuafu", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  kuafu doctor                       # can this host do it?
+  kuafu controller                   # on one host
+  kuafu node token osaka             # there: a token for another
+  kuafu --controller 192.0.2.1:4600 node join kuafu.osaka.…    # on the other
+  kuafu apply -f vpc.yaml && kuafu status")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Put this folder before /var/lib/kuafu, /run/kuafu and /etc/kuafu
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "KUAFU_ROOT",
+        default_value = "/"
+    )]
+    pub(crate) root: PathBuf,
+    /// The controller; by default the one in /etc/kuafu/controller, else one on this host
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "KUAFU_CONTROLLER")]
+    pub(crate) controller: Option<String>,
+    /// Say more; KUAFU_LOG=info,kuafu_dataplane=debug chooses what is logged
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// The host's folders.
+    pub(crate) fn places(&self) -> Places {
+        Places::new(&self.root)
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Declare objects by manifests: all of them, or nothing
+    Apply(verb::apply::Args),
+    /// Print what is declared
+    Get(verb::get::Args),
+    /// Take declared objects away
+    Delete(verb::delete::Args),
+    /// Let a host into the cluster
+    Node(verb::node::Args),
+    /// Print how the hosts are: programs, legs, limits, and each fault once with its cause
+    Status(verb::status::Args),
+    /// Print each pair of nodes: direct, best, path, backup, and why
+    Routes(verb::routes::Args),
+    /// Print accelerated flows
+    Flows(verb::flows::Args),
+    /// Print what was dropped, by its reason
+    Drops(verb::drops::Args),
+    /// Say what becomes of something, and why
+    Explain(verb::explain::Args),
+    /// Say what this machine lacks, and the line that helps
+    Doctor(crate::doctor::Args),
+    /// Build a world on this machine: hosts as namespaces, a WAN from measured latencies
+    Lab(verb::lab::Args),
+    /// Show it all on this machine, and write report.html
+    Demo(demo::Args),
+    /// Leave this host as if Kuafu had never run here
+    Uninstall(verb::uninstall::Args),
+    /// Print which Kuafu this is
+    Version(verb::version::Args),
+    /// Print a shell's completions, or the manual page
+    Completions(verb::completions::Args),
+    /// Run the controller: intent, path choice, the state of every host
+    Controller(verb::controller::Args),
+    /// Run this host's agent: programs, maps, ports
+    Agent(verb::agent::Args),
+    /// Run this host's prober: liveness and quality of paths
+    Probe(verb::probe::Args),
+}
+
+impl Verb {
+    /// Whether it is one of the three processes, which log what they do.
+    pub(crate) const fn is_process(&self) -> bool {
+        matches!(self, Self::Controller(_) | Self::Agent(_) | Self::Probe(_))
+    }
+}

@@ -1,0 +1,149 @@
+//! What verbs print: tables for people, JSON and YAML for programs.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::failure::Result;
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns, for people.
+    #[default]
+    Table,
+    /// Indented JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// The format that a verb prints.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// Print as a table for people, or as JSON or YAML for programs
+    #[arg(short, long = "output", value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: Format,
+}
+
+impl Output {
+    /// Prints a value: by `table` for people, else as it is.
+    pub(crate) fn print<T: Serialize>(self, value: &T, table: impl FnOnce(&T) -> String) -> Result {
+        let text = match self.format {
+            Format::Table => table(value),
+            Format::Json => serde_json::to_string_pretty(value)? + "\n",
+            Format::Yaml => serde_saphyr::to_string(value)?,
+        };
+        print(&text)
+    }
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) is no error.
+pub(crate) fn print(text: &str) -> Result {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, as far as there is one.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A table's rows under their headings, in columns; nothing but the headings without rows.
+pub(crate) fn columns<const N: usize>(
+    headings: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(headings);
+    // Only a terminal has a width that cells should be broken for.
+    if std::io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// A value that may be missing.
+pub(crate) fn or_dash<T: Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Microseconds as milliseconds; 0: not measured.
+pub(crate) fn us_as_ms(us: u32) -> String {
+    or_dash((us != 0).then(|| ms(f64::from(us) / 1000.0)))
+}
+
+/// Milliseconds to a tenth.
+pub(crate) fn ms(ms: f64) -> String {
+    format!("{ms:.1}")
+}
+
+/// A duration in the largest unit that leaves a number to read.
+pub(crate) fn ago(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{} s", ms / 1_000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} d", ms / 86_400_000),
+    }
+}
+
+/// Octets in the units of networks: powers of 1000.
+pub(crate) fn octets(octets: u64) -> String {
+    let mut value = octets;
+    let mut tenth = 0;
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut unit = 0;
+    while value >= 1000 && unit + 1 < units.len() {
+        tenth = value % 1000 / 100;
+        value /= 1000;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{value} B"),
+        _ => format!("{value}.{tenth} {}", units[unit]),
+    }
+}
+
+/// Octets as hexadecimal digits, a space between each four of them.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    let words = octets.chunks(2).map(|word| {
+        word.iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect::<String>()
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([ago(999), ago(61_000), ago(7_200_000)], ["999 ms", "61 s", "2 h"]);
+        assert_eq!(
+            [octets(999), octets(1_550), octets(12_345_678)],
+            ["999 B", "1.5 kB", "12.3 MB"]
+        );
+        assert_eq!([us_as_ms(0), us_as_ms(12_340)], ["-", "12.3"]);
+        assert_eq!(hex(&[1, 2, 0xff]), "0102 ff");
+    }
+
+    #[test]
+    fn columns_have_no_blanks_at_the_end() {
+        let table = columns(["A", "LONG"], [["1".to_owned(), "2".to_owned()]]);
+        assert_eq!(table, "A  LONG\n1  2\n");
+    }
+}

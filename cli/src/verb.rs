@@ -1,0 +1,66 @@
+//! The verbs, one a file.
+
+pub(crate) mod agent;
+pub(crate) mod apply;
+pub(crate) mod completions;
+pub(crate) mod controller;
+pub(crate) mod delete;
+pub(crate) mod drops;
+pub(crate) mod explain;
+pub(crate) mod flows;
+pub(crate) mod get;
+pub(crate) mod lab;
+pub(crate) mod node;
+pub(crate) mod probe;
+pub(crate) mod routes;
+pub(crate) mod status;
+pub(crate) mod uninstall;
+pub(crate) mod version;
+
+use std::future::Future;
+
+use crate::args::{Args, Verb};
+use crate::doctor::{self, Purpose};
+use crate::failure::Result;
+
+/// Does what was asked.
+pub(crate) fn perform(args: Args) -> Result {
+    let global = &args.global;
+    match args.verb {
+        Verb::Apply(args) => wait_for(apply::run(global, args)),
+        Verb::Get(args) => wait_for(get::run(global, args)),
+        Verb::Delete(args) => wait_for(delete::run(global, args)),
+        Verb::Node(args) => wait_for(node::run(global, args)),
+        Verb::Status(args) => wait_for(status::run(global, args)),
+        Verb::Routes(args) => wait_for(routes::run(global, args)),
+        Verb::Flows(args) => wait_for(flows::run(global, args)),
+        Verb::Drops(args) => wait_for(drops::run(global, args)),
+        Verb::Explain(args) => wait_for(explain::run(global, args)),
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Lab(args) => {
+            doctor::require(Purpose::Lab)?;
+            lab::run(args)
+        }
+        Verb::Demo(args) => {
+            doctor::require(Purpose::Lab)?;
+            crate::demo::run(args)
+        }
+        Verb::Uninstall(args) => uninstall::run(global, args),
+        Verb::Version(args) => version::run(args),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Controller(args) => controller::run(global, args),
+        Verb::Agent(args) => {
+            doctor::require(Purpose::Agent)?;
+            agent::run(global, args)
+        }
+        Verb::Probe(args) => probe::run(global, args),
+    }
+}
+
+/// Runs a verb that only asks and waits: one thread is enough.
+pub(crate) fn wait_for(verb: impl Future<Output = Result>) -> Result {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(verb)
+}

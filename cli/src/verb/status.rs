@@ -1,0 +1,105 @@
+//! `kuafu status`.
+
+mod fault;
+mod table;
+
+use kuafu_proto::v1::{ClusterStatus, ClusterStatusRequest, HostEntry, HostStatus, LegInfo, StatusQuery};
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::ask::{self, Whom};
+use crate::failure::Result;
+use crate::out::Output;
+use fault::Fault;
+
+/// Print how the hosts are: programs, legs, limits, and each fault once with its cause
+///
+/// With -v also ports, paths, and every map's limit.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kuafu status
+  kuafu status -v --node osaka
+  kuafu status -o json")]
+pub(crate) struct Args {
+    /// Only this host
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What is printed for programs: the answer, and what is wrong by it.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: ClusterStatus,
+    faults: Vec<Fault>,
+}
+
+pub(crate) async fn run(global: &Global, args: Args) -> Result {
+    let mut status = match Whom::find(global).await? {
+        Whom::Controller(mut controller) => {
+            let answer = controller
+                .api
+                .status(ClusterStatusRequest { details: true })
+                .await;
+            controller.unwrap(answer)?
+        }
+        Whom::Agent(mut agent) => of_host(ask::unwrap_local(agent.status(StatusQuery {}).await)?),
+    };
+    if let Some(node) = &args.node {
+        status.hosts.retain(|host| host.node == *node);
+        if status.hosts.is_empty() {
+            return Err(anyhow::anyhow!("no host is called {node}").into());
+        }
+    }
+    let faults = fault::of(&status);
+    args.output.print(&Shown { status, faults }, |shown| {
+        table::cluster(&shown.status, &shown.faults, global.verbose > 0)
+    })
+}
+
+/// A host's own answer, in the form of the cluster's.
+fn of_host(status: HostStatus) -> ClusterStatus {
+    ClusterStatus {
+        cluster: status.cluster.clone(),
+        revision: status.revision,
+        hosts: vec![HostEntry {
+            node: status.node.clone(),
+            connected: true,
+            revision: status.revision,
+            acked: status.revision,
+            refused: String::new(),
+            liveness: Some(status.liveness),
+            incarnation: status.incarnation,
+            version: status.version.clone(),
+            legs: legs(&status),
+            status: Some(status),
+            foreign: false,
+        }],
+    }
+}
+
+/// Its legs: the paths of length one.
+fn legs(status: &HostStatus) -> Vec<LegInfo> {
+    let legs = status
+        .paths
+        .iter()
+        .filter(|path| path.nodes.len() == 2)
+        .map(|path| {
+            let lost = path.sent.saturating_sub(path.received);
+            LegInfo {
+                to: path.nodes.last().cloned().unwrap_or_default(),
+                rtt_p50_us: path.rtt_p50_us,
+                rtt_p90_us: path.rtt_p90_us,
+                rtt_ewma_us: path.rtt_ewma_us,
+                loss: if path.sent == 0 {
+                    0.0
+                } else {
+                    lost as f64 / path.sent as f64
+                },
+                age_ms: path.last_echo_ms.unwrap_or_default(),
+            }
+        });
+    legs.collect()
+}

@@ -1,0 +1,206 @@
+//! The hosts' status for people.
+
+use kuafu_proto::v1::{ClusterStatus, HostEntry, HostStatus, MapStatus};
+
+use super::fault::Fault;
+use crate::out::{ago, columns, or_dash, us_as_ms};
+
+/// Hosts, programs, legs, what is near its limit, faults; with `all` also ports, paths and all limits.
+pub(super) fn cluster(status: &ClusterStatus, faults: &[Fault], all: bool) -> String {
+    let mut text = format!("Cluster {}, revision {}\n\n", status.cluster, status.revision);
+    let sections = [
+        hosts(status),
+        programs(status),
+        legs(status),
+        if all { ports(status) } else { String::new() },
+        if all { paths(status) } else { String::new() },
+        limits(status, all),
+    ];
+    for section in sections.iter().filter(|section| !section.is_empty()) {
+        text += section;
+        text += "\n";
+    }
+    text + &told(faults)
+}
+
+fn told(faults: &[Fault]) -> String {
+    if faults.is_empty() {
+        return "No faults.\n".to_owned();
+    }
+    let lines = faults
+        .iter()
+        .map(|fault| format!("FAULT {}: {}\n", fault.host, fault.fault));
+    lines.collect()
+}
+
+fn hosts(status: &ClusterStatus) -> String {
+    let headings = [
+        "HOST",
+        "AGENT",
+        "IN FORCE",
+        "INCARNATION",
+        "LIVENESS",
+        "PORTS",
+        "VERSION",
+    ];
+    columns(headings, status.hosts.iter().map(host))
+}
+
+fn host(host: &HostEntry) -> [String; 7] {
+    let agent = match (host.foreign, host.connected) {
+        (true, _) => "foreign",
+        (false, true) => "connected",
+        (false, false) => "away",
+    };
+    let in_force = if host.acked == host.revision {
+        host.acked.to_string()
+    } else {
+        format!("{} (not {})", host.acked, host.revision)
+    };
+    let ports = host.status.as_ref().map(|status| {
+        let attached = status.ports.iter().filter(|port| port.attached).count();
+        format!("{attached}/{}", status.ports.len())
+    });
+    let liveness = host.liveness.map(|on| if on { "on" } else { "off" });
+    let known = |text: String| if host.foreign { "-".to_owned() } else { text };
+    [
+        host.node.clone(),
+        agent.to_owned(),
+        known(in_force),
+        known(host.incarnation.to_string()),
+        or_dash(liveness),
+        or_dash(ports),
+        or_dash(Some(&host.version).filter(|version| !version.is_empty())),
+    ]
+}
+
+/// A table of what each host's own answer lists; empty when there is nothing.
+fn listed<const N: usize>(
+    status: &ClusterStatus,
+    headings: [&str; N],
+    rows: impl Fn(&HostStatus) -> Vec<[String; N]>,
+) -> String {
+    let rows: Vec<_> = status
+        .hosts
+        .iter()
+        .filter_map(|host| host.status.as_ref())
+        .flat_map(rows)
+        .collect();
+    if rows.is_empty() {
+        String::new()
+    } else {
+        columns(headings, rows)
+    }
+}
+
+fn programs(status: &ClusterStatus) -> String {
+    listed(status, ["HOST", "PROGRAM", "INTERFACE", "HOOK", "ID"], |host| {
+        let rows = host.programs.iter().map(|program| {
+            let id = program.id.to_string();
+            [
+                host.node.clone(),
+                program.name.clone(),
+                program.interface.clone(),
+                program.hook.clone(),
+                id,
+            ]
+        });
+        rows.collect()
+    })
+}
+
+fn legs(status: &ClusterStatus) -> String {
+    let rows: Vec<[String; 7]> = status
+        .hosts
+        .iter()
+        .flat_map(|host| {
+            host.legs.iter().map(|leg| {
+                [
+                    host.node.clone(),
+                    leg.to.clone(),
+                    us_as_ms(leg.rtt_p50_us),
+                    us_as_ms(leg.rtt_p90_us),
+                    us_as_ms(leg.rtt_ewma_us),
+                    format!("{:.1} %", leg.loss * 100.0),
+                    ago(leg.age_ms),
+                ]
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    columns(
+        ["LEG FROM", "TO", "P50 MS", "P90 MS", "MEAN MS", "LOSS", "AGE"],
+        rows,
+    )
+}
+
+fn ports(status: &ClusterStatus) -> String {
+    listed(
+        status,
+        ["HOST", "PORT", "VNI", "ADDRESS", "INTERFACE", "STATE"],
+        |host| {
+            let rows = host.ports.iter().map(|port| {
+                let state = if port.attached { "attached" } else { "waiting" };
+                let (vni, address) = (port.vni.to_string(), port.address.clone());
+                [
+                    host.node.clone(),
+                    port.name.clone(),
+                    vni,
+                    address,
+                    port.interface.clone(),
+                    state.to_owned(),
+                ]
+            });
+            rows.collect()
+        },
+    )
+}
+
+fn paths(status: &ClusterStatus) -> String {
+    listed(
+        status,
+        [
+            "HOST",
+            "PATH",
+            "NODES",
+            "STATE",
+            "P50 MS",
+            "SENT",
+            "HOME",
+            "LAST ECHO",
+        ],
+        |host| {
+            let rows = host.paths.iter().map(|path| {
+                [
+                    host.node.clone(),
+                    path.index.to_string(),
+                    path.nodes.join(" > "),
+                    path.state.clone(),
+                    us_as_ms(path.rtt_p50_us),
+                    path.sent.to_string(),
+                    path.received.to_string(),
+                    or_dash(path.last_echo_ms.map(|ms| ago(ms) + " ago")),
+                ]
+            });
+            rows.collect()
+        },
+    )
+}
+
+/// Every map's limit, or those of which at least half is used.
+fn limits(status: &ClusterStatus, all: bool) -> String {
+    let shown = |map: &&MapStatus| all || map.entries * 2 >= map.capacity.max(1);
+    listed(status, ["HOST", "MAP", "ENTRIES", "LIMIT"], |host| {
+        let rows = host.maps.iter().filter(shown).map(|map| {
+            [
+                host.node.clone(),
+                map.name.clone(),
+                map.entries.to_string(),
+                map.capacity.to_string(),
+            ]
+        });
+        rows.collect()
+    })
+}
