@@ -1,0 +1,100 @@
+//! `bench/bpf/restore.s`: the packet is written anew before each run, and the programs to calibrate by.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use aya::maps::{Array, Map as Kind};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use kuafu_dataplane::bpf::Map;
+
+use super::packet::OCTETS;
+
+/// Octets of an entry of the map `frame`: the packet, filled up to a multiple of eight.
+const ENTRY: usize = OCTETS.next_multiple_of(8);
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/restore.o");
+
+/// What a wrapped program did.
+pub(super) struct Run {
+    /// `XDP_…`.
+    pub(super) verdict: u32,
+    /// The packet as it left it.
+    pub(super) packet: Vec<u8>,
+    /// A run with the wrapper, on average.
+    pub(super) nanoseconds: f64,
+}
+
+/// The wrapper around one program.
+pub(super) struct Wrapper {
+    object: Ebpf,
+    programs: Map<u32, u32>,
+}
+
+impl Wrapper {
+    /// Loads wrapper and calibrating programs, with the packet that every run begins with.
+    pub(super) fn new(packet: &[u8; OCTETS]) -> Result<Self> {
+        let mut object = Ebpf::load(OBJECT).context("cannot load bench/bpf/restore.o")?;
+        for name in ["restore", "passes", "forwards"] {
+            program(&mut object, name)?
+                .load()
+                .with_context(|| format!("the kernel refuses the program {name}"))?;
+        }
+        let mut entry = [0; ENTRY];
+        entry[..OCTETS].copy_from_slice(packet);
+        let frame = object.map_mut("frame").context("restore.o has no map frame")?;
+        Array::<_, [u8; ENTRY]>::try_from(frame)?.set(0, entry, 0)?;
+        let programs = Map::new("programs", programs_fd(&object)?)?;
+        Ok(Self { object, programs })
+    }
+
+    /// Wraps one of the object's own programs.
+    pub(super) fn wrap_own(&mut self, name: &str) -> Result<()> {
+        let fd = program(&mut self.object, name)?.fd()?.as_fd().as_raw_fd();
+        self.set(fd)
+    }
+
+    /// Wraps a program.
+    pub(super) fn wrap(&self, program: impl AsFd) -> Result<()> {
+        self.set(program.as_fd().as_raw_fd())
+    }
+
+    fn set(&self, fd: i32) -> Result<()> {
+        Ok(self.programs.set(&0, &u32::try_from(fd)?)?)
+    }
+
+    /// Runs what is wrapped so often.
+    pub(super) fn run(&mut self, repeat: u32) -> Result<Run> {
+        let input = [0; OCTETS];
+        let mut packet = vec![0; OCTETS];
+        let restore = program(&mut self.object, "restore")?;
+        let result = restore.test_run(TestRunOptions {
+            data_in: Some(&input),
+            data_out: Some(&mut packet),
+            repeat,
+            ..TestRunOptions::default()
+        })?;
+        ensure!(
+            result.data_size_out as usize == OCTETS,
+            "the packet has {} octets afterwards",
+            result.data_size_out
+        );
+        Ok(Run {
+            verdict: result.return_value,
+            packet,
+            nanoseconds: result.duration.as_secs_f64() * 1e9,
+        })
+    }
+}
+
+fn program<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp> {
+    let program = object.program_mut(name);
+    let program = program.with_context(|| format!("restore.o has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn programs_fd(object: &Ebpf) -> Result<OwnedFd> {
+    let Some(Kind::ProgramArray(data)) = object.map("programs") else {
+        anyhow::bail!("restore.o has no array of programs");
+    };
+    Ok(data.fd().as_fd().try_clone_to_owned()?)
+}

@@ -1,1 +1,0 @@
-//! What is measured, against what, in one run.
