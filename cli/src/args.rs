@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
+use kuafu_proto::Places;
 
-use crate::places::Places;
 use crate::{demo, verb};
 
 /// A software-defined network and a global accelerator for people who run their own Linux hosts
@@ -14,7 +14,7 @@ use crate::{demo, verb};
   kuafu doctor                       # can this host do it?
   kuafu controller                   # on one host
   kuafu node token osaka             # there: a token for another
-  kuafu --controller 192.0.2.1:4600 node join kuafu.osaka.…    # on the other
+  kuafu --controller 192.0.2.1:7440 node join kuafu.osaka.…    # on the other
   kuafu apply -f vpc.yaml && kuafu status")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(crate) struct Global {
 impl Global {
     /// The host's folders.
     pub(crate) fn places(&self) -> Places {
-        Places::new(&self.root)
+        Places::below(&self.root)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use kuafu_proto::client::{self, Identity};
 use kuafu_proto::v1::api_client::ApiClient;
 use kuafu_proto::v1::local_client::LocalClient;
@@ -94,7 +94,7 @@ pub(crate) fn address(global: &Global) -> anyhow::Result<String> {
     if let Some(address) = &global.controller {
         return Ok(address.clone());
     }
-    let file = global.places().controller();
+    let file = global.places().controller_address();
     match std::fs::read_to_string(&file) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(crate::verb::controller::here()),
@@ -103,18 +103,13 @@ pub(crate) fn address(global: &Global) -> anyhow::Result<String> {
 }
 
 fn admin(global: &Global) -> anyhow::Result<Identity> {
-    let folders = global.places().admin();
-    let present = folders
-        .iter()
-        .find(|folder| folder.join("certificate.pem").exists());
-    let [copied, _] = &folders;
-    let folder = present.ok_or_else(|| {
-        anyhow!(
-            "no admin's certificate on this host; copy the folder from the controller's host to {}",
-            copied.display()
-        )
-    })?;
-    Ok(Identity::load(folder)?)
+    let folder = global.places().admin();
+    ensure!(
+        folder.exists(),
+        "no admin's certificate on this host; copy the folder {} from the controller's host",
+        folder.display()
+    );
+    Ok(Identity::load(&folder)?)
 }
 
 /// Says which hosts did not answer.

@@ -13,7 +13,6 @@ mod failure;
 mod interrupt;
 mod log;
 mod out;
-mod places;
 mod verb;
 
 use std::process::ExitCode;

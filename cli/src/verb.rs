@@ -48,7 +48,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Uninstall(args) => uninstall::run(global, args),
         Verb::Version(args) => version::run(args),
         Verb::Completions(args) => completions::run(args),
-        Verb::Controller(args) => controller::run(global, args),
+        Verb::Controller(args) => wait_for_threads(controller::run(global, args)),
         Verb::Agent(args) => {
             doctor::require(Purpose::Agent)?;
             agent::run(global, args)
@@ -60,6 +60,14 @@ pub(crate) fn perform(args: Args) -> Result {
 /// Runs a verb that only asks and waits: one thread is enough.
 pub(crate) fn wait_for(verb: impl Future<Output = Result>) -> Result {
     tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(verb)
+}
+
+/// Runs a verb that serves: a thread for each CPU.
+fn wait_for_threads(verb: impl Future<Output = Result>) -> Result {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
         .block_on(verb)

@@ -53,6 +53,19 @@ impl Places {
         self.data().join("identity")
     }
 
+    /// The member's name, one line: `/var/lib/kuafu/node`. `kuafu node join` writes it.
+    #[must_use]
+    pub fn node(&self) -> PathBuf {
+        self.data().join("node")
+    }
+
+    /// Where the controller is, one line `host:port`: `/etc/kuafu/controller`. `kuafu node join` writes it last: with
+    /// it the host is a member.
+    #[must_use]
+    pub fn controller_address(&self) -> PathBuf {
+        self.config().join("controller")
+    }
+
     /// The controller's store and recordings: `/var/lib/kuafu/controller`.
     #[must_use]
     pub fn controller(&self) -> PathBuf {

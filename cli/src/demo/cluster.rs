@@ -16,7 +16,7 @@ use kuafu_lab::world::{Role, Site, World};
 use serde::de::DeserializeOwned;
 
 /// The controller's port.
-const PORT: u16 = 4_600;
+const PORT: u16 = 7_440;
 /// For one question to the controller.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks at what is waited for.

@@ -1,6 +1,7 @@
 //! `kuafu node`.
 
 use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result as Any};
 use clap::Subcommand;
@@ -18,7 +19,7 @@ use crate::out;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   kuafu node token osaka       # where the admin is; then on the host itself:
-  kuafu --controller 192.0.2.1:4600 node join kuafu.osaka.…")]
+  kuafu --controller 192.0.2.1:7440 node join kuafu.osaka.…")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -35,8 +36,8 @@ enum What {
     },
     /// Make this host the node that the token names; its key never leaves it
     #[command(after_help = "Examples:
-  kuafu --controller 192.0.2.1:4600 node join kuafu.osaka.…
-  kuafu --controller 192.0.2.1:4600 node join - < token")]
+  kuafu --controller 192.0.2.1:7440 node join kuafu.osaka.…
+  kuafu --controller 192.0.2.1:7440 node join - < token")]
     Join {
         /// The token, or - to read it from standard input
         token: String,
@@ -83,13 +84,17 @@ fn from_input() -> Any<String> {
 }
 
 /// Writes what the agent dials with. The address comes last: with it the host is a member.
-fn keep(global: &Global, _node: &str, address: &str, joined: &Joined) -> Any<()> {
+fn keep(global: &Global, node: &str, address: &str, joined: &Joined) -> Any<()> {
     let places = global.places();
     joined.identity.save(&places.identity())?;
-    let file = places.controller();
+    write_line(&places.node(), node)?;
+    write_line(&places.controller_address(), address)
+}
+
+fn write_line(file: &Path, line: &str) -> Any<()> {
     let failed = || format!("cannot write {}", file.display());
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).with_context(failed)?;
     }
-    std::fs::write(&file, format!("{address}\n")).with_context(failed)
+    std::fs::write(file, format!("{line}\n")).with_context(failed)
 }
