@@ -97,3 +97,26 @@ impl Verb {
         matches!(self, Self::Controller(_) | Self::Agent(_) | Self::Probe(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_an_example() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let has = help.is_some_and(|help| help.contains("Example"));
+            assert!(has, "{} has no example", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
+    }
+}

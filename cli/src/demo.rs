@@ -82,9 +82,10 @@ fn show(args: &Args, folders: &Folders, prefix: &str) -> Result<String> {
     let world = World::build(prefix, &spec, &kuafu_lab::world::Latencies::aws()?)?;
     step.next("starting the controller; every node joins with its token");
     let cluster = Cluster::start(&world, folders, &intent::manifests(&world)?)?;
-    let result = act(args, &world, &cluster, step);
-    cluster.stop(&world)?;
-    result
+    let summary = act(args, &world, &cluster, step);
+    let stopped = cluster.stop(&world);
+    let summary = summary?;
+    stopped.map(|()| summary)
 }
 
 fn act(args: &Args, world: &World, cluster: &Cluster, step: Step) -> Result<String> {

@@ -25,7 +25,7 @@ pub(crate) enum Format {
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Output {
     /// Print as a table for people, or as JSON or YAML for programs
-    #[arg(short, long = "output", value_name = "FORMAT", default_value = "table")]
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
     pub(crate) format: Format,
 }
 
