@@ -1,5 +1,5 @@
 //! Kuafu's own processes in the world: a controller, and an agent and a prober on every node. They are this very
-//! program, started as a unit would start them.
+//! program, started as its units would start it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -27,15 +27,18 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Where the demonstration keeps its files and pins; both go with it.
 #[derive(Clone, Debug)]
 pub(super) struct Folders {
+    /// The program that plays all roles.
+    program: PathBuf,
     root: PathBuf,
     pins: PathBuf,
 }
 
 impl Folders {
-    /// For this process alone.
-    pub(super) fn make() -> Result<Self> {
+    /// For this process alone, which starts `program`.
+    pub(super) fn make(program: PathBuf) -> Result<Self> {
         let name = format!("kuafu-demo-{}", std::process::id());
         let folders = Self {
+            program,
             root: std::env::temp_dir().join(&name),
             pins: Path::new("/sys/fs/bpf").join(&name),
         };
@@ -218,8 +221,7 @@ fn address(world: &World) -> Result<String> {
 
 /// This program, on a host that has a root folder of its own.
 fn command(folders: &Folders, host: &str) -> Command {
-    let program = std::env::current_exe().unwrap_or_else(|_| "kuafu".into());
-    let mut command = Command::new(program);
+    let mut command = Command::new(&folders.program);
     command.arg("--root").arg(folders.of(host));
     command
 }
