@@ -57,14 +57,26 @@ fn underlay() {
     compare(Program::Underlay, false, "underlay");
 }
 
+/// All of them, longer.
+#[test]
+#[ignore = "many minutes: cargo xtask soak diff"]
+fn soak_diff() {
+    let frames = setting("KUAFU_SOAK_FRAMES", 10_000_000);
+    compare_over(frames, Program::Edge, false, "edge");
+    compare_over(frames, Program::Edge, true, "frags");
+    compare_over(frames, Program::Port, false, "port");
+    compare_over(frames, Program::Underlay, false, "underlay");
+}
+
 fn compare(program: Program, frags: bool, name: &str) {
+    compare_over(setting("KUAFU_DIFF_FRAMES", 100_000), program, frags, name);
+}
+
+fn compare_over(frames: u64, program: Program, frags: bool, name: &str) {
     if let Some(why) = kuafu_lab::unavailable() {
         return println!("skipped: {why}");
     }
-    let (frames, seed) = (
-        setting("KUAFU_DIFF_FRAMES", 100_000),
-        setting("KUAFU_DIFF_SEED", 1),
-    );
+    let seed = setting("KUAFU_DIFF_SEED", 1);
     let namespace = namespace(name);
     let done = namespace.run(|| {
         stay_on_one_cpu();
