@@ -78,15 +78,15 @@ fn remove(folder: &Path) -> std::io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Cluster {
     folders: Folders,
-    controller: Process,
-    nodes: BTreeMap<String, Node>,
+    pub(super) controller: Process,
+    pub(super) nodes: BTreeMap<String, Node>,
 }
 
 /// The processes of a node.
 #[derive(Debug)]
-struct Node {
-    agent: Process,
-    probe: Process,
+pub(super) struct Node {
+    pub(super) agent: Process,
+    pub(super) probe: Process,
 }
 
 impl Cluster {
@@ -129,11 +129,16 @@ impl Cluster {
         let mut join = command(&self.folders, site.name());
         join.args(["--controller", &control, "node", "join", token.trim()]);
         succeed(site, join)?;
-        let pins = self.folders.pins.to_string_lossy().into_owned();
         Ok(Node {
-            agent: spawn(site, &self.folders, &["agent", "--pin-root", &pins])?,
-            probe: spawn(site, &self.folders, &["probe", "--pin-root", &pins])?,
+            agent: self.process(site, "agent")?,
+            probe: self.process(site, "probe")?,
         })
+    }
+
+    /// Starts a node's `agent` or `probe`, as its unit would.
+    pub(super) fn process(&self, site: &Site, verb: &str) -> Result<Process> {
+        let pins = self.folders.pins.to_string_lossy();
+        spawn(site, &self.folders, &[verb, "--pin-root", &pins])
     }
 
     /// What a verb prints, run where the controller runs.

@@ -106,12 +106,18 @@ impl Game {
     }
 }
 
-/// Every node, and an accelerator for each game.
-pub(super) fn manifests(world: &World) -> Result<String> {
+/// Every node.
+pub(super) fn nodes(world: &World) -> Result<String> {
     let mut text = String::new();
     for site in world.with_role(Role::Node) {
         node(&mut text, site)?;
     }
+    Ok(text)
+}
+
+/// Every node, and an accelerator for each game.
+pub(super) fn manifests(world: &World) -> Result<String> {
+    let mut text = nodes(world)?;
     for game in &GAMES {
         accelerator(&mut text, game, world)?;
     }

@@ -13,7 +13,7 @@ use kuafu_lab::world::World;
 /// The tenants, each with its VNI.
 const TENANTS: [(&str, u32); 2] = [("acme", 100), ("globex", 200)];
 /// Where each of them has a machine.
-const HOSTS: [&str; 3] = ["osaka", "bahrain", "montreal"];
+pub(super) const HOSTS: [&str; 3] = ["osaka", "bahrain", "montreal"];
 /// Octets in the largest packet inside a VPC.
 const MTU: u32 = 1_450;
 /// The port on which machines listen.
@@ -23,16 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A tenant's machine.
 #[derive(Debug)]
-struct Machine {
-    tenant: &'static str,
+pub(super) struct Machine {
+    /// Whose it is.
+    pub(super) tenant: &'static str,
     address: Ipv4Addr,
-    namespace: Namespace,
+    pub(super) namespace: Namespace,
 }
 
 /// All machines, attached but not declared.
 #[derive(Debug)]
 pub(super) struct Tenants {
-    machines: Vec<Machine>,
+    pub(super) machines: Vec<Machine>,
 }
 
 /// What was seen.
