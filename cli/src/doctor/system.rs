@@ -70,8 +70,8 @@ fn newer_kernel(machine: &Machine, release: &str) -> String {
         .unwrap_or("amd64");
     match (says("ID=debian"), says("VERSION_ID=12")) {
         (true, true) => format!(
-            "apt-get update && apt-get install linux-image-6.12-{flavour} && reboot   (in Debian 12's security archive: \
-             deb http://security.debian.org/debian-security bookworm-security main)"
+            "apt-get update && apt-get install linux-image-6.12-{flavour} && reboot   (from Debian 12's security archive, \
+             suite bookworm-security)"
         ),
         (true, false) => format!("apt-get update && apt-get install linux-image-{flavour} && reboot"),
         // An initramfs does not say what it is of; Debian's kernels carry their names.
@@ -144,11 +144,11 @@ fn bpffs(machine: &Machine) -> Check {
     if mounts.lines().any(mounted) {
         return Check::ok("bpffs", PLACE);
     }
-    Check::fail(
-        "bpffs",
-        format!("no BPF file system at {PLACE}"),
-        format!("mount -t bpf bpf {PLACE}"),
-    )
+    if machine.has(PLACE) {
+        return Check::ok("bpffs", format!("the agent will mount it at {PLACE}"));
+    }
+    let fix = "mount /sys: mount -t sysfs sys /sys";
+    Check::fail("bpffs", format!("there is no {PLACE} to mount it at"), fix)
 }
 
 fn capabilities(machine: &Machine) -> Check {
