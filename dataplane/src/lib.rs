@@ -3,6 +3,8 @@
 
 pub mod bpf;
 mod error;
+pub mod explain;
+pub mod read;
 mod sys;
 
 pub use error::{Error, Result};

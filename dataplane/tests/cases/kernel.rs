@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kuafu_dataplane::bpf::{Bpf, Program, Sizes, TestRun};
+use kuafu_dataplane::bpf::{Bpf, Maps, Program, Sizes, TestRun};
 use kuafu_lab::Namespace;
 use kuafu_model::contents::{Batch, Contents, NO_PAIR};
 use kuafu_pipeline::map::{
@@ -96,6 +96,11 @@ impl Kernel {
         }
         kernel.begin_anew(world);
         kernel
+    }
+
+    /// Its maps.
+    pub const fn maps(&self) -> &Maps {
+        &self.bpf.maps
     }
 
     /// Writes the maps in the order of the model's update.

@@ -34,11 +34,24 @@ pub struct Host {
     pub(super) counters: Vec<Counter>,
     pub(super) drops: Vec<Drop>,
     pub(super) routes: Vec<(Ipv4Network, Result<Route, Reason>)>,
+    pub(super) router: Option<Router>,
     pub(super) links: HashMap<Ipv4Addr, Neighbour>,
     pub(super) jiffies: u64,
     pub(super) nanoseconds: u64,
     pub(super) cpu: u32,
     tracing: bool,
+}
+
+/// Whom a host asks for routes that were not set.
+pub(super) struct Router(pub(super) Box<RouteLookUp>);
+
+/// From a source to a destination, both in host order.
+type RouteLookUp = dyn Fn(u32, u32) -> Result<Route, Reason> + Send;
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Router")
+    }
 }
 
 /// What an array's entry is that was never written.
@@ -86,6 +99,7 @@ impl Host {
             counters: vec![Counter::default(); Event::ALL.len()],
             drops: vec![no_drop; Reason::ALL.len()],
             routes: Vec::new(),
+            router: None,
             links: HashMap::new(),
             jiffies: 1,
             nanoseconds: 0,
@@ -135,6 +149,12 @@ impl Host {
         self.routes.push((network, to));
         self.routes
             .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+    }
+
+    /// Sets who is asked for the way from a source to a destination, where no route was set: the kernel, on a live
+    /// host.
+    pub fn set_router(&mut self, ask: impl Fn(u32, u32) -> Result<Route, Reason> + Send + 'static) {
+        self.router = Some(Router(Box::new(ask)));
     }
 
     /// Sets the clocks.

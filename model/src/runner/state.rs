@@ -46,6 +46,21 @@ impl Host {
         self.path_states.set(index, state);
     }
 
+    /// Sets what packets change in a slot.
+    pub fn set_slot_state(&mut self, label: u32, state: SlotState) {
+        self.slot_states.set(label, state);
+    }
+
+    /// Sets what packets change in a pair.
+    pub fn set_pair_state(&mut self, index: u32, state: PairState) {
+        self.pair_states.set(index, state);
+    }
+
+    /// Sets a replay window.
+    pub fn set_window(&mut self, index: u32, window: Window) {
+        self.windows.set(index, window);
+    }
+
     /// Slots that were asked for, with what packets changed in them.
     pub fn slot_states(&self) -> impl Iterator<Item = (usize, &SlotState)> {
         self.slot_states.touched()

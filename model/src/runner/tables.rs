@@ -310,9 +310,12 @@ impl Tables for Run<'_> {
 
     fn route(&self, from: u32, to: u32) -> Result<Route, Reason> {
         let mut routes = self.host.routes.iter();
-        let route = routes
-            .find(|(network, _)| network.contains(Ipv4Addr::from(to)))
-            .map_or(Err(Reason::NoRoute), |(_, route)| *route);
+        let set = routes.find(|(network, _)| network.contains(Ipv4Addr::from(to)));
+        let route = match (set, &self.host.router) {
+            (Some((_, route)), _) => *route,
+            (None, Some(router)) => (router.0)(from, to),
+            (None, None) => Err(Reason::NoRoute),
+        };
         self.note(|| Step::LookUp {
             map: "routes",
             key: format!("from {} to {}", Ipv4Addr::from(from), Ipv4Addr::from(to)),

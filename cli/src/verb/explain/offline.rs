@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result as Any};
+use kuafu_dataplane::explain::{at_underlay, told};
 use kuafu_model::HostState;
 use kuafu_model::contents::{Capacities, HostFacts, contents};
-use kuafu_model::runner::{Host, Step, VecFrame, Walk};
+use kuafu_model::runner::{Host, VecFrame};
+use kuafu_pipeline::Route;
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
-use kuafu_pipeline::{Next, Route};
-use kuafu_proto::v1::{ExplainQuery, ExplainStep, Explanation};
+use kuafu_proto::v1::{ExplainQuery, Explanation};
 
 /// The underlay's number in a host that is only a file; the ports' follow.
 const UNDERLAY: u32 = 1;
@@ -61,7 +62,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
     let mut frame = VecFrame::new(query.frame.clone());
     let (program, walk) = match port {
         Some(number) => ("port", host.port(&mut frame, number, query.mark)),
-        None => at_underlay(&mut host, &mut frame),
+        None => at_underlay(&mut host, &mut frame, UNDERLAY),
     };
     let name = |number: u32| {
         let named = names
@@ -70,18 +71,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
             .map(|(name, _)| name.clone());
         named.unwrap_or_else(|| "the underlay".to_owned())
     };
-    Ok(told(state, program, &walk, frame, name))
-}
-
-/// XDP first; what it passes on meets tcx.
-fn at_underlay(host: &mut Host, frame: &mut VecFrame) -> (&'static str, Walk) {
-    let edge = host.edge(frame, UNDERLAY);
-    if edge.outcome != Ok(Next::Pass) {
-        return ("edge", edge);
-    }
-    let mut underlay = host.underlay(frame, UNDERLAY);
-    underlay.steps.splice(0..0, edge.steps);
-    ("edge, then underlay", underlay)
+    Ok(told(&state.node.name, program, &walk, frame, name))
 }
 
 fn interfaces(state: &HostState) -> BTreeMap<String, u32> {
@@ -97,52 +87,4 @@ fn interfaces(state: &HostState) -> BTreeMap<String, u32> {
 fn link() -> MacPair {
     let mac = |last| Mac::from_octets([2, 0, 0, 0, 0, last]);
     MacPair::new(mac(1), mac(2))
-}
-
-fn told(
-    state: &HostState,
-    program: &str,
-    walk: &Walk,
-    frame: VecFrame,
-    name: impl Fn(u32) -> String,
-) -> Explanation {
-    let (verdict, interface) = match walk.outcome {
-        Ok(Next::Pass) => ("pass", None),
-        Ok(Next::Transmit(to)) => ("transmit", Some(to)),
-        Ok(Next::Deliver(to)) => ("deliver", Some(to)),
-        Ok(Next::Answer(to, _)) => ("answer", Some(to)),
-        Ok(Next::Consumed) | Err(_) => ("drop", None),
-    };
-    Explanation {
-        node: state.node.name.clone(),
-        program: program.to_owned(),
-        steps: walk.steps.iter().map(step).collect(),
-        verdict: verdict.to_owned(),
-        reason: walk
-            .reason()
-            .map(|reason| reason.word().to_owned())
-            .unwrap_or_default(),
-        interface: interface.map(name).unwrap_or_default(),
-        frame: frame.into_octets(),
-    }
-}
-
-fn step(step: &Step) -> ExplainStep {
-    match step {
-        Step::LookUp { map, key, found } => ExplainStep {
-            stage: (*map).to_owned(),
-            text: format!("{key}: {}", found.as_deref().unwrap_or("nothing")),
-            found: Some(found.is_some()),
-        },
-        Step::Count(event) => ExplainStep {
-            stage: "count".to_owned(),
-            text: event.word().to_owned(),
-            found: None,
-        },
-        Step::Do { what, with, done } => ExplainStep {
-            stage: (*what).to_owned(),
-            text: with.clone(),
-            found: Some(*done),
-        },
-    }
 }

@@ -1,0 +1,107 @@
+//! What becomes of a packet, and why: the model, walked over this host's tables as they are.
+//!
+//! The tables are read back from the maps, not computed from the state, and routes are asked of the kernel, so that
+//! a difference between what should be and what is shows. Nothing is changed: the model counts on copies.
+
+mod fib;
+mod walk;
+
+use std::io;
+use std::time::Duration;
+
+use kuafu_model::contents::Contents;
+use kuafu_model::runner::{Host, VecFrame};
+use kuafu_pipeline::map::SlotKind;
+use kuafu_proto::v1::{ExplainQuery, Explanation};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::bpf::Maps;
+use crate::error::{Error, Result};
+use crate::read::{View, contents, interface_name, links};
+use fib::Fib;
+pub use walk::{at_underlay, told};
+
+/// Samples that find room in the ring of a host whose agent reads it.
+const SAMPLES: usize = 1024;
+
+/// Walks a packet through the programs of the interface where it arrives.
+///
+/// # Errors
+/// `Io`, also where none of Kuafu's programs runs on that interface.
+pub fn explain(view: &View<'_>, query: &ExplainQuery) -> Result<Explanation> {
+    let tables = contents(view.maps)?;
+    let interface = nix::net::if_::if_nametoindex(query.interface.as_str())
+        .map_err(|errno| Error::io(format!("find the interface {}", query.interface))(errno.into()))?;
+    let at_port = tables.ports.contains_key(&interface);
+    if !at_port && interface != tables.node.underlay {
+        let source = io::Error::new(io::ErrorKind::NotFound, "none of Kuafu's programs runs there");
+        return Err(Error::io(format!(
+            "explain a packet that arrives on {}",
+            query.interface
+        ))(source));
+    }
+    let mut host = host(view, &tables, !at_port)?;
+    let fib = Fib::new()?;
+    host.set_router(move |from, to| fib.route(interface, from, to));
+    let mut frame = VecFrame::new(query.frame.clone());
+    let (program, walk) = if at_port {
+        ("port", host.port(&mut frame, interface, query.mark))
+    } else {
+        at_underlay(&mut host, &mut frame, interface)
+    };
+    Ok(told(view.node(), program, &walk, frame, interface_name))
+}
+
+/// The model's host, filled from the maps.
+fn host(view: &View<'_>, tables: &Contents, with_connections: bool) -> Result<Host> {
+    let maps = view.maps;
+    let mut host = Host::new(&maps.capacities());
+    host.set_tracing(true);
+    host.program(tables);
+    for (address, link) in links(maps, tables)? {
+        host.set_neighbour(address, link);
+    }
+    fill_states(&mut host, maps, tables)?;
+    if with_connections {
+        maps.connections
+            .for_each(|key, value| host.set_connection(key, value))?;
+    }
+    let room = usize::try_from(maps.connections.capacity()).unwrap_or(usize::MAX);
+    host.set_room(room, SAMPLES);
+    host.set_clock(view.clock.jiffies()?, since_boot()?);
+    Ok(host)
+}
+
+/// What packets have changed, of all that the tables name.
+fn fill_states(host: &mut Host, maps: &Maps, tables: &Contents) -> Result<()> {
+    for (label, slot) in &tables.slots {
+        if slot.kind() != SlotKind::Free
+            && let Some(state) = maps.slot_states.get(label)?
+        {
+            host.set_slot_state(*label, state);
+        }
+    }
+    for index in tables.paths.keys() {
+        if let Some(state) = maps.path_states.get(index)? {
+            host.set_path_state(*index, state);
+        }
+    }
+    for index in tables.pairs.keys() {
+        if let Some(state) = maps.pair_states.get(index)? {
+            host.set_pair_state(*index, state);
+        }
+    }
+    for index in &tables.windows {
+        if let Some(state) = maps.windows.get(index)? {
+            host.set_window(*index, state);
+        }
+    }
+    Ok(())
+}
+
+/// Nanoseconds of the clock that stamps are taken by.
+fn since_boot() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_err(|errno| Error::io("read the boot clock")(errno.into()))?;
+    Ok(u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,183 @@
+//! How the host is.
+
+use kuafu_model::HostState;
+use kuafu_pipeline::map::PathState;
+use kuafu_proto::v1;
+
+use super::{View, milliseconds};
+use crate::bpf::{LAYOUT, Maps};
+use crate::error::Result;
+
+/// How the host is: the state in force, programs, ports, paths, pairs, maps, and what is wrong.
+///
+/// # Errors
+/// `Io`.
+pub fn status(view: &View<'_>) -> Result<v1::HostStatus> {
+    let (mut ports, mut paths, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(state) = view.state {
+        ports = state.ports.iter().map(|port| port_status(view, port)).collect();
+        let now = view.clock.jiffies()?;
+        for path in &state.paths {
+            paths.push(path_status(view, path, now)?);
+        }
+        for pair in &state.pairs {
+            pairs.push(pair_status(view, pair, now)?);
+        }
+    }
+    Ok(v1::HostStatus {
+        node: view.node().to_owned(),
+        cluster: view.state.map(|state| state.cluster.clone()).unwrap_or_default(),
+        revision: view.state.map_or(0, |state| state.revision),
+        layout: LAYOUT,
+        incarnation: view.incarnation,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        liveness: view.liveness,
+        programs: view.programs.to_vec(),
+        faults: faults(view, &ports),
+        ports,
+        paths,
+        pairs,
+        maps: map_statuses(view)?,
+    })
+}
+
+fn port_status(view: &View<'_>, port: &kuafu_model::state::PortState) -> v1::PortStatus {
+    let mut programs = view.programs.iter();
+    v1::PortStatus {
+        name: port.name.clone(),
+        vni: port.vni,
+        address: port.address.to_string(),
+        interface: port.interface.clone(),
+        attached: programs.any(|program| program.interface == port.interface),
+    }
+}
+
+fn path_status(view: &View<'_>, path: &kuafu_model::state::PathState, now: u64) -> Result<v1::PathStatus> {
+    let live = view.maps.path_states.get(&path.index)?.unwrap_or_default();
+    let measured = (view.measured)(path.index).unwrap_or_default();
+    let last_echo = live.last_echo.get();
+    Ok(v1::PathStatus {
+        index: path.index,
+        id: path.id,
+        nodes: path.nodes.clone(),
+        state: word(&live, now).to_owned(),
+        sent: measured.sent,
+        received: measured.received,
+        rtt_p50_us: measured.rtt_p50_us,
+        rtt_p90_us: measured.rtt_p90_us,
+        rtt_ewma_us: measured.rtt_ewma_us,
+        last_echo_ms: age_ms(view, last_echo, now),
+    })
+}
+
+/// `down` until the agent clears it, `stale` without echoes, else `fresh`.
+fn word(path: &PathState, now: u64) -> &'static str {
+    if path.down.get() != 0 {
+        "down"
+    } else if path.is_stale(now) {
+        "stale"
+    } else {
+        "fresh"
+    }
+}
+
+fn pair_status(view: &View<'_>, pair: &kuafu_model::state::PairState, now: u64) -> Result<v1::PairStatus> {
+    let live = view.maps.pair_states.get(&pair.index)?.unwrap_or_default();
+    let primary = match pair.primary {
+        Some(primary) => view.maps.path_states.get(&primary)?,
+        None => None,
+    };
+    Ok(v1::PairStatus {
+        index: pair.index,
+        peer: pair.peer.clone(),
+        class: pair.class.clone(),
+        primary: pair.primary,
+        backup: pair.backup,
+        down: primary.is_some_and(|primary| primary.down.get() != 0),
+        last_packet_ms: age_ms(view, live.last_packet.get(), now),
+    })
+}
+
+/// Milliseconds since a time in jiffies, of which 0 says never.
+fn age_ms(view: &View<'_>, then: u64, now: u64) -> Option<u64> {
+    (then != 0).then(|| milliseconds(view.clock.duration(now.saturating_sub(then))))
+}
+
+/// Each fault once.
+fn faults(view: &View<'_>, ports: &[v1::PortStatus]) -> Vec<String> {
+    let mut faults = view.faults.to_vec();
+    let waiting = &view.contents.waiting;
+    faults.extend(waiting.iter().map(|waiting| {
+        format!(
+            "port {} waits for its interface {}",
+            waiting.port, waiting.interface
+        )
+    }));
+    let unattached = ports.iter().filter(|port| !port.attached);
+    let waits = |port: &&v1::PortStatus| waiting.iter().any(|waiting| waiting.port == port.name);
+    faults.extend(
+        unattached
+            .filter(|port| !waits(port))
+            .map(|port| format!("port {}: no program is attached to {}", port.name, port.interface)),
+    );
+    if view.state.is_some_and(|state| !state.paths.is_empty()) && !view.liveness {
+        faults.push(
+            "liveness: off: no probes are sent, so that no path is left (`kuafu probe` sends them)"
+                .to_owned(),
+        );
+    }
+    faults.sort();
+    faults.dedup();
+    faults
+}
+
+/// How full the maps are. Arrays count what is entered, not what was allocated.
+fn map_statuses(view: &View<'_>) -> Result<Vec<v1::MapStatus>> {
+    let (of, contents, maps) = (view.maps.capacities(), view.contents, view.maps);
+    let rings = contents.rings.values().map(Vec::len).sum();
+    let filled = [
+        ("ports", contents.ports.len(), of.ports),
+        ("endpoints", contents.endpoints.len(), of.endpoints),
+        ("senders", contents.senders.len(), of.senders),
+        ("vteps", contents.vteps.len(), of.vteps),
+        ("neighbours", contents.neighbours.len(), of.neighbours),
+        ("slots", contents.slots.len(), of.slots),
+        ("paths", contents.paths.len(), of.paths),
+        ("pairs", contents.pairs.len(), of.pairs),
+        ("windows", contents.windows.len(), of.windows),
+        ("services", contents.services.len(), of.services),
+        ("rings", rings, of.rings),
+        ("targets", contents.targets.len(), of.targets),
+        ("connections", connections(maps)?, maps.connections.capacity()),
+    ];
+    let status = |(name, entries, capacity): (&str, usize, u32)| v1::MapStatus {
+        name: name.to_owned(),
+        entries: u64::try_from(entries).unwrap_or(u64::MAX),
+        capacity: capacity.into(),
+    };
+    Ok(filled.map(status).into())
+}
+
+/// Directions of connections.
+fn connections(maps: &Maps) -> Result<usize> {
+    let mut count = 0;
+    maps.connections.for_each(|_, _| count += 1)?;
+    Ok(count)
+}
+
+/// Whether a prober watches the paths: it sent on one of them not long ago, by its own measure.
+///
+/// # Errors
+/// `Io`.
+pub fn liveness(maps: &Maps, state: &HostState, now: u64) -> Result<bool> {
+    for path in &state.paths {
+        let Some(live) = maps.path_states.get(&path.index)? else {
+            continue;
+        };
+        let silent_after = live.silent_after.get();
+        if live.stale_after.get() != 0 && now.saturating_sub(live.last_probe.get()) <= silent_after {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

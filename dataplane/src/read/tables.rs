@@ -1,0 +1,78 @@
+//! The maps, read back: what programs would meet now.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use kuafu_model::contents::Contents;
+use kuafu_pipeline::map::{Neighbour, NextHop, Pair, Path, Service, Slot, SlotKind, Vtep};
+
+use crate::bpf::{Map, Maps};
+use crate::error::Result;
+use crate::sys::Octets;
+
+/// What the maps hold of what an agent writes. An array's entry counts as absent where it was never written.
+///
+/// # Errors
+/// `Io`.
+pub fn contents(maps: &Maps) -> Result<Contents> {
+    let services = all(&maps.services)?;
+    let slots = written(&maps.slots, |slot: &Slot| slot.kind() != SlotKind::Free)?;
+    let exits = slots.values().filter(|slot| slot.kind() == SlotKind::Exit);
+    let mut contents = Contents {
+        node: maps.node.get(&0)?.unwrap_or_default(),
+        ports: all(&maps.ports)?.into_iter().collect(),
+        endpoints: all(&maps.endpoints)?.into_iter().collect(),
+        senders: all(&maps.senders)?.into_iter().collect(),
+        vteps: written(&maps.vteps, |vtep| *vtep != Vtep::default())?,
+        windows: exits.map(|slot| slot.window).collect(),
+        paths: written(&maps.paths, |path| *path != Path::default())?,
+        pairs: written(&maps.pairs, |pair| *pair != Pair::default())?,
+        rings: rings(maps, services.iter().map(|(_, service)| service))?,
+        targets: written(&maps.targets, |target| *target != NextHop::default())?,
+        services: services.into_iter().collect(),
+        slots,
+        ..Contents::default()
+    };
+    contents.recover_neighbours();
+    Ok(contents)
+}
+
+/// The links of the neighbours that the agent knows, by the address that they lead to.
+pub(crate) fn links(maps: &Maps, contents: &Contents) -> Result<Vec<(Ipv4Addr, Neighbour)>> {
+    let mut links = Vec::new();
+    for (number, address) in &contents.neighbours {
+        let link = maps.neighbours.get(number)?;
+        links.extend(link.map(|link| (*address, link)));
+    }
+    Ok(links)
+}
+
+/// The ring of each service, by its first slot.
+fn rings<'s>(maps: &Maps, services: impl Iterator<Item = &'s Service>) -> Result<BTreeMap<u32, Vec<u32>>> {
+    let mut rings = BTreeMap::new();
+    for service in services.filter(|service| service.size != 0) {
+        let slots = service.first..service.first.saturating_add(service.size);
+        let ring: Result<Vec<u32>> = slots
+            .map(|slot| Ok(maps.rings.get(&slot)?.unwrap_or_default()))
+            .collect();
+        rings.insert(service.first, ring?);
+    }
+    Ok(rings)
+}
+
+fn all<K: Octets, V: Octets>(map: &Map<K, V>) -> Result<Vec<(K, V)>> {
+    let mut entries = Vec::new();
+    map.for_each(|key, value| entries.push((key, value)))?;
+    Ok(entries)
+}
+
+/// The entries of an array that `is_written` takes.
+fn written<V: Octets>(map: &Map<u32, V>, is_written: impl Fn(&V) -> bool) -> Result<BTreeMap<u32, V>> {
+    let mut entries = BTreeMap::new();
+    map.for_each(|index, value| {
+        if is_written(&value) {
+            entries.insert(index, value);
+        }
+    })?;
+    Ok(entries)
+}

@@ -1,0 +1,357 @@
+//! What a host answers, over maps that packets of the cases have changed.
+//!
+//! Needs root; says that it was skipped elsewhere.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    unreachable_pub,
+    reason = "a test that cannot go on has failed; what tests share is used in parts"
+)]
+
+#[path = "../../model/tests/common/mod.rs"]
+mod common;
+#[path = "cases/kernel.rs"]
+mod kernel;
+
+use std::collections::BTreeMap;
+
+use common::case::{Case, Done, Input, Program, changes};
+use common::encode::encode;
+use common::world::{self, UNDERLAY, World};
+use kernel::{Kernel, namespace, stay_on_one_cpu};
+use kuafu_dataplane::bpf::Clock;
+use kuafu_dataplane::read::{DropWatch, Measured, View, answer, contents};
+use kuafu_model::contents::Contents;
+use kuafu_pipeline::Reason;
+use kuafu_proto::v1::query::Ask;
+use kuafu_proto::v1::query_answer::Answer;
+use kuafu_proto::v1::{self, ExplainQuery, Explanation};
+
+/// A world in the kernel, and what its answers are made from.
+struct Host {
+    world: World,
+    kernel: Kernel,
+    clock: Clock,
+    contents: Contents,
+    drops: DropWatch,
+}
+
+const MEASURED: Measured = Measured {
+    sent: 20,
+    received: 19,
+    rtt_p50_us: 1000,
+    rtt_p90_us: 1100,
+    rtt_ewma_us: 1050,
+};
+
+impl Host {
+    fn new(name: &str) -> Self {
+        stay_on_one_cpu();
+        let world = world::named(name);
+        let kernel = Kernel::new(&world, false);
+        Self {
+            drops: DropWatch::new(kernel.maps()).unwrap(),
+            contents: world.contents().unwrap_or_default(),
+            clock: Clock::new().unwrap(),
+            kernel,
+            world,
+        }
+    }
+
+    fn ask(&self, ask: Ask) -> Answer {
+        let programs = [("p1", 1), ("p2", 1), ("under", 2)].map(|(interface, id)| v1::ProgramStatus {
+            name: "kuafu".to_owned(),
+            interface: interface.to_owned(),
+            hook: "tcx ingress".to_owned(),
+            id,
+        });
+        let view = View {
+            name: "unnamed",
+            maps: self.kernel.maps(),
+            clock: &self.clock,
+            state: self.world.state.as_ref(),
+            contents: &self.contents,
+            programs: &programs,
+            incarnation: 3,
+            liveness: false,
+            faults: &["something is wrong".to_owned()],
+            measured: &|path| (path == 1).then_some(MEASURED),
+            drops: &self.drops,
+        };
+        let answer = answer(
+            &view,
+            &v1::Query {
+                id: 7,
+                ask: Some(ask),
+            },
+        );
+        assert_eq!(answer.id, 7);
+        answer.answer.unwrap()
+    }
+
+    fn explain(&self, input: &Input) -> Result<Explanation, String> {
+        let query = ExplainQuery {
+            frame: input.octets.clone(),
+            interface: nix::net::if_::if_indextoname(input.interface)
+                .unwrap()
+                .into_string()
+                .unwrap(),
+            mark: input.mark,
+        };
+        match self.ask(Ask::Explain(query)) {
+            Answer::Explanation(explanation) => Ok(explanation),
+            Answer::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the programs of the interface do with a frame, the one after the other.
+    fn run(&self, input: &Input) -> (Program, Done) {
+        let chain: &[Program] = if input.interface == UNDERLAY {
+            &[Program::Edge, Program::Underlay]
+        } else {
+            &[Program::Port]
+        };
+        let mut done = None;
+        for program in chain {
+            let input = Input {
+                program: *program,
+                ..input.clone()
+            };
+            done = Some((*program, self.kernel.run(&input)));
+            if !matches!(done, Some((Program::Edge, Done { code: 2, .. }))) {
+                break;
+            }
+        }
+        done.unwrap()
+    }
+}
+
+fn in_namespace(name: &str, test: impl FnOnce() + Send) {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return println!("skipped: {why}");
+    }
+    namespace(name).run(test).expect("the namespace");
+}
+
+#[test]
+fn an_explanation_is_what_the_kernel_does() {
+    in_namespace("explain", || {
+        let cases: Vec<Case> = common::case::all()
+            .into_iter()
+            .flat_map(|(_, cases)| cases)
+            .collect();
+        let mut wrong = String::new();
+        let mut packets = 0;
+        for name in world::NAMES.iter().filter(|name| **name != "bare") {
+            let host = Host::new(name);
+            for case in cases.iter().filter(|case| case.world == *name) {
+                host.kernel.begin_anew(&host.world);
+                for (packet, input) in case.packets.iter().zip(case.inputs()) {
+                    // How many answers the clock allows, and how long packets become, is not asked here.
+                    if packet.until_limited || input.segment != 0 {
+                        continue;
+                    }
+                    packets += 1;
+                    if let Some(why) = difference(&host, &input) {
+                        wrong += &format!("{} ({name}): {}\n  {why}\n", case.name, packet.input);
+                    }
+                }
+            }
+        }
+        assert!(packets > 100, "only {packets} packets");
+        assert!(wrong.is_empty(), "\n{wrong}");
+    });
+}
+
+/// What an explanation says otherwise than the kernel then does.
+fn difference(host: &Host, input: &Input) -> Option<String> {
+    let told = host.explain(input).expect("an explanation");
+    host.kernel.allow_answers();
+    let before = host.kernel.counters();
+    let (program, done) = host.run(input);
+    let reasons: Vec<String> = changes(&before, &host.kernel.counters())
+        .into_keys()
+        .filter(|word| Reason::from_word(word).is_some())
+        .collect();
+    let verdict = match (program, done.code) {
+        (Program::Edge, 1) | (_, 2) => "drop",
+        (Program::Port | Program::Underlay, -1) => "pass",
+        _ => "leave",
+    };
+    let told_verdict = match told.verdict.as_str() {
+        "transmit" | "deliver" | "answer" => "leave",
+        other => other,
+    };
+    let same_reason = reasons.first().map_or("", String::as_str) == told.reason;
+    // Sequence numbers, times and tags are each packet's own.
+    let same_frame = done.octets == told.frame
+        || verdict == "drop"
+        || (done.octets.len() == told.frame.len() && is_backbone(&done.octets));
+    if verdict == told_verdict && same_reason && same_frame {
+        return None;
+    }
+    Some(format!(
+        "told {} {:?} {:02x?}\n  done {verdict} ({program:?} {}) {reasons:?} {:02x?}",
+        told.verdict, told.reason, told.frame, done.code, done.octets
+    ))
+}
+
+fn is_backbone(frame: &[u8]) -> bool {
+    frame.get(36..38) == Some(&6081_u16.to_be_bytes())
+}
+
+#[test]
+fn an_explanation_changes_nothing_and_names_its_steps() {
+    in_namespace("steps", || {
+        let host = Host::new("host");
+        let input = client(40_000);
+        let (before, counters) = (host.kernel.state(), host.kernel.counters());
+        let told = host.explain(&input).unwrap();
+        assert_eq!((host.kernel.state(), host.kernel.counters()), (before, counters));
+        assert_eq!((told.node.as_str(), told.program.as_str()), ("host", "edge"));
+        assert_eq!(
+            (told.verdict.as_str(), told.interface.as_str()),
+            ("transmit", "under")
+        );
+        let stages: Vec<&str> = told.steps.iter().map(|step| step.stage.as_str()).collect();
+        for stage in [
+            "node",
+            "services",
+            "rings",
+            "targets",
+            "pairs",
+            "path_states",
+            "neighbours",
+            "count",
+        ] {
+            assert!(stages.contains(&stage), "{stage} is not among {stages:?}");
+        }
+        let bare = Host::new("bare");
+        let refused = bare.explain(&input).unwrap_err();
+        assert!(
+            refused.contains("none of Kuafu's programs runs there"),
+            "{refused}"
+        );
+    });
+}
+
+/// A client's packet at the entry.
+fn client(port: u16) -> Input {
+    Input {
+        program: Program::Edge,
+        interface: UNDERLAY,
+        mark: 0,
+        segment: 0,
+        octets: encode(&format!(
+            "eth mfe > m01 | ipv4 203.0.113.9 > 198.51.100.1 | udp {port} > 7000 | data 5"
+        )),
+    }
+}
+
+/// A client's packet at the exit, by the backbone.
+fn exiting(sequence: u32) -> Input {
+    Input {
+        octets: encode(&format!(
+            "eth m02 > m01 | ipv4 192.0.2.2 > 192.0.2.1 | udp 50003 > 6081 sum none | geneve 101 label 6 seq {sequence} \
+             key 3 | ipv4 203.0.113.9 > 198.51.100.1 | udp 40000 > 7000 | data 5"
+        )),
+        ..client(0)
+    }
+}
+
+#[test]
+fn flows_and_drops_are_those_of_the_packets() {
+    in_namespace("answers", || {
+        let mut host = Host::new("host");
+        assert_eq!(host.run(&exiting(1)).1.code, 3);
+        assert_eq!(host.run(&exiting(2)).1.code, 3);
+        assert_eq!(host.run(&exiting(2)).1.code, 1, "a duplicate");
+        host.drops.look(host.kernel.maps()).unwrap();
+
+        let Answer::Flows(flows) = host.ask(Ask::Flows(v1::FlowsQuery { limit: 1 })) else {
+            panic!("no flows");
+        };
+        let [flow] = flows.flows.as_slice() else {
+            panic!("{flows:?}");
+        };
+        assert!(!flows.truncated && flow.idle_ms < 60_000, "{flow:?}");
+        let port: u16 = flow.source.strip_prefix("192.0.2.1:").unwrap().parse().unwrap();
+        assert!((10_000..=29_999).contains(&port));
+        let expected = v1::Flow {
+            exit: "host".into(),
+            entry: "peer".into(),
+            accelerator: "accelerator-101".into(),
+            protocol: 17,
+            client: "203.0.113.9:40000".into(),
+            service: "198.51.100.1:7000".into(),
+            endpoint: "192.0.2.80:9000".into(),
+            packets_to_server: 2,
+            bytes_to_server: 2 * 33,
+            source: flow.source.clone(),
+            idle_ms: flow.idle_ms,
+            ..v1::Flow::default()
+        };
+        assert_eq!(*flow, expected);
+
+        let Answer::Drops(drops) = host.ask(Ask::Drops(v1::DropsQuery {})) else {
+            panic!("no drops");
+        };
+        let [drop] = drops.drops.as_slice() else {
+            panic!("{drops:?}");
+        };
+        let seen = (drop.reason.as_str(), drop.count, drop.interface.as_str());
+        assert_eq!(seen, ("duplicate", 1, "under"));
+        assert_eq!(drop.first_bytes, exiting(2).octets[..64]);
+        assert!(drop.last_seen_unix_ms.is_some());
+    });
+}
+
+#[test]
+fn status_says_what_is_wrong() {
+    in_namespace("status", || {
+        let host = Host::new("stale");
+        let Answer::Status(status) = host.ask(Ask::Status(v1::StatusQuery {})) else {
+            panic!("no status");
+        };
+        assert_eq!(
+            (status.node.as_str(), status.revision, status.incarnation),
+            ("host", 1, 3)
+        );
+        let paths: BTreeMap<u32, &str> = status
+            .paths
+            .iter()
+            .map(|path| (path.index, path.state.as_str()))
+            .collect();
+        assert_eq!(paths, BTreeMap::from([(1, "stale"), (2, "fresh"), (3, "fresh")]));
+        assert_eq!((status.paths[0].sent, status.paths[0].rtt_p50_us), (20, 1000));
+        assert!(status.paths[0].last_echo_ms.is_some() && status.paths[1].last_echo_ms.is_none());
+        let faults = status.faults.join("\n");
+        for fault in [
+            "liveness: off",
+            "port kuafu0: no program is attached to kuafu0",
+            "something is wrong",
+        ] {
+            assert!(faults.contains(fault), "{faults}");
+        }
+        let slots = status.maps.iter().find(|map| map.name == "slots").unwrap();
+        assert_eq!((slots.entries, slots.capacity), (5, 65_536));
+    });
+}
+
+#[test]
+fn the_maps_read_back_are_what_was_written() {
+    in_namespace("back", || {
+        let host = Host::new("host");
+        let mut written = host.contents.clone();
+        // What no map names is not to be read back.
+        written.waiting.clear();
+        written.rings.retain(|first, _| {
+            let mut services = written.services.values();
+            services.any(|service| service.size != 0 && service.first == *first)
+        });
+        assert_eq!(contents(host.kernel.maps()).unwrap(), written);
+    });
+}
