@@ -6,6 +6,7 @@
 //! user's cache. `cargo xtask setup` brings them, with `qemu-system-x86` and `busybox-static`.
 
 mod initramfs;
+mod program;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,22 @@ impl Guest {
         }
     }
 
+    /// Adds a program of this host as `to`, with the loader and the libraries that it needs at the places
+    /// where it looks for them.
+    ///
+    /// # Errors
+    /// `ldd` cannot say what it needs, or a library is missing.
+    pub fn program(&mut self, from: &Path, to: &str) -> Result<()> {
+        for library in program::libraries(from)? {
+            let place = library.to_string_lossy().into_owned();
+            if self.files.iter().all(|(_, known)| *known != place) {
+                self.files.push((library, place));
+            }
+        }
+        self.files.push((from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
     /// Boots it and waits for its end.
     ///
     /// # Errors
@@ -157,7 +174,11 @@ impl Guest {
             archive.file(&format!("modules/{index:03}.ko"), 0o644, &self.module(name)?);
         }
         for (from, to) in &self.files {
-            archive.file(to.trim_start_matches('/'), mode(from)?, &read(from)?);
+            archive.file(
+                to.trim_start_matches('/'),
+                mode(from)?,
+                program::loaded(&read(from)?),
+            );
         }
         archive.file("script", 0o755, self.script.as_bytes());
         archive.file("init", 0o755, INIT.replace("MARKER", MARKER).as_bytes());

@@ -122,6 +122,15 @@ impl Namespace {
         self.spawn(process::piped(command))?.finish(&[], limit)
     }
 
+    /// The number of a device inside the namespace.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn index_of(&self, device: &str) -> Result<u32> {
+        let index = self.run(|| nix::net::if_::if_nametoindex(device))?;
+        index.map_err(Error::errno(format!("find device {device} in {}", self.name)))
+    }
+
     /// Runs `ip` (iproute2) commands, one a line, in order; the first that fails ends it.
     pub fn ip<L: AsRef<str>>(&self, lines: impl IntoIterator<Item = L>) -> Result<()> {
         let mut batch = String::new();
