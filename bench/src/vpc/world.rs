@@ -18,7 +18,7 @@ pub(super) const PORT: &str = "port";
 pub(super) const UNDERLAY: &str = "underlay";
 /// In the machines.
 const MACHINE_DEVICE: &str = "eth0";
-const UNDERLAY_MTU: u32 = 1500;
+pub(super) const UNDERLAY_MTU: u32 = 1500;
 /// Leaves room for VXLAN over IPv4.
 pub(super) const PORT_MTU: u32 = UNDERLAY_MTU - 50;
 pub(super) const VNI: u32 = 77;
@@ -30,6 +30,7 @@ pub(super) struct Side {
     pub(super) host_address: Ipv4Addr,
     pub(super) address: Ipv4Addr,
     pub(super) mac: Mac,
+    pub(super) underlay_mac: Mac,
 }
 
 /// Both ends, wired; how packets come from one host to the other is the contestant's.
@@ -60,6 +61,7 @@ impl Side {
             host_address: Ipv4Addr::new(192, 0, 2, number),
             address: Ipv4Addr::new(10, 0, 0, number),
             mac: Mac([0x02, 0, 0, 0, 0, number]),
+            underlay_mac: Mac([0x02, 0, 0, 0, 1, number]),
         };
         let mut machine = End::new(&side.machine, MACHINE_DEVICE);
         machine.addresses = vec![Ipv4Network::new(side.address, 24)?];
@@ -72,5 +74,6 @@ impl Side {
 fn underlay(side: &Side) -> Result<End<'_>> {
     let mut end = End::new(&side.host, UNDERLAY);
     end.addresses = vec![Ipv4Network::new(side.host_address, 24)?];
+    end.mac = Some(side.underlay_mac);
     Ok(end)
 }
