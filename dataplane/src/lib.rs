@@ -1,10 +1,14 @@
 //! The agent on each host: loads and pins the programs, programs the maps that `model` computed, probes, and reads
 //! what the programs count.
 
+pub mod agent;
 pub mod bpf;
 mod error;
 pub mod explain;
+pub mod host;
 pub mod read;
 mod sys;
+mod uninstall;
 
 pub use error::{Error, Result};
+pub use uninstall::uninstall;

@@ -616,6 +616,8 @@ pub(crate) fn ethtool(device: &str, command: u32, value: u32) -> io::Result<()> 
 pub(crate) struct MappedWords {
     start: ptr::NonNull<AtomicU64>,
     count: usize,
+    /// Octets of the mapping: whole pages.
+    length: usize,
 }
 
 // SAFETY: the words are atomic, and the mapping belongs to the process, not to a thread.
@@ -626,31 +628,18 @@ unsafe impl Sync for MappedWords {}
 impl MappedWords {
     /// Maps the first `octets` of the values of an array that was made with `BPF_F_MMAPABLE`.
     pub(crate) fn new(map: BorrowedFd<'_>, octets: usize) -> io::Result<Self> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping of memory that the kernel keeps as long as the mapping.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                octets,
-                access,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = ptr::NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
+        let length = octets.next_multiple_of(page_size()?);
+        let start = mmap(map, length, libc::PROT_READ | libc::PROT_WRITE, 0)?;
         Ok(Self {
-            start,
+            start: start.cast(),
             count: octets / size_of::<AtomicU64>(),
+            length,
         })
     }
 
     /// The words.
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is as long, page-aligned, and lives as long as `self`; any bits are a number.
+        // SAFETY: the mapping is at least as long, page-aligned, and lives as long as `self`; any bits are a number.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }
@@ -658,6 +647,6 @@ impl MappedWords {
 impl Drop for MappedWords {
     fn drop(&mut self) {
         // SAFETY: the mapping that `new` made; nobody borrows it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * size_of::<AtomicU64>()) };
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

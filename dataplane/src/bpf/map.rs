@@ -3,9 +3,10 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 use crate::error::{Error, Result};
-use crate::sys::{Octets, RawMap, Ring};
+use crate::sys::{MappedWords, Octets, RawMap, Ring};
 
 /// Entries that are read or written by one system call.
 const BATCH: usize = 1024;
@@ -172,6 +173,19 @@ impl<K: Octets, V: Octets> Map<K, V> {
         Ok(count)
     }
 
+    /// The values of an array map as words that packets change at the same time.
+    ///
+    /// # Errors
+    /// `Io`: among others, that the map was not made to be mapped.
+    pub fn words(&self) -> Result<Words> {
+        let stride = size_of::<V>().next_multiple_of(8);
+        let mapped = MappedWords::new(self.raw.as_fd(), stride * self.capacity() as usize);
+        Ok(Words {
+            mapped: mapped.map_err(self.failed("map"))?,
+            stride: stride / 8,
+        })
+    }
+
     fn failed(&self, verb: &str) -> impl FnOnce(io::Error) -> Error + use<K, V> {
         Error::io(format!("{verb} the map {}", self.name))
     }
@@ -180,6 +194,27 @@ impl<K: Octets, V: Octets> Map<K, V> {
 impl<K, V> AsFd for Map<K, V> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.raw.as_fd()
+    }
+}
+
+/// An array map's values in shared memory.
+#[derive(Debug)]
+pub struct Words {
+    mapped: MappedWords,
+    /// Words of a value.
+    stride: usize,
+}
+
+impl Words {
+    /// The word that lies `offset` octets into the value at `index`, a multiple of 8 as `offset_of!` says it; `None`
+    /// beyond the map or the value.
+    #[must_use]
+    pub fn word(&self, index: u32, offset: usize) -> Option<&AtomicU64> {
+        let (index, offset) = (index as usize, offset / 8);
+        if offset >= self.stride {
+            return None;
+        }
+        self.mapped.words().get(index * self.stride + offset)
     }
 }
 

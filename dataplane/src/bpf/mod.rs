@@ -10,7 +10,8 @@ mod program;
 
 pub use clock::Clock;
 use map::Shape;
-pub use map::{Map, PerCpu, Reader, Records};
+pub use map::{Map, PerCpu, Reader, Records, Words};
+pub(crate) use pins::remove as unpin;
 pub use pins::{LAYOUT, Pins};
 pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
 

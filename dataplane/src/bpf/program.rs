@@ -81,6 +81,12 @@ impl Program {
         self.name
     }
 
+    /// Where it runs.
+    #[must_use]
+    pub fn kind(&self) -> LinkKind {
+        self.kind
+    }
+
     /// Runs it over a packet, as `BPF_PROG_TEST_RUN` does: nothing is sent.
     ///
     /// # Errors

@@ -1,0 +1,355 @@
+//! Everything between a host's state and its kernel: devices, programs, maps, neighbours, settings.
+//!
+//! What is brought into force stays in force when the value is dropped: programs, links and maps are pinned, and the
+//! next [`Host`] adopts them.
+
+mod incarnation;
+mod links;
+mod listening;
+mod neighbours;
+mod net;
+mod overlay;
+mod sweep;
+mod sysctl;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kuafu_model::HostState;
+use kuafu_model::contents::{Batch, Contents, HostFacts, contents};
+
+use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
+use crate::error::{Error, Result};
+use crate::read;
+use links::{Links, Wanted};
+use neighbours::Neighbours;
+use net::Device;
+pub(crate) use net::Net;
+pub(crate) use overlay::remove as remove_overlay;
+pub use overlay::{NAME as OVERLAY_DEVICE, PORT as OVERLAY_PORT};
+pub(crate) use sysctl::Sysctls;
+
+/// The largest MTU whose packets XDP can have in one piece: a page less headroom and what the kernel keeps at its end.
+const ONE_PIECE: u32 = 3_400;
+/// How often, and how many times, new neighbours are looked at before what names them is written.
+const LOOK: (Duration, u32) = (Duration::from_millis(10), 20);
+
+/// How a host is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The host's name.
+    pub node: String,
+    /// Where programs, links and maps are pinned.
+    pub pins: Pins,
+    /// Where the incarnation and the settings that were changed are kept: `/var/lib/kuafu`.
+    pub data: PathBuf,
+    /// How the edge is attached; `None`: as the device allows.
+    pub xdp: Option<XdpMode>,
+    /// How many entries the maps get when they are made.
+    pub sizes: Sizes,
+}
+
+/// A program on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The program's name.
+    pub name: String,
+    /// The device.
+    pub interface: String,
+    /// Where on it: `tcx ingress`, `XDP, native` or `XDP, generic`.
+    pub hook: String,
+    /// The program's number in the kernel.
+    pub id: u32,
+}
+
+/// A host: what its kernel was told, and the means to tell it more.
+///
+/// It belongs to the network namespace of the thread that opened it, and is to be used by threads of that namespace
+/// alone. Its calls block, and have a runtime of their own: from async code call them by `spawn_blocking`.
+#[derive(Debug)]
+pub struct Host {
+    options: Options,
+    bpf: Bpf,
+    clock: Clock,
+    net: Net,
+    sysctls: Sysctls,
+    links: Links,
+    neighbours: Neighbours,
+    facts: HostFacts,
+    contents: Contents,
+    state: Option<HostState>,
+}
+
+/// What a state finds on this host.
+struct Ground {
+    underlay: Device,
+    facts: HostFacts,
+}
+
+impl Host {
+    /// Loads the programs over the maps that are pinned, or over new ones. No packet is treated otherwise than before.
+    ///
+    /// # Errors
+    /// What the kernel refuses, with its reason; `Foreign` where a pinned map is of another shape.
+    pub fn open(options: Options) -> Result<Self> {
+        let pins = &options.pins;
+        let of_maps = match Maps::open(pins) {
+            Ok(maps) => Some(maps.node.get(&0)?.unwrap_or_default().incarnation),
+            Err(_) => None,
+        };
+        let incarnation = incarnation::next(&options.data, of_maps)?;
+        let bpf = Bpf::load_pinned(pins, &options.sizes)?;
+        let contents = read::contents(&bpf.maps)?;
+        let mut neighbours = Neighbours::default();
+        neighbours.adopt(&bpf.maps, &contents.neighbours)?;
+        Ok(Self {
+            clock: Clock::new()?,
+            net: Net::new()?,
+            sysctls: Sysctls::recorded(&options.data)?,
+            links: Links::new(pins.clone()),
+            facts: HostFacts {
+                underlay: contents.node.underlay,
+                underlay_mtu: contents.node.mtu.into(),
+                incarnation,
+                interfaces: BTreeMap::new(),
+                capacities: bpf.maps.capacities(),
+            },
+            neighbours,
+            contents,
+            state: None,
+            bpf,
+            options,
+        })
+    }
+
+    /// Makes a state true: devices, programs, settings and maps. A port whose device is not there yet waits for it.
+    ///
+    /// # Errors
+    /// Why the host cannot satisfy it; then what was in force stays in force.
+    pub fn apply(&mut self, state: &HostState) -> Result<()> {
+        let ground = self.survey(state)?;
+        self.refuse_taken_ports(state)?;
+        self.establish(state, ground)?;
+        self.state = Some(state.clone());
+        Ok(())
+    }
+
+    /// Looks after what is in force, each second: devices that came or went, neighbours. Returns what is wrong.
+    ///
+    /// # Errors
+    /// What keeps it from looking at all.
+    pub fn tick(&mut self) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        if let Some(state) = self.state.take() {
+            let looked = self.look_after(&state);
+            self.state = Some(state);
+            faults.extend(looked.err().map(|error| error.to_string()));
+        }
+        self.neighbours.refresh(&self.net, &self.bpf.maps)?;
+        faults.extend(self.neighbours.faults());
+        Ok(faults)
+    }
+
+    /// Removes connections that were idle for too long. Returns how many.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sweep(&mut self) -> Result<usize> {
+        sweep::sweep(&self.bpf.maps, &self.clock, self.state.as_ref())
+    }
+
+    /// The state in force; `None` until one was applied by this value.
+    #[must_use]
+    pub fn state(&self) -> Option<&HostState> {
+        self.state.as_ref()
+    }
+
+    /// What the maps hold.
+    #[must_use]
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// The maps.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.bpf.maps
+    }
+
+    /// The programs' clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What the host itself knows.
+    #[must_use]
+    pub fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    /// How often, modulo 16, the host has lost its maps.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.facts.incarnation
+    }
+
+    /// What is attached.
+    #[must_use]
+    pub fn programs(&self) -> Vec<Attached> {
+        self.links.attached()
+    }
+
+    /// What a state finds here: the underlay, and the devices of its ports that are there.
+    fn survey(&self, state: &HostState) -> Result<Ground> {
+        let local = state.node.local;
+        let underlay = self.net.with_address(local)?.ok_or(Error::NoUnderlay(local))?;
+        let numbered = |name: &String| {
+            let number = nix::net::if_::if_nametoindex(name.as_str()).ok()?;
+            Some((name.clone(), number))
+        };
+        let names = state.ports.iter().map(|port| &port.interface);
+        let mut interfaces: BTreeMap<String, u32> = names.filter_map(numbered).collect();
+        // Before it is made, any number does to see whether the state can be satisfied.
+        let overlay = nix::net::if_::if_nametoindex(overlay::PORT).unwrap_or(u32::MAX);
+        interfaces.insert(overlay::NAME.to_owned(), overlay);
+        let facts = HostFacts {
+            underlay: underlay.index,
+            underlay_mtu: underlay.mtu,
+            interfaces,
+            ..self.facts.clone()
+        };
+        Ok(Ground { underlay, facts })
+    }
+
+    /// Refuses ports for the exit that a program of this host listens on, when they are new.
+    fn refuse_taken_ports(&self, state: &HostState) -> Result<()> {
+        let Some(range) = &state.node.nat_ports else {
+            return Ok(());
+        };
+        let node = &self.contents.node;
+        if (node.first_port, node.last_port) == (*range.start(), *range.end()) {
+            return Ok(());
+        }
+        match listening::in_range(range, state.node.local)? {
+            None => Ok(()),
+            Some(port) => Err(Error::PortInUse {
+                first: *range.start(),
+                last: *range.end(),
+                port,
+            }),
+        }
+    }
+
+    /// Brings about what a state asks of this host, in an order in which a refusal leaves what was.
+    fn establish(&mut self, state: &HostState, mut ground: Ground) -> Result<()> {
+        let whole = overlay::with_port(state);
+        contents(&whole, &ground.facts, Some(&self.contents))?;
+        let overlay = overlay::ensure(&self.net, state.node.overlay)?;
+        ground.facts.interfaces.insert(overlay::NAME.to_owned(), overlay);
+        let next = contents(&whole, &ground.facts, Some(&self.contents))?;
+        let wanted = wanted(&self.bpf, &ground);
+        self.links.attach(&self.net, &wanted, self.options.xdp)?;
+        self.sysctls.forward(&ground.underlay.name)?;
+        let range = state.node.nat_ports.as_ref();
+        self.sysctls
+            .reserve(range.map(|range| (*range.start(), *range.end())))?;
+        let written = write_all(
+            &self.bpf.maps,
+            &mut self.neighbours,
+            &self.net,
+            &self.contents,
+            &next,
+        );
+        written?;
+        self.links.keep_only(&wanted)?;
+        self.contents = next;
+        self.facts = ground.facts;
+        Ok(())
+    }
+
+    /// Follows devices that came, went or changed.
+    fn look_after(&mut self, state: &HostState) -> Result<()> {
+        let ground = self.survey(state)?;
+        if ground.facts == self.facts && !self.links.is_one_gone() {
+            return Ok(());
+        }
+        self.establish(state, ground)
+    }
+}
+
+/// Where programs belong: the edge and VXLAN on the underlay, the ports' program on each port that is there.
+fn wanted<'b>(bpf: &'b Bpf, ground: &Ground) -> Vec<Wanted<'b>> {
+    let (programs, underlay) = (&bpf.programs, &ground.underlay);
+    let edge = if underlay.mtu > ONE_PIECE {
+        &programs.edge_frags
+    } else {
+        &programs.edge
+    };
+    let on_underlay = [("edge", edge), ("underlay", &programs.underlay)].map(|(role, program)| Wanted {
+        program,
+        role,
+        interface: underlay.index,
+        name: underlay.name.clone(),
+    });
+    let on_port = |(name, interface): (&String, &u32)| Wanted {
+        program: &programs.port,
+        role: "port",
+        interface: *interface,
+        name: if name == overlay::NAME {
+            overlay::PORT.to_owned()
+        } else {
+            name.clone()
+        },
+    };
+    let ports = ground.facts.interfaces.iter().map(on_port);
+    on_underlay.into_iter().chain(ports).collect()
+}
+
+/// Writes what leads from one contents to the next; where that fails, what leads back.
+fn write_all(
+    maps: &Maps,
+    neighbours: &mut Neighbours,
+    net: &Net,
+    before: &Contents,
+    next: &Contents,
+) -> Result<()> {
+    let update = next.update_from(before);
+    let written = update
+        .batches()
+        .try_for_each(|batch| write_one(maps, neighbours, net, &batch));
+    if written.is_err() {
+        for batch in before.update_from(next).batches() {
+            // As far as it goes: the error that is told is the first.
+            let _ = write_one(maps, neighbours, net, &batch);
+        }
+    }
+    written
+}
+
+fn write_one(maps: &Maps, neighbours: &mut Neighbours, net: &Net, batch: &Batch<'_>) -> Result<()> {
+    match batch {
+        Batch::Neighbours(hosts) => {
+            neighbours.keep(maps, hosts)?;
+            look_for(maps, neighbours, net)
+        }
+        Batch::ForgetNeighbours(numbers) => neighbours.forget(maps, numbers),
+        batch => write::batch(maps, batch),
+    }
+}
+
+/// Gives new neighbours a moment to answer, so that the packets of what is written next find them. One that is silent
+/// keeps nothing back.
+fn look_for(maps: &Maps, neighbours: &mut Neighbours, net: &Net) -> Result<()> {
+    let (pause, times) = LOOK;
+    for _ in 0..times {
+        neighbours.refresh(net, maps)?;
+        if neighbours.are_known() {
+            break;
+        }
+        std::thread::sleep(pause);
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Gateways and next hops: found by the host's own routes, kept fresh by the kernel, written for the programs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+
+use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
+
+use super::net::{Entry, Net, Step};
+use crate::bpf::Maps;
+use crate::error::Result;
+
+/// The neighbours' numbers, and what the map says of each.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    known: BTreeMap<u32, Known>,
+    /// What the kernel was told to keep fresh.
+    managed: BTreeSet<Step>,
+}
+
+/// One number.
+#[derive(Debug)]
+struct Known {
+    host: Ipv4Addr,
+    step: Option<Step>,
+    written: Neighbour,
+    /// Whether somebody answers there.
+    answers: bool,
+}
+
+impl Neighbours {
+    /// Takes up what an agent before this one has written.
+    pub(super) fn adopt(&mut self, maps: &Maps, of: &BTreeMap<u32, Ipv4Addr>) -> Result<()> {
+        for (number, host) in of {
+            let written = maps.neighbours.get(number)?.unwrap_or_default();
+            self.known.insert(*number, Known::new(*host, written));
+        }
+        Ok(())
+    }
+
+    /// From now on these numbers lead to these hosts.
+    pub(super) fn keep(&mut self, maps: &Maps, hosts: &[(u32, Ipv4Addr)]) -> Result<()> {
+        for (number, host) in hosts {
+            if self.known.get(number).is_none_or(|known| known.host != *host) {
+                maps.neighbours.set(number, &Neighbour::default())?;
+                self.known
+                    .insert(*number, Known::new(*host, Neighbour::default()));
+            }
+        }
+        Ok(())
+    }
+
+    /// These numbers lead nowhere any more.
+    pub(super) fn forget(&mut self, maps: &Maps, numbers: &[u32]) -> Result<()> {
+        for number in numbers {
+            self.known.remove(number);
+            maps.neighbours.set(number, &Neighbour::default())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a way is known to all.
+    pub(super) fn are_known(&self) -> bool {
+        self.known.values().all(|known| !known.written.macs.is_unknown())
+    }
+
+    /// Looks up all routes again, and writes what has changed. What was known stays while nobody answers.
+    pub(super) fn refresh(&mut self, net: &Net, maps: &Maps) -> Result<()> {
+        if self.known.is_empty() && self.managed.is_empty() {
+            return Ok(());
+        }
+        let mut steps = HashMap::new();
+        for known in self.known.values_mut() {
+            known.step = match steps.get(&known.host) {
+                Some(step) => *step,
+                None => *steps.entry(known.host).or_insert(net.step_to(known.host)?),
+            };
+        }
+        let table: HashMap<Step, Entry> = net
+            .neighbours()?
+            .into_iter()
+            .map(|entry| (entry.step, entry))
+            .collect();
+        self.manage(net, &table)?;
+        self.write(net, maps, &table)
+    }
+
+    /// Has the kernel keep what is used, and no longer what is not.
+    fn manage(&mut self, net: &Net, table: &HashMap<Step, Entry>) -> Result<()> {
+        let used: BTreeSet<Step> = self.known.values().filter_map(|known| known.step).collect();
+        for step in &used {
+            match table.get(step) {
+                Some(entry) if entry.is_static => continue,
+                Some(entry) if entry.is_managed => {}
+                _ => net.manage(*step)?,
+            }
+            self.managed.insert(*step);
+        }
+        for step in self.managed.difference(&used) {
+            if table.get(step).is_some_and(|entry| entry.is_managed) {
+                net.unmanage(*step)?;
+            }
+        }
+        self.managed.retain(|step| used.contains(step));
+        Ok(())
+    }
+
+    fn write(&mut self, net: &Net, maps: &Maps, table: &HashMap<Step, Entry>) -> Result<()> {
+        let mut own = HashMap::new();
+        for (number, known) in &mut self.known {
+            let Some(step) = known.step else {
+                known.answers = false;
+                continue;
+            };
+            let mac = table.get(&step).and_then(|entry| entry.mac);
+            known.answers = mac.is_some();
+            let source = match own.get(&step.interface) {
+                Some(source) => *source,
+                None => {
+                    let device = net.device(step.interface)?;
+                    *own.entry(step.interface)
+                        .or_insert(device.map(|device| device.mac))
+                }
+            };
+            let (Some(mac), Some(source)) = (mac, source) else {
+                continue;
+            };
+            let found = Neighbour {
+                macs: MacPair::new(Mac::from_octets(mac), Mac::from_octets(source)),
+                interface: step.interface,
+            };
+            if found != known.written {
+                maps.neighbours.set(number, &found)?;
+                known.written = found;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong, one line a host.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = self.known.values().filter_map(Known::fault).collect();
+        faults.sort();
+        faults.dedup();
+        faults
+    }
+}
+
+impl Known {
+    fn new(host: Ipv4Addr, written: Neighbour) -> Self {
+        Self {
+            host,
+            step: None,
+            written,
+            answers: false,
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        match self.step {
+            None => Some(format!("no route leads to {}", self.host)),
+            Some(_) if self.answers => None,
+            Some(step) => Some(format!(
+                "{} does not answer ARP, so that {} cannot be reached",
+                step.address, self.host
+            )),
+        }
+    }
+}

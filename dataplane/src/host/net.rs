@@ -1,0 +1,363 @@
+//! What the host's network is asked and told, by netlink.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::{Stream, TryStreamExt};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::bpf::XdpMode;
+use crate::error::{Error, Result};
+
+/// The way to the kernel's network of the thread that made it.
+pub(crate) struct Net {
+    runtime: Runtime,
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Net")
+    }
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    /// Zeros where it has no Ethernet address.
+    pub(crate) mac: [u8; 6],
+    pub(crate) is_veth: bool,
+    /// How XDP runs on it now.
+    pub(crate) xdp: Option<XdpMode>,
+}
+
+/// The first step to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Step {
+    /// The device to send out of.
+    pub(crate) interface: u32,
+    /// The gateway, or the host itself.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// An entry of the kernel's table of neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) step: Step,
+    /// `None` while nobody answers.
+    pub(crate) mac: Option<[u8; 6]>,
+    /// Somebody wrote it by hand: it is not to be touched.
+    pub(crate) is_static: bool,
+    /// The kernel keeps it fresh.
+    pub(crate) is_managed: bool,
+}
+
+impl Net {
+    pub(crate) fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(Error::io("start the netlink runtime"))?;
+        let (connection, handle) = {
+            let _inside = runtime.enter();
+            let (connection, handle, _) =
+                rtnetlink::new_connection().map_err(Error::io("open a netlink socket"))?;
+            (connection, handle)
+        };
+        Ok(Self {
+            connection: runtime.spawn(connection),
+            runtime,
+            handle,
+        })
+    }
+
+    /// Does a request; `action` is what an error says was tried.
+    fn wait<T>(
+        &self,
+        action: &str,
+        request: impl Future<Output = std::result::Result<T, rtnetlink::Error>>,
+    ) -> Result<T> {
+        self.runtime.block_on(request).map_err(Error::netlink(action))
+    }
+
+    fn list<T>(
+        &self,
+        action: &str,
+        answers: impl Stream<Item = std::result::Result<T, rtnetlink::Error>>,
+    ) -> Result<Vec<T>> {
+        self.wait(action, answers.try_collect())
+    }
+
+    /// The device of that number.
+    pub(crate) fn device(&self, index: u32) -> Result<Option<Device>> {
+        let found = self.list(
+            "read an interface",
+            self.handle.link().get().match_index(index).execute(),
+        );
+        Ok(absent_is_none(found)?.and_then(|found| found.first().map(device)))
+    }
+
+    /// The device of that name.
+    pub(crate) fn named(&self, name: &str) -> Result<Option<Device>> {
+        let request = self.handle.link().get().match_name(name);
+        let found = self.list(
+            "read an interface",
+            request
+                .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+                .execute(),
+        );
+        Ok(absent_is_none(found)?.and_then(|found| found.first().map(device)))
+    }
+
+    /// The device that has an address, loopback excepted.
+    pub(crate) fn with_address(&self, address: Ipv4Addr) -> Result<Option<Device>> {
+        let addresses = self.list("read addresses", self.handle.address().get().execute())?;
+        let has = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Local(local) | AddressAttribute::Address(local) => {
+                *local == IpAddr::V4(address)
+            }
+            _ => false,
+        };
+        let holder = addresses
+            .iter()
+            .find(|message| message.attributes.iter().any(has));
+        match holder {
+            Some(message) => self.device(message.header.index),
+            None => Ok(None),
+        }
+    }
+
+    /// The first step of the host's own route; `None` where there is no route, or it ends here.
+    pub(crate) fn step_to(&self, to: Ipv4Addr) -> Result<Option<Step>> {
+        let query = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to, 32)
+            .build();
+        let found = self.list("look up a route", self.handle.route().get(query).execute());
+        let routes = match found {
+            Err(Error::Netlink { source, .. }) if is_no_route(&source) => return Ok(None),
+            found => found?,
+        };
+        Ok(routes.first().and_then(|route| step(route, to)))
+    }
+
+    /// The kernel's table of IPv4 neighbours.
+    pub(crate) fn neighbours(&self) -> Result<Vec<Entry>> {
+        let request = self
+            .handle
+            .neighbours()
+            .get()
+            .set_address_family(AddressFamily::Inet);
+        let found = self.list("read neighbours", request.execute())?;
+        Ok(found.iter().filter_map(entry).collect())
+    }
+
+    /// Lets the kernel find a neighbour and keep it fresh.
+    pub(crate) fn manage(&self, step: Step) -> Result<()> {
+        let mut request = self
+            .handle
+            .neighbours()
+            .add(step.interface, step.address.into())
+            .state(NeighbourState::None)
+            .replace();
+        let flags = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+        request.message_mut().attributes.push(flags);
+        self.wait(&format!("keep the neighbour {}", step.address), request.execute())
+    }
+
+    /// Leaves a neighbour to the kernel's usual care.
+    pub(crate) fn unmanage(&self, step: Step) -> Result<()> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(step.interface, step.address.into())
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        self.wait(
+            &format!("let go the neighbour {}", step.address),
+            request.execute(),
+        )
+    }
+
+    /// Makes a veth pair, both ends down, without ARP and multicast.
+    pub(crate) fn add_pair(&self, name: &str, peer: &str) -> Result<()> {
+        let message = LinkVeth::new(name, peer).build();
+        self.wait(
+            &format!("make the interface {name}"),
+            self.handle.link().add(message).execute(),
+        )
+    }
+
+    /// Brings a device up, without ARP and multicast.
+    pub(crate) fn quiet_up(&self, index: u32, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index)
+            .arp(false)
+            .multicast(false)
+            .mtu(mtu)
+            .up()
+            .build();
+        self.wait("bring up kuafu0", self.handle.link().set(message).execute())
+    }
+
+    /// Gives a device an address with its network.
+    pub(crate) fn add_address(&self, index: u32, address: Ipv4Addr, length: u8) -> Result<()> {
+        let request = self.handle.address().add(index, address.into(), length).replace();
+        self.wait(&format!("give kuafu0 the address {address}"), request.execute())
+    }
+
+    /// Takes a device's other IPv4 addresses away; whether it has this one.
+    pub(crate) fn only_address(&self, index: u32, address: Ipv4Addr) -> Result<bool> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let mut there = false;
+        for message in self.list("read addresses", request.execute())? {
+            let is_it = |attribute: &AddressAttribute| *attribute == AddressAttribute::Local(address.into());
+            if message.attributes.iter().any(is_it) {
+                there = true;
+            } else if message.header.family == AddressFamily::Inet {
+                self.wait(
+                    "take an address from kuafu0",
+                    self.handle.address().del(message).execute(),
+                )?;
+            }
+        }
+        Ok(there)
+    }
+
+    /// Removes a device; that it is not there is no error.
+    pub(crate) fn remove_device(&self, name: &str) -> Result<bool> {
+        let Some(device) = self.named(name)? else {
+            return Ok(false);
+        };
+        self.wait(
+            &format!("remove the interface {name}"),
+            self.handle.link().del(device.index).execute(),
+        )?;
+        Ok(true)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn absent_is_none<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(Error::Netlink {
+            source: rtnetlink::Error::NetlinkError(message),
+            ..
+        }) if message.to_io().kind() == io::ErrorKind::NotFound
+            || message.to_io().raw_os_error() == Some(libc::ENODEV) =>
+        {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
+/// What a look-up says of a destination that nothing leads to.
+fn is_no_route(error: &rtnetlink::Error) -> bool {
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return false;
+    };
+    let nowhere = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL];
+    message
+        .to_io()
+        .raw_os_error()
+        .is_some_and(|code| nowhere.contains(&code))
+}
+
+fn device(message: &LinkMessage) -> Device {
+    let mut device = Device {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        mac: [0; 6],
+        is_veth: false,
+        xdp: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Address(mac) => device.mac = octets(mac).unwrap_or_default(),
+            LinkAttribute::LinkInfo(info) => {
+                device.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
+            LinkAttribute::Xdp(xdp) => device.xdp = xdp.iter().find_map(mode),
+            _ => {}
+        }
+    }
+    device
+}
+
+fn mode(attribute: &LinkXdp) -> Option<XdpMode> {
+    match attribute {
+        LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => Some(XdpMode::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpMode::Generic),
+        _ => None,
+    }
+}
+
+fn octets(mac: &[u8]) -> Option<[u8; 6]> {
+    mac.try_into().ok()
+}
+
+fn step(route: &RouteMessage, to: Ipv4Addr) -> Option<Step> {
+    if route.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let mut interface = None;
+    let mut address = to;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => address = *gateway,
+            _ => {}
+        }
+    }
+    interface.map(|interface| Step { interface, address })
+}
+
+fn entry(message: &NeighbourMessage) -> Option<Entry> {
+    let (mut address, mut mac, mut is_managed) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+            NeighbourAttribute::LinkLayerAddress(found) => mac = octets(found),
+            NeighbourAttribute::ExtFlags(flags) => is_managed = flags.contains(NeighbourExtFlags::Managed),
+            _ => {}
+        }
+    }
+    let state = message.header.state;
+    let unknown = [
+        NeighbourState::Incomplete,
+        NeighbourState::Failed,
+        NeighbourState::None,
+    ];
+    Some(Entry {
+        step: Step {
+            interface: message.header.ifindex,
+            address: address?,
+        },
+        mac: mac.filter(|_| !unknown.contains(&state)),
+        is_static: matches!(state, NeighbourState::Permanent | NeighbourState::Noarp),
+        is_managed,
+    })
+}

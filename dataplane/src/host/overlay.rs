@@ -1,0 +1,98 @@
+//! `kuafu0`: the host's own port in the system VPC, from which probes leave.
+//!
+//! A veth pair: the prober sends on `kuafu0`, and the port program takes the packets where they arrive, at the other
+//! end.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+
+use kuafu_model::HostState;
+use kuafu_model::state::PortState;
+
+use super::net::{Device, Net};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// The end that the prober sends on, and the port's name in the state.
+pub const NAME: &str = "kuafu0";
+/// The end that the port program is attached to.
+pub const PORT: &str = "kuafu0p";
+/// The system VPC.
+const SYSTEM_VNI: u32 = 1;
+/// Length of the system VPC's prefix: 100.64.0.0/10.
+const PREFIX: u8 = 10;
+/// What is sent fits the backbone of an Internet path.
+const MTU: u32 = 1400;
+/// `ETHTOOL_STXCSUM`, `ETHTOOL_SSG`, `ETHTOOL_STSO`, `ETHTOOL_SGSO` and `ETHTOOL_SGRO`: packets leave as they are sent.
+const OFFLOADS: [u32; 5] = [0x17, 0x19, 0x1f, 0x24, 0x2c];
+
+/// Makes the pair, where it is not there, and gives it the overlay's address. Returns the port's end.
+pub(super) fn ensure(net: &Net, overlay: Ipv4Addr) -> Result<u32> {
+    let (own, port) = match (net.named(NAME)?, net.named(PORT)?) {
+        (Some(own), Some(port)) => (own.index, port.index),
+        _ => make(net)?,
+    };
+    if !net.only_address(own, overlay)? {
+        net.add_address(own, overlay, PREFIX)?;
+    }
+    Ok(port)
+}
+
+fn make(net: &Net) -> Result<(u32, u32)> {
+    net.remove_device(NAME)?;
+    net.remove_device(PORT)?;
+    net.add_pair(NAME, PORT)?;
+    let mut numbers = Vec::new();
+    for name in [NAME, PORT] {
+        quiet(name)?;
+        let device: Device = net.named(name)?.ok_or_else(|| gone(name))?;
+        net.quiet_up(device.index, MTU)?;
+        numbers.push(device.index);
+    }
+    match numbers[..] {
+        [own, port] => Ok((own, port)),
+        _ => Err(gone(NAME)),
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::io(format!("make {name}"))(ErrorKind::NotFound.into())
+}
+
+/// Nothing but what the prober sends leaves it, and as it is.
+fn quiet(name: &str) -> Result<()> {
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        written => written.map_err(Error::io(format!("switch off IPv6 on {name}")))?,
+    }
+    for command in OFFLOADS {
+        match sys::ethtool(name, command, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            switched => switched.map_err(Error::io(format!("switch off an offload of {name}")))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pair; whether it was there.
+pub(crate) fn remove(net: &Net) -> Result<bool> {
+    net.remove_device(NAME)
+}
+
+/// A state with the host's own port, which the controller leaves to the host.
+pub(super) fn with_port(state: &HostState) -> HostState {
+    let mut state = state.clone();
+    if !state.ports.iter().any(|port| port.interface == NAME) {
+        state.ports.push(PortState {
+            name: NAME.to_owned(),
+            vni: SYSTEM_VNI,
+            address: state.node.overlay,
+            mac: [0; 6],
+            interface: NAME.to_owned(),
+            mtu: None,
+        });
+    }
+    state
+}

@@ -1,0 +1,91 @@
+//! The end of idle connections.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use kuafu_model::HostState;
+use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey};
+
+use crate::bpf::{Clock, Maps};
+use crate::error::Result;
+
+/// For a connection whose listener is gone.
+const ORPHAN: Duration = Duration::from_secs(60);
+/// For a TCP connection that both ends have closed, or one has reset.
+const CLOSED: Duration = Duration::from_secs(10);
+/// TCP's flags.
+const FIN: u64 = 1;
+const RST: u64 = 4;
+
+/// Removes the connections that were idle for their listener's time-out, both directions together. Returns how many.
+pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Result<usize> {
+    let mut all = HashMap::new();
+    maps.connections.for_each(|key, value| {
+        all.insert(key, value);
+    })?;
+    let (timeouts, now) = (Timeouts::of(state), clock.jiffies()?);
+    let (mut removed, mut paired) = (0, HashSet::new());
+    for (key, there) in all.iter().filter(|(key, _)| key.vni != 0) {
+        let back_key = leaves(key, there).turned_round(0);
+        let back = all.get(&back_key);
+        paired.insert(back_key);
+        let idle = clock.duration(now.saturating_sub(last(there).max(back.map_or(0, last))));
+        if idle >= timeouts.of_connection(key, there, back) {
+            maps.connections.delete(key)?;
+            maps.connections.delete(&back_key)?;
+            removed += 1;
+        }
+    }
+    for (key, back) in all
+        .iter()
+        .filter(|(key, _)| key.vni == 0 && !paired.contains(key))
+    {
+        if clock.duration(now.saturating_sub(last(back))) >= ORPHAN {
+            maps.connections.delete(key)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// The key under which a direction's packets leave.
+fn leaves(key: &ConnectionKey, connection: &Connection) -> ConnectionKey {
+    ConnectionKey::new(
+        0,
+        [connection.source, connection.destination],
+        [connection.source_port, connection.destination_port],
+        key.protocol,
+    )
+}
+
+fn last(connection: &Connection) -> u64 {
+    connection.last_packet.get()
+}
+
+/// How long each listener's connections may be idle.
+struct Timeouts(HashMap<(u32, IpKey, u32, Be16), Duration>);
+
+impl Timeouts {
+    fn of(state: Option<&HostState>) -> Self {
+        let services = state.into_iter().flat_map(|state| &state.services);
+        let entry = |service: &kuafu_model::state::ServiceState| {
+            let address = IpKey::v4(u32::from(service.local));
+            let key = (
+                service.vni,
+                address,
+                u32::from(service.protocol),
+                Be16::new(service.port),
+            );
+            (key, Duration::from_secs(service.idle_timeout_s.into()))
+        };
+        Self(services.map(entry).collect())
+    }
+
+    fn of_connection(&self, key: &ConnectionKey, there: &Connection, back: Option<&Connection>) -> Duration {
+        let listener = (key.vni, key.destination, key.protocol, key.destination_port);
+        let timeout = self.0.get(&listener).copied().unwrap_or(ORPHAN);
+        let (there, back) = (there.flags.get(), back.map_or(0, |back| back.flags.get()));
+        let is_closed = (there | back) & RST != 0 || there & back & FIN != 0;
+        if is_closed { timeout.min(CLOSED) } else { timeout }
+    }
+}
