@@ -33,7 +33,7 @@ use crate::store::Write;
 
 pub use declare::{DeclareError, Declared, FieldError};
 pub use measure::{Alarm, LegReport};
-pub use member::JoinRefusal;
+pub use member::{JoinRefusal, UnixSeconds};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
 pub use view::{HostView, LegView, RouteView};

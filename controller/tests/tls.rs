@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use kuafu_controller::store::{Embedded, Store, Write};
 use kuafu_controller::{Options, Running, start};
 use kuafu_model::HostState;
 use kuafu_proto::client::{self, ConnectError, connect};
@@ -237,7 +238,7 @@ async fn a_wrong_manifest_is_answered_by_line_and_changes_nothing() {
     let error = &wrong.errors[0];
     assert_eq!(
         (error.file.as_str(), error.line, error.field.as_str()),
-        ("test.yaml", 11, "spec.cidr")
+        ("test.yaml", 13, "spec.cidr")
     );
     assert_eq!(everything(&mut api).await, before);
     running.stop().await.unwrap();
@@ -354,4 +355,71 @@ async fn questions_go_to_agents_and_their_answers_come_back() {
     assert!(entry.connected);
     drop(agent);
     running.stop().await.unwrap();
+}
+
+/// Makes every token of a stopped controller a day older.
+fn let_tokens_expire(root: &Path) {
+    let mut store = Embedded::open(&Places::below(root).controller().join("store.redb")).unwrap();
+    let aged = store.list("token/").unwrap().into_iter().map(|(key, entry)| {
+        let mut token: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
+        token["expires"] = (token["expires"].as_u64().unwrap() - 24 * 60 * 60).into();
+        Write::Put(key, serde_json::to_vec(&token).unwrap())
+    });
+    let aged: Vec<Write> = aged.collect();
+    assert_eq!(aged.len(), 1);
+    store.commit(&aged).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_has_expired_or_is_nobodys_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let running = controller(root.path()).await;
+    let mut api = admin(root.path(), &running).await;
+    apply(&mut api, NODE).await;
+    let made = token(&mut api, "osaka").await;
+    let guessed = JoinToken {
+        secret: [7; 16],
+        ..made.clone()
+    };
+    let refusal = |address: String, token: JoinToken| async move {
+        join(&address, &token).await.unwrap_err().to_string()
+    };
+    let refused = refusal(running.address.to_string(), guessed).await;
+    assert!(refused.contains("not known here"), "{refused}");
+    // The host refuses whoever has not the fingerprint that its token names.
+    let other = JoinToken {
+        fingerprint: [7; 32],
+        ..made.clone()
+    };
+    let error = join(&running.address.to_string(), &other).await.unwrap_err();
+    assert!(matches!(error, JoinError::ForeignController { .. }), "{error}");
+    running.stop().await.unwrap();
+
+    let_tokens_expire(root.path());
+    let running = controller(root.path()).await;
+    let refused = refusal(running.address.to_string(), made).await;
+    assert!(refused.contains("has expired"), "{refused}");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_controller_leaves_its_addresses_and_its_store() {
+    let root = tempfile::tempdir().unwrap();
+    let first = controller(root.path()).await;
+    let mut api = admin(root.path(), &first).await;
+    let (listen, metrics) = (first.address, first.metrics);
+    first.stop().await.unwrap();
+    let options = Options {
+        listen,
+        metrics,
+        root: root.path().to_owned(),
+        data: None,
+    };
+    let second = start(options).await.unwrap();
+    assert_eq!((second.address, second.metrics), (listen, metrics));
+    // Who asked the first asks the second over the same channel, perhaps after a hiccup.
+    while api.get(v1::GetRequest::default()).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    second.stop().await.unwrap();
 }

@@ -188,23 +188,27 @@ pub async fn connect_local(socket: &Path) -> Result<Channel, ConnectError> {
 #[must_use]
 pub fn explain(address: &str, status: &tonic::Status) -> Option<ConnectError> {
     let source = status.source()?;
-    tls_error(source)?;
-    Some(from_error(address, source))
+    (is_refusal(source) || tls_error(source).is_some()).then(|| from_error(address, source))
 }
+
+/// What a server says to a certificate that it does not take.
+const REFUSALS: [AlertDescription; 5] = [
+    AlertDescription::UnknownCA,
+    AlertDescription::DecryptError,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateExpired,
+];
 
 fn from_error(address: &str, error: &(dyn Error + 'static)) -> ConnectError {
     let address = address.to_owned();
+    if is_refusal(error) {
+        return ConnectError::ForeignCertificate { address };
+    }
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             ConnectError::ForeignController { address }
         }
-        Some(rustls::Error::AlertReceived(
-            AlertDescription::UnknownCA
-            | AlertDescription::DecryptError
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateExpired,
-        )) => ConnectError::ForeignCertificate { address },
         _ => ConnectError::Unreachable {
             address,
             reason: chain(error)
@@ -213,6 +217,18 @@ fn from_error(address: &str, error: &(dyn Error + 'static)) -> ConnectError {
                 .join(": "),
         },
     }
+}
+
+/// Once a connection speaks HTTP/2, of its I/O errors only kind and text are left: an alert is known by its text.
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let of_tls = tls_error(error);
+    let mut refusals = REFUSALS.iter().map(|alert| rustls::Error::AlertReceived(*alert));
+    refusals.any(|refusal| of_tls == Some(&refusal) || chain(error).any(|error| is_io(error, &refusal)))
+}
+
+fn is_io(error: &(dyn Error + 'static), refusal: &rustls::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData && io.to_string() == refusal.to_string())
 }
 
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {

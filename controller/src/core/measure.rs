@@ -7,6 +7,9 @@ use kuafu_model::kinds::Name;
 use super::rollout::Target;
 use super::{Command, Core, Now, SessionId};
 
+/// A second's report that comes so long after an alarm began after it.
+const WHOLE_SECOND_MS: Now = 2_000;
+
 /// One path's figures of a second, from where it begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LegReport {
@@ -60,8 +63,8 @@ pub(super) struct Measured {
     reports: BTreeMap<u64, Reported>,
     /// The path of each directed leg.
     legs: BTreeMap<(String, String), u64>,
-    /// Alarms that stand.
-    alarms: BTreeMap<u64, Alarm>,
+    /// Alarms that stand, and since when.
+    alarms: BTreeMap<u64, (Alarm, Now)>,
 }
 
 impl Measured {
@@ -93,6 +96,13 @@ impl Measured {
             let reported = self.reports.get(id)?;
             Some((from.as_str(), to.as_str(), reported))
         })
+    }
+
+    /// Whether nothing comes back on a directed leg, by its own alarm.
+    pub(super) fn is_dead(&self, from: &str, to: &str) -> bool {
+        let id = self.legs.get(&(from.to_owned(), to.to_owned()));
+        let alarm = id.and_then(|id| self.alarms.get(id));
+        alarm.is_some_and(|(alarm, _)| *alarm == Alarm::Dead)
     }
 
     /// A path by its number.
@@ -132,10 +142,26 @@ impl Core {
                     loss: report.loss.clamp(0.0, 1.0),
                     ..*report
                 };
+                self.clear_if_alive(now, &report);
                 self.measured
                     .reports
                     .insert(report.path_id, Reported { at: now, report });
             }
+        }
+    }
+
+    /// An agent that was started anew knows nothing of an alarm that it raised before. A second in which packets come
+    /// back, wholly after the alarm, says that the path lives.
+    fn clear_if_alive(&mut self, now: Now, report: &LegReport) {
+        let id = report.path_id;
+        let Some((Alarm::Dead, since)) = self.measured.alarms.get(&id).copied() else {
+            return;
+        };
+        if report.received > 0 && now.saturating_sub(since) >= WHOLE_SECOND_MS {
+            self.measured.alarms.remove(&id);
+            let nodes = self.measured.path(id).map(|path| path.nodes.clone());
+            let dead = Some(Alarm::Dead);
+            self.note_alarm(&nodes.unwrap_or_default(), dead, Alarm::Clear, report.loss);
         }
     }
 
@@ -153,8 +179,9 @@ impl Core {
         let before = if alarm == Alarm::Clear {
             self.measured.alarms.remove(&path_id)
         } else {
-            self.measured.alarms.insert(path_id, alarm)
+            self.measured.alarms.insert(path_id, (alarm, now))
         };
+        let before = before.map(|(before, _)| before);
         self.note_alarm(&nodes.unwrap_or_default(), before, alarm, loss);
         self.handle_tick(now)
     }

@@ -8,11 +8,20 @@ use super::rollout::put_json;
 use super::{Command, Core, Now, SessionRefusal, key};
 use crate::store::Write;
 
+/// Seconds since 1970: what outlives a restart is measured by the calendar.
+pub type UnixSeconds = u64;
+
+/// How long a token is good for.
+const TOKEN_LIFE: UnixSeconds = 24 * 60 * 60;
+
 /// A token as the store keeps it, under the digest of its secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Token {
     node: String,
     used: bool,
+    /// From when on it is worth nothing.
+    #[serde(default)]
+    expires: UnixSeconds,
 }
 
 /// Why a host may not join.
@@ -32,6 +41,12 @@ pub enum JoinRefusal {
         "this token was used already, by node/{node}; each is for one use: `kuafu node token {node}` makes another"
     )]
     Used {
+        /// The node that it is for.
+        node: String,
+    },
+    /// It was not used in time.
+    #[error("this token has expired, a day after it was made; `kuafu node token {node}` makes another")]
+    Expired {
         /// The node that it is for.
         node: String,
     },
@@ -61,7 +76,7 @@ impl Core {
     /// For a foreign VTEP. The node need not be declared yet.
     pub fn handle_token(
         &mut self,
-        _now: Now,
+        at: UnixSeconds,
         node: &Name,
         ca_fingerprint: [u8; 32],
     ) -> Result<(JoinToken, Vec<Command>), JoinRefusal> {
@@ -71,6 +86,7 @@ impl Core {
         let token = Token {
             node: node.to_string(),
             used: false,
+            expires: at.saturating_add(TOKEN_LIFE),
         };
         let digest = digest(&secret);
         let commands = super::commit(put_json(&key::token(&digest), &token).into_iter().collect());
@@ -89,6 +105,7 @@ impl Core {
     /// Why not.
     pub fn check_join(
         &self,
+        at: UnixSeconds,
         token: &str,
         node: &str,
         ca_fingerprint: [u8; 32],
@@ -107,6 +124,10 @@ impl Core {
             let node = known.node.clone();
             return Err(JoinRefusal::Used { node });
         }
+        if known.expires <= at {
+            let node = known.node.clone();
+            return Err(JoinRefusal::Expired { node });
+        }
         let node = node.parse()?;
         self.refuse_foreign(&node)?;
         Ok((node, token))
@@ -124,6 +145,7 @@ impl Core {
         let used = Token {
             node: node.to_string(),
             used: true,
+            ..self.tokens.get(&digest).cloned().unwrap_or_default()
         };
         let certificate = hex(&fingerprint(certificate_der));
         let mut writes: Vec<Write> = put_json(&key::token(&digest), &used).into_iter().collect();

@@ -11,6 +11,7 @@ use kuafu_topology::{
 };
 
 use super::measure::{Alarm, LegReport, Reported};
+use super::view::is_for;
 use super::{Command, Core, Now};
 
 /// A report counts for this long; agents report each second.
@@ -55,7 +56,7 @@ impl Core {
     /// A second has passed: paths are chosen anew. What the choice was told and decided is recorded.
     pub fn handle_tick(&mut self, now: Now) -> Vec<Command> {
         let input = self.input(now);
-        if input.pairs.is_empty() && self.steer.events.is_empty() {
+        if input.legs.is_empty() && input.pairs.is_empty() && input.events.is_empty() {
             return Vec::new();
         }
         let recorded = Recorded::tick(&mut self.steer.steering, input);
@@ -105,7 +106,7 @@ impl Core {
         self.steer.numbers.retain(|pair, _| wanted.contains(pair));
         let ready = wanted
             .into_iter()
-            .filter(|pair| now >= WARM_MS || self.is_measured(pair))
+            .filter(|pair| now >= WARM_MS || self.steer.numbers.contains_key(pair) || self.is_measured(pair))
             .collect::<Vec<_>>();
         Input {
             now: Millis(now),
@@ -138,7 +139,7 @@ impl Core {
         })
     }
 
-    /// The legs that have a quality. One whose host is silent (its agent or its prober is away) keeps the last: that
+    /// The legs that have a quality; one on which nothing comes back has none, so that no other pair is led over it. One whose host is silent (its agent or its prober is away) keeps the last: that
     /// nobody measures is no sign that nothing arrives, and the far ends' own reports say so when it does not.
     fn leg_inputs(&self, now: Now) -> Vec<LegInput> {
         let usable = |from: &str, reported: &Reported| {
@@ -147,7 +148,7 @@ impl Core {
         let legs = self
             .measured
             .legs()
-            .filter(|(from, _, reported)| usable(from, reported));
+            .filter(|(from, to, reported)| usable(from, reported) && !self.measured.is_dead(from, to));
         legs.filter_map(|(from, to, reported)| {
             let leg = LegId {
                 from: self.node_id(from)?,
@@ -164,9 +165,26 @@ impl Core {
         host.is_none_or(|host| host.session.is_none() || host.liveness == Some(false))
     }
 
+    /// Whether all legs of direct, and of what the pair uses, are measured both ways: a restarted controller would
+    /// else take the pair off its path only because the relay has not reported yet.
     fn is_measured(&self, pair: &PairName) -> bool {
-        let (entry, exit) = (pair.entry.as_str(), pair.exit.as_str());
-        self.measured.leg(entry, exit).is_some() && self.measured.leg(exit, entry).is_some()
+        let both = |from: &Name, to: &Name| {
+            let leg = |from: &Name, to: &Name| self.measured.leg(from.as_str(), to.as_str()).is_some();
+            leg(from, to) && leg(to, from)
+        };
+        let path = |relays: &[Name]| {
+            let nodes: Vec<&Name> = [&pair.entry]
+                .into_iter()
+                .chain(relays)
+                .chain([&pair.exit])
+                .collect();
+            nodes.windows(2).all(|leg| both(leg[0], leg[1]))
+        };
+        let choice = self.choices.iter().find(|choice| is_for(choice, pair));
+        let used = choice
+            .into_iter()
+            .flat_map(|choice| choice.primary.iter().chain(&choice.backup));
+        path(&[]) && used.into_iter().all(|relays| path(relays))
     }
 
     fn pair_input(&mut self, pair: PairName) -> Option<PairInput> {

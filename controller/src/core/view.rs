@@ -158,6 +158,7 @@ impl Core {
     }
 }
 
-fn is_for(choice: &Choice, pair: &PairName) -> bool {
+/// Whether a choice is this pair's.
+pub(super) fn is_for(choice: &Choice, pair: &PairName) -> bool {
     (&choice.entry, &choice.exit, choice.class) == (&pair.entry, &pair.exit, pair.class)
 }

@@ -12,7 +12,7 @@ use kuafu_proto::v1::query_answer::Answer;
 use tonic::{Request, Response, Status};
 
 use super::identity::admin;
-use super::shell::Shell;
+use super::shell::{Shell, unix_seconds};
 use crate::core::{DeclareError, Declared};
 
 pub(super) struct Api(pub(super) Arc<Shell>);
@@ -74,12 +74,13 @@ impl v1::api_server::Api for Api {
         admin(&request)?;
         let node: Name = request.into_inner().node.parse().map_err(invalid)?;
         let fingerprint = self.0.authority.fingerprint();
-        let token = self
-            .0
-            .drive(|core, now| match core.handle_token(now, &node, fingerprint) {
-                Ok((token, commands)) => (Ok(token), commands),
-                Err(refusal) => (Err(Status::failed_precondition(refusal.to_string())), Vec::new()),
-            })??;
+        let token =
+            self.0.drive(
+                |core, _| match core.handle_token(unix_seconds(), &node, fingerprint) {
+                    Ok((token, commands)) => (Ok(token), commands),
+                    Err(refusal) => (Err(Status::failed_precondition(refusal.to_string())), Vec::new()),
+                },
+            )??;
         let token = token.to_string();
         Ok(Response::new(v1::NodeTokenAnswer { token }))
     }

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tonic::{Request, Response, Status};
 
-use super::shell::Shell;
+use super::shell::{Shell, unix_seconds};
 use crate::core::JoinRefusal;
 
 pub(super) struct Enrolment(pub(super) Arc<Shell>);
@@ -20,7 +20,12 @@ impl v1::enrolment_server::Enrolment for Enrolment {
         // Checked, signed and used up under one lock: of two hosts with one token, one joins.
         let joined = self.0.drive(|core, now| {
             let checked = core
-                .check_join(&request.token, &request.node, authority.fingerprint())
+                .check_join(
+                    unix_seconds(),
+                    &request.token,
+                    &request.node,
+                    authority.fingerprint(),
+                )
                 .map_err(|refusal| refused(&refusal));
             let signed = checked.and_then(|(node, token)| {
                 let certificate = authority.member(node.as_str(), &request.csr_pem);

@@ -24,6 +24,8 @@ use super::identity::Peer;
 
 /// A handshake takes a few round trips; who is slower is not waited for.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client that is refused may take to read why.
+const LINGER: Duration = Duration::from_secs(2);
 const WAITING: usize = 64;
 
 /// The controller cannot serve TLS.
@@ -100,22 +102,15 @@ async fn handshake(
 ) -> Option<Connection> {
     // Small messages go at once; where that cannot be set, they go a little later.
     let _ = stream.set_nodelay(true);
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = Peer::of(certificates.and_then(<[_]>::first));
             Some(Connection { stream, peer })
         }
-        Ok(Err(error)) => {
-            metrics::counter!("kuafu_controller_handshakes_refused_total").increment(1);
-            let tls = error
-                .get_ref()
-                .and_then(|error| error.downcast_ref::<rustls::Error>());
-            if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
-                tracing::warn!(%from, ?problem, "refused: the client's certificate is not of this cluster's CA");
-            } else {
-                tracing::debug!(%from, %error, "TLS handshake failed");
-            }
+        Ok(Err((error, stream))) => {
+            note_refusal(&error, from);
+            let _ = tokio::time::timeout(LINGER, linger(stream)).await;
             None
         }
         Err(_) => {
@@ -123,6 +118,28 @@ async fn handshake(
             None
         }
     }
+}
+
+fn note_refusal(error: &io::Error, from: std::net::SocketAddr) {
+    metrics::counter!("kuafu_controller_handshakes_refused_total").increment(1);
+    let tls = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
+        tracing::warn!(%from, ?problem, "refused: the client's certificate is not of this cluster's CA");
+    } else {
+        tracing::debug!(%from, %error, "TLS handshake failed");
+    }
+}
+
+/// Reads on until the client hangs up: to close over what it has sent already would reset the connection, and the
+/// alert that says why would be lost on its way.
+async fn linger(mut stream: TcpStream) -> io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    stream.shutdown().await?;
+    let mut ignored = [0; 1024];
+    while stream.read(&mut ignored).await? > 0 {}
+    Ok(())
 }
 
 /// A connection, with who is at its other end.

@@ -28,6 +28,8 @@ const CA_CERTIFICATE: &str = "ca/certificate";
 const CA_KEY: &str = "ca/key";
 /// Agents' snapshots and manifests may be large, strangers' requests not.
 const LARGEST_REQUEST: usize = 64 << 20;
+/// How long a stopping controller lets connections end by themselves.
+const FAREWELL: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(1);
 
 /// How a controller runs.
@@ -175,9 +177,12 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let (stop, stopped) = watch::channel(false);
     let incoming = connections(listener, config);
     let server = tokio::spawn(async move {
-        let ended = serve(shell, incoming, stopped).await;
+        let ended = serve(Arc::clone(&shell), incoming, stopped).await;
+        shell.close();
         if let Some(task) = metrics_task {
             task.abort();
+            // It was aborted.
+            let _ = task.await;
         }
         ended
     });
@@ -196,24 +201,30 @@ async fn serve(
 ) -> Result<(), Error> {
     let agents = AgentsServer::new(Agents(Arc::clone(&shell)));
     let api = ApiServer::new(Api(Arc::clone(&shell))).max_decoding_message_size(LARGEST_REQUEST);
+    let (finished, finish) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(EnrolmentServer::new(Enrolment(Arc::clone(&shell))))
         .add_service(agents.max_decoding_message_size(LARGEST_REQUEST))
         .add_service(api)
-        .serve_with_incoming(incoming);
+        .serve_with_incoming_shutdown(incoming, async move { drop(finish.await) });
+    tokio::pin!(server);
     let mut failed = shell.failed.subscribe();
-    // The streams of agents end with the server: dropping it, not a graceful end that would wait for them.
-    tokio::select! {
-        ended = server => Ok(ended?),
+    let ended = tokio::select! {
+        ended = &mut server => return Ok(ended?),
         _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
         failure = failed.wait_for(Option::is_some) => {
             let reason = failure.ok().and_then(|reason| reason.clone()).unwrap_or_default();
             Err(Error::Stopped(format!("the store failed: {reason}")))
         }
         () = tick(&shell) => Ok(()),
-    }
+    };
+    // The streams of agents end here, calls under way are answered; who does not hang up is not waited for.
+    shell.close();
+    drop(finished);
+    let _ = tokio::time::timeout(FAREWELL, server).await;
+    ended
 }
 
 async fn tick(shell: &Shell) {

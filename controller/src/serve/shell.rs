@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::authority::Authority;
-use crate::core::{Command, Core, Now, SessionId, SessionRefusal};
+use crate::core::{Command, Core, Now, SessionId, SessionRefusal, UnixSeconds};
 use crate::store::{Store, StoreError};
 
 /// An agent that does not answer within this is said not to.
@@ -34,7 +34,8 @@ pub(super) struct Shell {
 
 struct Inner {
     core: Core,
-    store: Box<dyn Store>,
+    /// `None`: closed.
+    store: Option<Box<dyn Store>>,
     streams: HashMap<SessionId, ToAgent>,
     last_session: u64,
     recording: Recording,
@@ -95,7 +96,7 @@ impl Shell {
             authority,
             inner: Mutex::new(Inner {
                 core,
-                store,
+                store: Some(store),
                 streams: HashMap::new(),
                 last_session: 0,
                 recording,
@@ -129,6 +130,9 @@ impl Shell {
                 "the controller is stopping: its store failed",
             ));
         }
+        if inner.store.is_none() {
+            return Err(stopping());
+        }
         let (answer, commands) = handle(&mut inner.core, self.now());
         if let Err(error) = inner.carry_out(commands) {
             tracing::error!(%error, "the store failed; stopping");
@@ -136,6 +140,19 @@ impl Shell {
             return Err(Status::internal(format!("the store failed: {error}")));
         }
         Ok(answer)
+    }
+
+    /// Ends agents' streams and closes the store, so that the next controller can open it. Nothing is decided any
+    /// more.
+    pub(super) fn close(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.store = None;
+        for (_, stream) in inner.streams.drain() {
+            let _ = stream.send(Err(stopping()));
+        }
+        drop(inner);
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.open.clear();
     }
 
     /// A new stream: its id, and what is to be sent on it.
@@ -233,7 +250,11 @@ impl Inner {
         use v1::controller_message::Message;
         for command in commands {
             match command {
-                Command::Commit(writes) => drop(self.store.commit(&writes)?),
+                Command::Commit(writes) => {
+                    if let Some(store) = &mut self.store {
+                        store.commit(&writes)?;
+                    }
+                }
                 Command::Snapshot(session, state) => {
                     metrics::counter!("kuafu_controller_snapshots_total").increment(1);
                     self.send(session, Message::Snapshot((&state).into()));
@@ -265,6 +286,16 @@ const fn to_agent(message: v1::controller_message::Message) -> v1::ControllerMes
     v1::ControllerMessage {
         message: Some(message),
     }
+}
+
+/// The calendar's time. Before 1970 no token is made that lasts.
+pub(super) fn unix_seconds() -> UnixSeconds {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the controller is stopping")
 }
 
 /// A refusal as an agent reads it.
