@@ -2,9 +2,12 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 /// The name in the controller's certificate. Each cluster has a CA of its own, so one name is enough.
@@ -139,8 +142,7 @@ pub enum ConnectError {
 /// A channel to the controller at `host:port`.
 ///
 /// # Errors
-/// When it cannot be reached, is of another cluster, or the address is none. A certificate that the controller
-/// refuses may show only with the first call: give its status to [`explain`].
+/// When it cannot be reached, is of another cluster, refuses our certificate, or the address is none.
 pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, ConnectError> {
     let tls = ClientTlsConfig::new()
         .domain_name(SERVER_NAME)
@@ -149,7 +151,44 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, Conn
             &identity.certificate_pem,
             &identity.key_pem,
         ));
-    dial(address, tls).await
+    let channel = dial(address, tls).await?;
+    let taken = tokio::time::timeout(CONNECT, is_taken(address, identity)).await;
+    let taken = taken.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    taken.map_err(|error| from_error(address, &error))?;
+    Ok(channel)
+}
+
+/// What a client of HTTP/2 says first: the preface and empty settings (RFC 9113, 3.4).
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Whether the controller takes our certificate. In TLS 1.3 a client is done before the server has judged it, and a
+/// channel that breaks then does not say why; so a connection of its own waits for the server's first byte.
+async fn is_taken(address: &str, identity: &Identity) -> std::io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let config = config(identity).map_err(std::io::Error::other)?;
+    let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, stream).await?;
+    stream.write_all(GREETING).await?;
+    stream.flush().await?;
+    let mut first = [0];
+    stream.read_exact(&mut first).await?;
+    Ok(())
+}
+
+fn config(identity: &Identity) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(identity.ca_pem.as_bytes())?)?;
+    let certificate = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 pub(crate) async fn dial(address: &str, tls: ClientTlsConfig) -> Result<Channel, ConnectError> {
@@ -183,8 +222,8 @@ pub async fn connect_local(socket: &Path) -> Result<Channel, ConnectError> {
     connected.map_err(|error| from_error(&address, &error))
 }
 
-/// The connection error in a call's status, if there is one: TLS 1.3 tells a client only after its handshake that
-/// its certificate is refused.
+/// The connection error in a call's status, if there is one: a channel connects again by itself, and the certificate
+/// may have expired since.
 #[must_use]
 pub fn explain(address: &str, status: &tonic::Status) -> Option<ConnectError> {
     let source = status.source()?;
