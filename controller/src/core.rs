@@ -91,6 +91,8 @@ struct Host {
     incarnation: u32,
     version: String,
     liveness: Option<bool>,
+    /// Since when it is connected and has not said a word about what it was sent.
+    waits_since: Option<Now>,
     refused: Option<Refused>,
 }
 

@@ -92,6 +92,7 @@ impl Core {
             incarnation: hello.incarnation,
             version: hello.version,
             liveness: None,
+            waits_since: None,
             refused: None,
         };
         let before = self
@@ -168,6 +169,7 @@ impl Core {
         let kept = Write::Put(key::acknowledged(&node), state::to_bytes(runs));
         if let Some(host) = self.hosts.get_mut(&node) {
             host.refused = None;
+            host.waits_since = None;
         }
         self.allocations.release(&self.fleet);
         self.roll_out(vec![kept])

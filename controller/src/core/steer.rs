@@ -19,6 +19,9 @@ const FRESH_MS: u64 = 3_000;
 /// A pair is steered when its direct leg is measured, or this long after the start: agents connect one by one, and
 /// the first path that is measured is not the best one.
 const WARM_MS: u64 = 15_000;
+/// A connected host that has not answered to a state for this long is no relay. To take a state takes an agent
+/// milliseconds, and the largest a few seconds.
+const ANSWER_MS: u64 = 15_000;
 /// What a loss alarm says at least, in a million (see `topology::alarm`).
 const ALARM_PPM: u32 = 30_000;
 
@@ -55,6 +58,7 @@ pub(super) struct Steered {
 impl Core {
     /// A second has passed: paths are chosen anew. What the choice was told and decided is recorded.
     pub fn handle_tick(&mut self, now: Now) -> Vec<Command> {
+        self.note_waiting(now);
         let input = self.input(now);
         if input.legs.is_empty() && input.pairs.is_empty() && input.events.is_empty() {
             return Vec::new();
@@ -101,6 +105,21 @@ impl Core {
         }
     }
 
+    /// Notes who is connected and owes an answer to what it was sent.
+    fn note_waiting(&mut self, now: Now) {
+        for (name, host) in &mut self.hosts {
+            let owes = self.fleet.get(name).is_some_and(|running| !running.is_settled());
+            host.waits_since = (owes && host.session.is_some()).then(|| host.waits_since.unwrap_or(now));
+        }
+    }
+
+    /// Whether a host is connected and has not answered in time: a path over it may never be complete, so it is no
+    /// relay until it answers. One that is cut off stays what it is.
+    fn is_late(&self, now: Now, node: &Name) -> bool {
+        let since = self.hosts.get(node).and_then(|host| host.waits_since);
+        since.is_some_and(|since| now.saturating_sub(since) >= ANSWER_MS)
+    }
+
     fn input(&mut self, now: Now) -> Input {
         let wanted = pairs(&self.intent);
         self.steer.numbers.retain(|pair, _| wanted.contains(pair));
@@ -114,7 +133,7 @@ impl Core {
                 .intent
                 .nodes()
                 .iter()
-                .filter_map(|(name, node)| self.node_input(name, node))
+                .filter_map(|(name, node)| self.node_input(now, name, node))
                 .collect(),
             legs: self.leg_inputs(now),
             pairs: ready
@@ -129,12 +148,13 @@ impl Core {
         NodeId::new(self.allocations.node(&node.parse().ok()?)?)
     }
 
-    fn node_input(&self, name: &Name, node: &Node) -> Option<NodeInput> {
+    fn node_input(&self, now: Now, name: &Name, node: &Node) -> Option<NodeInput> {
         let text = |name: &Option<Name>| name.as_ref().map(ToString::to_string).unwrap_or_default();
         let id = NodeId::new(self.allocations.node(name)?)?;
         Some(NodeInput {
             site: text(&node.spec.site),
             provider: text(&node.spec.provider),
+            relay: !self.is_late(now, name),
             ..NodeInput::new(id)
         })
     }
