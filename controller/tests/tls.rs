@@ -188,6 +188,14 @@ async fn an_agents_life_across_a_restart_of_the_controller() {
         text.contains("kuafu_controller_agent_connected{node=\"osaka\"} 1"),
         "{text}"
     );
+    // Of this process, in which other tests run too.
+    for name in [
+        "kuafu_controller_revision ",
+        "kuafu_controller_snapshots_total ",
+        "kuafu_controller_deltas_total ",
+    ] {
+        assert!(text.contains(name), "{text}");
+    }
     drop(agent);
     running.stop().await.unwrap();
 

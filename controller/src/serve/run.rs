@@ -1,7 +1,7 @@
 //! The controller as a process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,33 +146,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
 /// Why it does not.
 pub async fn start(options: Options) -> Result<Running, Error> {
     metrics::install();
-    let places = Places::below(&options.root);
-    let data = options.data.clone().unwrap_or_else(|| places.controller());
-    std::fs::create_dir_all(&data).map_err(|source| Error::Directory {
-        path: data.clone(),
-        source,
-    })?;
-    let mut store = Embedded::open(&data.join("store.redb"))?;
-    let (core, writes) = Core::restore(store.list("")?, Box::new(random))?;
-    let authority = authority(&mut store, core.cluster(), writes)?;
-    let admin = places.admin();
-    if !Identity::load(&admin).is_ok_and(|identity| identity.ca_pem == authority.certificate_pem()) {
-        authority.admin()?.save(&admin)?;
-        tracing::info!(path = %admin.display(), "the admin's certificate is written");
-    }
-    let config = tls(&authority.controller()?)?;
+    let (shell, config) = shell(&options)?;
     let listener = bind(options.listen).await?;
     let address = listener.local_addr().unwrap_or(options.listen);
-    let cluster = core.cluster().to_owned();
-    // A recording replays from a start on, so each start begins one; the one before is kept.
-    let recording = data.join("steering.jsonl");
-    if recording.exists()
-        && let Err(error) = std::fs::rename(&recording, recording.with_extension("jsonl.1"))
-    {
-        tracing::warn!(path = %recording.display(), %error, "the recording before cannot be kept");
-    }
-    let shell = Arc::new(Shell::new(core, Box::new(store), authority, recording));
     let (metrics, metrics_task) = serve_metrics(options.metrics, &shell).await?;
+    let cluster = shell.view(|core, _| core.cluster().to_owned());
     tracing::info!(%address, cluster, "the controller serves");
     let (stop, stopped) = watch::channel(false);
     let incoming = connections(listener, config);
@@ -192,6 +170,41 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         stop,
         server,
     })
+}
+
+/// Opens the store, and makes what a first start makes: the cluster's id, its CA, the admin's certificate.
+fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), Error> {
+    let places = Places::below(&options.root);
+    let data = options.data.clone().unwrap_or_else(|| places.controller());
+    std::fs::create_dir_all(&data).map_err(|source| Error::Directory {
+        path: data.clone(),
+        source,
+    })?;
+    let mut store = Embedded::open(&data.join("store.redb"))?;
+    let (core, writes) = Core::restore(store.list("")?, Box::new(random))?;
+    let authority = authority(&mut store, core.cluster(), writes)?;
+    let admin = places.admin();
+    if !Identity::load(&admin).is_ok_and(|identity| identity.ca_pem == authority.certificate_pem()) {
+        authority.admin()?.save(&admin)?;
+        tracing::info!(path = %admin.display(), "the admin's certificate is written");
+    }
+    let config = tls(&authority.controller()?)?;
+    let recording = new_recording(&data);
+    Ok((
+        Arc::new(Shell::new(core, Box::new(store), authority, recording)),
+        config,
+    ))
+}
+
+/// A recording replays from a start on, so each start begins one; the one before is kept.
+fn new_recording(data: &Path) -> PathBuf {
+    let recording = data.join("steering.jsonl");
+    if recording.exists()
+        && let Err(error) = std::fs::rename(&recording, recording.with_extension("jsonl.1"))
+    {
+        tracing::warn!(path = %recording.display(), %error, "the recording before cannot be kept");
+    }
+    recording
 }
 
 async fn serve(

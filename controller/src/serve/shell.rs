@@ -51,6 +51,8 @@ struct Questions {
 pub(super) struct Recording {
     pub(super) path: std::path::PathBuf,
     pub(super) file: Option<File>,
+    /// Bytes beyond which it is begun anew.
+    pub(super) limit: u64,
 }
 
 impl Recording {
@@ -62,10 +64,10 @@ impl Recording {
     }
 
     fn try_append(&mut self, line: &str) -> std::io::Result<()> {
-        let full = self.file.as_ref().is_some_and(|file| {
-            file.metadata()
-                .is_ok_and(|metadata| metadata.len() > RECORDING_BYTES)
-        });
+        let full = self
+            .file
+            .as_ref()
+            .is_some_and(|file| file.metadata().is_ok_and(|metadata| metadata.len() > self.limit));
         if full {
             self.file = None;
             std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
@@ -91,6 +93,7 @@ impl Shell {
         let recording = Recording {
             path: recording,
             file: None,
+            limit: RECORDING_BYTES,
         };
         Self {
             authority,
@@ -303,5 +306,31 @@ pub(super) fn refused(refusal: &SessionRefusal) -> Status {
     match refusal {
         SessionRefusal::Superseded { .. } => Status::aborted(refusal.to_string()),
         _ => Status::permission_denied(refusal.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_is_of_bounded_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("steering.jsonl");
+        let mut recording = Recording {
+            path: path.clone(),
+            file: None,
+            limit: 100,
+        };
+        for line in 0..1000 {
+            recording.append(&format!("line {line:04}"));
+        }
+        let last = std::fs::read_to_string(&path).unwrap();
+        assert!(last.ends_with("line 0999\n"), "{last}");
+        let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(files.len(), 2, "this one and the one before");
+        for file in files {
+            assert!(file.unwrap().metadata().unwrap().len() <= 110);
+        }
     }
 }
