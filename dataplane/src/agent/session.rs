@@ -1,0 +1,215 @@
+//! The stream to the controller, for ever.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kuafu_proto::client::{self, connect};
+use kuafu_proto::v1::agent_message::Message;
+use kuafu_proto::v1::agents_client::AgentsClient;
+use kuafu_proto::v1::controller_message::Message as Said;
+use kuafu_proto::{Identity, Places, v1};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::error::Error;
+use super::handle::{Change, Greeting, Handle};
+
+/// A snapshot of a host that serves large VPCs.
+const LARGEST_MESSAGE: usize = 64 << 20;
+/// Messages that may wait for the network.
+const OUTGOING: usize = 64;
+/// The first pause before the controller is dialled again, and the longest.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A session that lasted so long begins the pauses anew.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// Whom to dial.
+pub(super) struct Member {
+    pub(super) places: Places,
+    /// `host:port`.
+    pub(super) controller: String,
+}
+
+/// Why a session ended.
+enum End {
+    /// It may be tried again.
+    Lost(String),
+    /// The host's thread is gone.
+    Fatal(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// Keeps a session with the controller.
+///
+/// # Errors
+/// `Stopped` where the host's thread is gone. Nothing else ends it.
+pub(super) async fn keep(host: Handle, member: Member) -> Result<(), Error> {
+    let mut pauses = Pauses::default();
+    let mut said = String::new();
+    loop {
+        let begun = Instant::now();
+        let reason = match session(&host, &member).await {
+            End::Lost(reason) => reason,
+            End::Fatal(error) => return Err(error),
+        };
+        if begun.elapsed() > STEADY {
+            pauses = Pauses::default();
+            said.clear();
+        }
+        if reason != said {
+            tracing::warn!(
+                controller = member.controller,
+                reason,
+                "no session with the controller"
+            );
+            said = reason;
+        }
+        tokio::time::sleep(pauses.next(noise())).await;
+    }
+}
+
+/// Ever longer pauses, so that a controller that comes back is not overrun.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(PAUSE)
+    }
+}
+
+impl Pauses {
+    /// Between half of the pause and all of it; `noise` is from 0 to 1.
+    fn next(&mut self, noise: f64) -> Duration {
+        let pause = self.0.mul_f64(0.5 + noise / 2.0);
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// Different on each host and at each time; no more is needed of it.
+fn noise() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    f64::from(now.subsec_nanos() % 1_000_000) / 1e6
+}
+
+/// One session, from the dialling to its end.
+async fn session(host: &Handle, member: &Member) -> End {
+    match begin(host, member).await {
+        Ok(session) => session.run().await,
+        Err(end) => end,
+    }
+}
+
+struct Session {
+    host: Handle,
+    to_controller: mpsc::Sender<v1::AgentMessage>,
+    messages: Streaming<v1::ControllerMessage>,
+    greeting: Greeting,
+}
+
+async fn begin(host: &Handle, member: &Member) -> Result<Session, End> {
+    let lost = |error: &dyn std::fmt::Display| End::Lost(error.to_string());
+    let identity = Identity::load(&member.places.identity()).map_err(|error| lost(&error))?;
+    let channel = connect(&member.controller, &identity)
+        .await
+        .map_err(|error| lost(&error))?;
+    let mut greeting = host.greet().await?;
+    let (to_controller, outgoing) = mpsc::channel(OUTGOING);
+    let hello = std::mem::take(&mut greeting.hello);
+    let _ = to_controller.send(message(Message::Hello(hello))).await;
+    let mut agents = AgentsClient::new(channel)
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE);
+    let opened = agents.session(ReceiverStream::new(outgoing)).await;
+    let messages = opened.map_err(|status| End::Lost(refusal(&member.controller, &status)))?;
+    tracing::info!(controller = member.controller, "connected to the controller");
+    Ok(Session {
+        host: host.clone(),
+        to_controller,
+        messages: messages.into_inner(),
+        greeting,
+    })
+}
+
+/// A status in words; what TLS says goes first.
+fn refusal(controller: &str, status: &tonic::Status) -> String {
+    match client::explain(controller, status) {
+        Some(error) => error.to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+impl Session {
+    async fn run(mut self) -> End {
+        for news in std::mem::take(&mut self.greeting.news) {
+            if let Err(end) = self.say(news).await {
+                return end;
+            }
+        }
+        loop {
+            let step = tokio::select! {
+                said = self.messages.message() => self.heard(said).await,
+                event = self.greeting.events.recv() => self.happened(event).await,
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn heard(&mut self, said: Result<Option<v1::ControllerMessage>, tonic::Status>) -> Result<(), End> {
+        let said = match said {
+            Ok(Some(said)) => said.message,
+            Ok(None) => return Err(End::Lost("closed by the controller".to_owned())),
+            Err(status) => return Err(End::Lost(status.message().to_owned())),
+        };
+        let answer = match said {
+            Some(Said::Snapshot(state)) => self.host.change(Change::Snapshot(state)).await?,
+            Some(Said::Delta(delta)) => self.host.change(Change::Delta(delta)).await?,
+            Some(Said::Query(query)) => Message::Answer(self.host.ask(query).await?),
+            None => return Ok(()),
+        };
+        self.say(answer).await
+    }
+
+    async fn happened(&self, event: Result<Message, RecvError>) -> Result<(), End> {
+        match event {
+            Ok(event) => self.say(event).await,
+            // Alarms that stand are said anew with the next session.
+            Err(RecvError::Lagged(_)) => Err(End::Lost("the controller does not keep up".to_owned())),
+            Err(RecvError::Closed) => Err(End::Fatal(Error::Stopped("it says nothing more"))),
+        }
+    }
+
+    async fn say(&self, said: Message) -> Result<(), End> {
+        let sent = self.to_controller.send(message(said)).await;
+        sent.map_err(|_| End::Lost("closed by the controller".to_owned()))
+    }
+}
+
+const fn message(message: Message) -> v1::AgentMessage {
+    v1::AgentMessage {
+        message: Some(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_five_seconds_and_differ() {
+        let mut pauses = Pauses::default();
+        let whole: Vec<u128> = (0..7).map(|_| pauses.next(1.0).as_millis()).collect();
+        assert_eq!(whole, [200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pauses.next(0.0), Duration::from_millis(2500));
+        assert!((0.0..1.0).contains(&noise()));
+    }
+}
