@@ -243,6 +243,30 @@ fn a_wrong_manifest_changes_nothing() {
 }
 
 #[test]
+fn none_of_the_wrong_manifests_changes_anything() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/data/manifests/wrong");
+    let mut world = World::new();
+    world
+        .apply(include_str!("../../../model/tests/data/manifests/good/base.yaml"))
+        .unwrap();
+    let (intent, revision) = (world.core.intent().clone(), world.store.revision().unwrap());
+    let mut count = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let errors = world.apply(&text).expect_err(&path.display().to_string());
+            assert!(!errors.is_empty() && errors.iter().all(|error| error.file == "test.yaml"));
+            count += 1;
+        }
+    }
+    assert!(count >= 25, "{count}");
+    assert_eq!(world.core.intent(), &intent);
+    assert_eq!(world.store.revision().unwrap(), revision);
+    assert!(world.sent.is_empty());
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let (mut world, _) = three();
     let file = File {
