@@ -324,6 +324,12 @@ async fn become_member(api: &mut ApiClient<Channel>, address: SocketAddr, places
 
 /// The controller's entry for the host, once it has acknowledged what it should have.
 async fn acknowledged(api: &ApiClient<Channel>) -> v1::HostEntry {
+    let is = |host: &v1::HostEntry| host.connected && host.acked == host.revision && host.status.is_some();
+    entry("an acknowledgement", api, is).await
+}
+
+/// The controller's entry for the host, once it `is` as it must be.
+async fn entry(what: &str, api: &ApiClient<Channel>, is: impl Fn(&v1::HostEntry) -> bool) -> v1::HostEntry {
     let ask = || {
         let mut api = api.clone();
         async move {
@@ -334,8 +340,7 @@ async fn acknowledged(api: &ApiClient<Channel>) -> v1::HostEntry {
             status.into_inner().hosts.pop()
         }
     };
-    let is = |host: &v1::HostEntry| host.connected && host.acked == host.revision && host.status.is_some();
-    until("an acknowledgement", ask, is).await
+    until(what, ask, is).await
 }
 
 #[test]
@@ -355,6 +360,17 @@ fn a_member_follows_its_controller_and_needs_none_to_come_back() {
         let with_port = acknowledged(&api).await;
         let status = with_port.status.unwrap();
         assert!(status.ports[0].attached, "{status:#?}");
+        // What the host cannot satisfy is refused, and what was in force stays.
+        apply(&mut api, &NODE.replace("192.0.2.1", "192.0.2.99")).await;
+        let refused = entry("a refusal", &api, |host| !host.refused.is_empty()).await;
+        assert!(refused.refused.contains("192.0.2.99"), "{refused:#?}");
+        let status = refused.status.unwrap();
+        assert_eq!(
+            (status.revision, status.ports[0].attached),
+            (with_port.acked, true)
+        );
+        apply(&mut api, NODE).await;
+        let with_port = acknowledged(&api).await;
         let kept = agent::read_state(&places.state()).unwrap();
         assert_eq!(kept.revision, with_port.acked);
         drop(api);

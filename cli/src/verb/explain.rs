@@ -117,7 +117,7 @@ async fn by_agent(global: &Global, args: &PacketArgs) -> Any<Explanation> {
 }
 
 fn offline(args: &PacketArgs, file: &std::path::Path) -> Any<Explanation> {
-    let state = offline::read(file)?;
+    let state = kuafu_dataplane::agent::read_state(file)?;
     let port = match &args.port {
         Some(name) => {
             let port = state.ports.iter().find(|port| port.name == *name);

@@ -1,9 +1,8 @@
 //! A packet's walk over a state file: the model alone, without agent or kernel.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::{Context, Result as Any};
+use anyhow::Result as Any;
 use kuafu_dataplane::explain::{at_underlay, told};
 use kuafu_model::HostState;
 use kuafu_model::contents::{Capacities, HostFacts, contents};
@@ -15,18 +14,6 @@ use kuafu_proto::v1::{ExplainQuery, Explanation};
 /// The underlay's number in a host that is only a file; the ports' follow.
 const UNDERLAY: u32 = 1;
 const UNDERLAY_MTU: u32 = 1500;
-
-/// A state, as an agent reads it: binary, or JSON where the first character says so.
-pub(super) fn read(file: &Path) -> Any<HostState> {
-    let octets = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let is_json = octets.iter().find(|octet| !octet.is_ascii_whitespace()) == Some(&b'{');
-    let state = if is_json {
-        kuafu_proto::state::from_json(&String::from_utf8_lossy(&octets))
-    } else {
-        kuafu_proto::state::from_bytes(&octets)
-    };
-    state.with_context(|| file.display().to_string())
-}
 
 /// Walks the packet over the tables that an agent would write, with every neighbour known and a default route.
 pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanation> {
