@@ -80,6 +80,7 @@ const MAP_LOOKUP_BATCH: i32 = 24;
 const MAP_UPDATE_BATCH: i32 = 26;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
+const LINK_DETACH: i32 = 34;
 
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
 const PERCPU_ARRAY: u32 = 6;
@@ -406,6 +407,16 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         old: 0,
     };
     bpf(LINK_UPDATE, &mut attribute).map(drop)
+}
+
+#[repr(C)]
+struct LinkDetachAttr {
+    link: u32,
+}
+
+/// Takes a link off its device at once: closing and unpinning it does so some time later.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_DETACH, &mut LinkDetachAttr { link: number(link) }).map(drop)
 }
 
 #[repr(C)]

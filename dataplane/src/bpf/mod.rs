@@ -11,7 +11,7 @@ mod program;
 pub use clock::Clock;
 use map::Shape;
 pub use map::{Map, PerCpu, Reader, Records, Words};
-pub(crate) use pins::remove as unpin;
+pub(crate) use pins::detach;
 pub use pins::{LAYOUT, Pins};
 pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
 

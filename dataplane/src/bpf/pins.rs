@@ -162,6 +162,9 @@ impl Pins {
     /// `Io`; that nothing is there is no error.
     pub fn remove_all(&self) -> Result<()> {
         // Links first: programs must not run over half of their maps.
+        for name in self.link_names()? {
+            detach(&self.links().join(name))?;
+        }
         for folder in [&self.links(), &self.node] {
             match fs::remove_dir_all(folder) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -174,6 +177,14 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// Takes a pinned link off its device, and removes the pin; that nothing is there is no error.
+pub(crate) fn detach(path: &Path) -> Result<()> {
+    if let Some(link) = Pins::open(path) {
+        sys::link_detach(link.as_fd()).map_err(Error::io(format!("detach {}", path.display())))?;
+    }
+    remove(path)
 }
 
 /// Removes a pin; what is not there is no error.

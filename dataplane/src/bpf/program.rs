@@ -166,8 +166,7 @@ impl Link {
                 return Ok(link);
             }
             // Between a program for one piece and one for several the kernel wants detach and attach.
-            drop(link);
-            pins::remove(path)?;
+            link.remove()?;
         }
         let (attach_type, flags) = match (program.kind, mode) {
             (LinkKind::Tcx, _) => (ATTACH_TCX_INGRESS, 0),
@@ -236,6 +235,6 @@ impl Link {
     /// # Errors
     /// `Io`.
     pub fn remove(self) -> Result<()> {
-        pins::remove(&self.path)
+        pins::detach(&self.path)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Attached;
 use super::net::{Device, Net};
-use crate::bpf::{Link, LinkKind, Pins, Program, XdpMode, unpin};
+use crate::bpf::{Link, LinkKind, Pins, Program, XdpMode, detach};
 use crate::error::{Error, Result};
 
 /// Programs on devices, by the name under which each link is pinned.
@@ -125,7 +125,7 @@ impl Links {
 
     fn detach(&mut self, name: &str) -> Result<()> {
         self.all.remove(name);
-        unpin(&self.pins.links().join(name))
+        detach(&self.pins.links().join(name))
     }
 
     /// Detaches everything else.
