@@ -21,6 +21,7 @@ use kuafu_lab::Namespace;
 use kuafu_lab::link::{End, Mac, veth};
 use kuafu_model::HostState;
 use kuafu_pipeline::Reason;
+use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey};
 use kuafu_proto::state::from_json;
 use tempfile::TempDir;
 
@@ -224,6 +225,43 @@ fn what_leaves_kuafu0_meets_the_port_program() {
     };
     site.host.run(send).unwrap();
     until("it is counted", || dropped(&host, Reason::NotAProbe) == 1);
+}
+
+#[test]
+fn idle_connections_end_in_both_directions() {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return println!("skipped: {why}");
+    }
+    let sites = sites("sweep");
+    let mut host = sites[0].open();
+    let now = host.clock().jiffies().unwrap();
+    let minutes = |count: u64| now - host.clock().ticks(Duration::from_secs(60 * count));
+    for (port, last) in [(1, now), (2, minutes(2))] {
+        let address = |last| IpKey::v4(u32::from(Ipv4Addr::new(192, 0, 2, last)));
+        let ports = [Be16::new(port), Be16::new(7000)];
+        let there = ConnectionKey::new(9, [address(7), address(8)], ports, 17);
+        let leaves = ConnectionKey::new(
+            0,
+            [address(1), address(80)],
+            [Be16::new(10_000 + port), ports[1]],
+            17,
+        );
+        let back = leaves.turned_round(0);
+        let connections = &host.maps().connections;
+        connections
+            .set(&there, &Connection::new(9, 1, &leaves, last))
+            .unwrap();
+        connections
+            .set(&back, &Connection::new(9, 1, &there.turned_round(9), last))
+            .unwrap();
+    }
+    assert_eq!(host.sweep().unwrap(), 1);
+    assert_eq!(
+        host.maps().connections.count().unwrap(),
+        2,
+        "the busy one stays whole"
+    );
+    assert_eq!(host.sweep().unwrap(), 0);
 }
 
 #[test]
