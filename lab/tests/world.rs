@@ -8,11 +8,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{pass, prefix, skipped, udp};
+use kuafu_lab::stream::{Echo, Stream, StreamConfig};
 use kuafu_lab::world::{DEMO, Latencies, PAIR, Site, World, WorldSpec};
 use kuafu_lab::{Error, Reflector, XdpMode, leftovers};
+
+const ALWAYS: std::ops::Range<Duration> = Duration::ZERO..Duration::MAX;
 
 fn pair(prefix: &str) -> World {
     World::build(
@@ -138,6 +141,79 @@ fn the_world_of_the_demonstration_stands() {
     );
     let public = SocketAddr::from((server.address().public, 7000));
     pass(&local(client), public, &local(server), "far");
+}
+
+/// Round trips between the demonstration's ends, by echoes over UDP: what the wire logged for the
+/// same time, within 1 ms. That the law has the matrix's median is a test of the law.
+#[test]
+fn round_trips_are_those_of_the_matrix() {
+    if skipped() {
+        return;
+    }
+    const ASKED: usize = 300;
+    let world = World::build(
+        &prefix("matrix"),
+        &WorldSpec::parse(DEMO).unwrap(),
+        &Latencies::aws().unwrap(),
+    )
+    .unwrap();
+    let pairs = [
+        ("osaka", "cape-town"),
+        ("hong-kong", "cape-town"),
+        ("bahrain", "calgary"),
+        ("calgary", "sao-paulo"),
+        ("calgary", "oregon"),
+        ("taipei", "montreal"),
+        ("virginia", "sao-paulo"),
+    ];
+    let streams = pairs.map(|pair| asked(&world, pair));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while streams
+        .iter()
+        .any(|(_, stream)| stream.trace().replies().len() < ASKED)
+    {
+        assert!(Instant::now() < deadline, "echoes are missing");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let report = world.wan().report().unwrap();
+    for ((from, to), (_echo, stream)) in pairs.into_iter().zip(streams) {
+        let trace = stream.trace();
+        let began = trace.start() - world.wan().started();
+        let path = world.path(&[from, to]).unwrap();
+        // Tenth by tenth of a second: the delay is held for a second, and then is another.
+        let mut apart: Vec<_> = (0..)
+            .map(|tenth| Duration::from_millis(100) * tenth..Duration::from_millis(100) * (tenth + 1))
+            .take_while(|times| times.end < report.elapsed - began)
+            .filter_map(|times| {
+                let logged = report
+                    .log
+                    .round_trip(&path, times.start + began..times.end + began)?;
+                Some(trace.rtt(0.5, times)?.abs_diff(logged))
+            })
+            .collect();
+        apart.sort_unstable();
+        let (count, median) = (apart.len(), apart[apart.len() / 2]);
+        let measured = trace.rtt(0.5, ALWAYS).unwrap();
+        println!("{from} -> {to}: measured {measured:?}, from the log {median:?} in {count} tenths");
+        assert!(median < Duration::from_millis(1), "{from} -> {to}: {apart:?}");
+    }
+    println!("{}", report.lateness);
+}
+
+/// A stream of 50 packets a second from one site, and the echo at the other.
+fn asked(world: &World, (from, to): (&str, &str)) -> (Echo, Stream) {
+    let (from, to) = (world.site(from).unwrap(), world.site(to).unwrap());
+    let id = (from.id().index() * 100 + to.id().index()) as u32;
+    let port = 7000 + u16::try_from(id).unwrap();
+    let echo = Echo::start(to.namespace().unwrap(), (to.address().local, port).into()).unwrap();
+    let config = StreamConfig {
+        to: (to.address().public, port).into(),
+        id,
+        rate: 50,
+        bytes: 64,
+    };
+    let stream = Stream::start(from.namespace().unwrap(), config).unwrap();
+    (echo, stream)
 }
 
 /// The backbone leans on this: what a relay sends by XDP_TX reaches the wire, also through a NAT's router.
