@@ -203,12 +203,12 @@ fn round_trips_are_those_of_the_matrix() {
 /// A stream of 50 packets a second from one site, and the echo at the other.
 fn asked(world: &World, (from, to): (&str, &str)) -> (Echo, Stream) {
     let (from, to) = (world.site(from).unwrap(), world.site(to).unwrap());
-    let id = (from.id().index() * 100 + to.id().index()) as u32;
-    let port = 7000 + u16::try_from(id).unwrap();
+    let id = u16::try_from(from.id().index() * 100 + to.id().index()).unwrap();
+    let port = 7000 + id;
     let echo = Echo::start(to.namespace().unwrap(), (to.address().local, port).into()).unwrap();
     let config = StreamConfig {
         to: (to.address().public, port).into(),
-        id,
+        id: id.into(),
         rate: 50,
         bytes: 64,
     };
