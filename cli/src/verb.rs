@@ -53,7 +53,7 @@ pub(crate) fn perform(args: Args) -> Result {
             doctor::require(Purpose::Agent)?;
             wait_for_threads(agent::run(global, args))
         }
-        Verb::Probe(args) => probe::run(global, args),
+        Verb::Probe(args) => wait_for(probe::run(global, args)),
     }
 }
 

@@ -6,6 +6,8 @@ pub mod bpf;
 mod error;
 pub mod explain;
 pub mod host;
+pub mod probe;
+pub mod quality;
 pub mod read;
 mod sys;
 mod uninstall;

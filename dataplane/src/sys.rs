@@ -661,3 +661,23 @@ impl Drop for MappedWords {
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
+
+/// Lets a UDP socket send without checksums.
+pub(crate) fn without_checksums(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option is a number, which the kernel copies.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            ptr::from_ref(&on).cast(),
+            libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default(),
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -101,6 +101,12 @@ impl LegEstimator {
         })
     }
 
+    /// The smoothed round trip, in µs; `None` before the first.
+    pub fn ewma_us(&self) -> Option<u32> {
+        let ewma_us = self.ewma_us.or_else(|| self.second.mean_us())?;
+        Some(crate::Cost::from_us_f64(ewma_us).us())
+    }
+
     /// Forgets what was lost so far.
     pub fn restart_loss(&mut self) {
         self.counts.clear();

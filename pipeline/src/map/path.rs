@@ -9,6 +9,8 @@ use crate::siphash::Key;
 pub const NO_PATH: u32 = u32::MAX;
 /// Probes' sequence numbers that a slot remembers.
 const PROBE_WINDOW: u32 = 64;
+/// The bit of [`SlotState::probes`] where the incarnation begins.
+const INCARNATION: u32 = 40;
 
 map_types! {
     /// A key of SipHash, little-endian halves.
@@ -67,7 +69,8 @@ map_types! {
     pub struct SlotState {
         /// Data packets that arrived here on the path.
         pub received: Shared,
-        /// The highest probe number seen, plus one.
+        /// The highest probe number seen, plus one; above [`INCARNATION`] the sender's incarnation plus one, or 0
+        /// before the first probe.
         probes: Shared,
         /// Which of the 64 numbers up to it were seen, newest in the lowest bit.
         seen: Shared,
@@ -97,10 +100,12 @@ map_types! {
         pub down: Shared,
         /// Probes that came home in a row.
         pub returns: Shared,
-        /// The number of the last of them.
-        last_return: Shared,
-        /// The next probe's number.
+        /// The own number of the last of them.
+        pub last_return: Shared,
+        /// The next sequence number on the path, of probes and of reflections alike.
         pub next_probe: Shared,
+        /// Probes of this host's prober that left: the next one's own number.
+        pub departed: Shared,
     }
 
     /// The two paths of an (entry, exit, class).
@@ -225,14 +230,29 @@ impl SlotState {
     }
 
     /// Takes in a probe's number, once. Probes of a path arrive one at a time; where two CPUs race, the later one
-    /// may count as a duplicate.
+    /// may count as a duplicate. A sender that lost its maps begins anew under a newer incarnation: one of the next
+    /// seven modulo 16.
     ///
     /// # Errors
-    /// `Duplicate` where it was seen, `Late` where it is older than the window.
+    /// `Duplicate` where it was seen, `Late` where it is older than the window, `OldIncarnation`.
     #[inline(always)]
-    pub fn admit_probe<A: Atomics>(&self, atomics: &A, sequence: u32) -> Result<(), Reason> {
-        let (next, seen) = (self.probes.get(), self.seen.get());
+    pub fn admit_probe<A: Atomics>(
+        &self,
+        atomics: &A,
+        incarnation: u32,
+        sequence: u32,
+    ) -> Result<(), Reason> {
+        let (held, seen) = (self.probes.get(), self.seen.get());
         let number = u64::from(sequence);
+        let (known, sender) = (held >> INCARNATION, u64::from(incarnation) + 1);
+        let sender_bits = sender << INCARNATION;
+        if known != sender {
+            if known != 0 && sender.wrapping_sub(known) & 15 > 7 {
+                return Err(Reason::OldIncarnation);
+            }
+            return self.advance(atomics, seen, (sender_bits | (number + 1), 1));
+        }
+        let next = held & ((1 << INCARNATION) - 1);
         if number >= next {
             let ahead = number + 1 - next;
             let kept = if ahead >= u64::from(PROBE_WINDOW) {
@@ -240,7 +260,7 @@ impl SlotState {
             } else {
                 seen << ahead
             };
-            return self.advance(atomics, seen, (number + 1, kept | 1));
+            return self.advance(atomics, seen, (sender_bits | (number + 1), kept | 1));
         }
         let behind = next - 1 - number;
         if behind >= u64::from(PROBE_WINDOW) {
@@ -249,7 +269,7 @@ impl SlotState {
         if seen >> behind & 1 != 0 {
             return Err(Reason::Duplicate);
         }
-        self.advance(atomics, seen, (next, seen | 1 << behind))
+        self.advance(atomics, seen, (held, seen | 1 << behind))
     }
 
     #[inline(always)]
@@ -281,6 +301,7 @@ impl PathState {
             returns: Shared::new(0),
             last_return: Shared::new(0),
             next_probe: Shared::new(0),
+            departed: Shared::new(0),
         }
     }
 

@@ -40,8 +40,10 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig,
         return Err(Reason::NotAProbe);
     };
     let number = low(tables.add(&state.next_probe, 1));
+    // Reflections take numbers of the path too: what the prober counts is its own.
+    let own = low(tables.add(&state.departed, 1));
     let sent = low(state.sent.get());
-    Stamp::at::<42, BARE>(head).depart(number, Time::from_nanoseconds(tables.nanoseconds()), sent);
+    Stamp::at::<42, BARE>(head).depart(own, Time::from_nanoseconds(tables.nanoseconds()), sent);
     state.last_probe.set(tables.jiffies());
     let header = header(node, &path.leg, number);
     send::over_leg(frame, node, &path.leg, neighbour, &header)?;
@@ -80,7 +82,7 @@ fn is_probe<F: Frame>(frame: &mut F, node: &NodeConfig) -> Result<(), Reason> {
 /// Takes in an authentic probe at the end of a path: a sender's is sent back, a reflector's has come home.
 ///
 /// # Errors
-/// `BadProbe` where it breaks its format or its path has no twin; `Duplicate`, `Late`; those of [`send::usable`].
+/// `BadProbe` where it breaks its format or its path has no twin; `Duplicate`, `Late`, `OldIncarnation`; those of [`send::usable`].
 #[inline(always)]
 pub fn arrive<F: Frame, T: Tables>(
     frame: &mut F,
@@ -100,7 +102,7 @@ pub fn arrive<F: Frame, T: Tables>(
     let Some(arrivals) = tables.slot_state(outer.header.word().label()) else {
         return Err(Reason::BadProbe);
     };
-    arrivals.admit_probe(tables, outer.header.sequence())?;
+    arrivals.admit_probe(tables, outer.header.word().incarnation(), outer.header.sequence())?;
     if going_home {
         let home = Home {
             path: slot.twin,

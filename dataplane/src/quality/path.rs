@@ -1,0 +1,211 @@
+//! One path's probes, counted.
+
+use std::collections::VecDeque;
+
+use kuafu_pipeline::map::Sample;
+use kuafu_proto::v1;
+use kuafu_proto::v1::alarm::Kind;
+use kuafu_topology as topology;
+use kuafu_topology::{LegEstimator, LossAlarm, Millis, Verdict};
+
+use crate::read::Measured;
+
+/// After so long a probe does not come home any more.
+const LOST_MS: u64 = 2_000;
+
+/// What was measured of a path.
+pub(super) struct Measurement {
+    /// The path's number in the cluster.
+    pub(super) id: u64,
+    /// Whether it is a leg: those are reported.
+    is_leg: bool,
+    estimator: LegEstimator,
+    loss: LossAlarm,
+    /// The count of departures, as it was at times of the last two seconds.
+    departures: VecDeque<(Millis, u64)>,
+    /// The count before the first drain, in which nothing is known.
+    first: Option<u64>,
+    /// Numbers below it have a fate.
+    known: u64,
+    /// How many came home since the first drain.
+    received: u64,
+    /// How many of those that have a fate were told as sent and as lost.
+    told: (u64, u64),
+    /// The same as of the last report, with what had come home.
+    reported: (u64, u64),
+    /// What was said last.
+    alarm: Kind,
+    shown: Measured,
+}
+
+impl Measurement {
+    /// A path of which nothing is known.
+    pub(super) fn new(id: u64, is_leg: bool) -> Self {
+        Self {
+            id,
+            is_leg,
+            estimator: LegEstimator::new(),
+            loss: LossAlarm::new(),
+            departures: VecDeque::new(),
+            first: None,
+            known: 0,
+            received: 0,
+            told: (0, 0),
+            reported: (0, 0),
+            alarm: Kind::Clear,
+            shown: Measured::default(),
+        }
+    }
+
+    /// Takes in a probe that came home.
+    pub(super) fn came_home(&mut self, now: Millis, sample: &Sample) {
+        let number = u64::from(sample.sequence);
+        // Of probes that left before this began, the number is not counted; the round trip is as good.
+        if self.first.is_some_and(|first| number >= first) {
+            self.received += 1;
+            self.known = self.known.max(number + 1);
+        }
+        let there_and_back = sample.received.saturating_sub(sample.sent);
+        let there = sample.reflector_sent.saturating_sub(sample.reflector_received);
+        let rtt_us = there_and_back.saturating_sub(there) / 1_000;
+        let sample = topology::Sample {
+            rtt_us: u32::try_from(rtt_us).ok(),
+            ..topology::Sample::default()
+        };
+        self.estimator.observe(now, sample);
+    }
+
+    /// Counts what has a fate by now; `departed` probes have left so far.
+    pub(super) fn settle(&mut self, now: Millis, departed: u64) {
+        let first = *self.first.get_or_insert(departed);
+        self.known = self.known.max(first);
+        self.departures.push_back((now, departed));
+        while let Some((at, count)) = self.departures.front().copied() {
+            if now.since(at) < LOST_MS {
+                break;
+            }
+            self.known = self.known.max(count);
+            self.departures.pop_front();
+        }
+        let sent = self.known - first;
+        let lost = sent.saturating_sub(self.received).max(self.told.1);
+        let (more_sent, more_lost) = (sent - self.told.0, lost - self.told.1);
+        self.told = (sent, lost);
+        self.observe(now, more_sent, more_lost);
+    }
+
+    fn observe(&mut self, now: Millis, sent: u64, lost: u64) {
+        if sent == 0 {
+            return;
+        }
+        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let (sent, lost) = (narrow(sent), narrow(lost.min(sent)));
+        let sample = topology::Sample {
+            sent,
+            lost,
+            rtt_us: None,
+        };
+        self.estimator.observe(now, sample);
+        if self.loss.observe(sent, lost) == Verdict::Clean {
+            self.estimator.restart_loss();
+        }
+    }
+
+    /// What is to be said at once, if it has changed.
+    pub(super) fn alarm(&mut self, is_dead: bool) -> Option<v1::Alarm> {
+        let kind = match (is_dead, self.loss.is_raised()) {
+            (true, _) => Kind::Dead,
+            (false, true) => Kind::Loss,
+            (false, false) => Kind::Clear,
+        };
+        if kind == self.alarm {
+            return None;
+        }
+        self.alarm = kind;
+        Some(v1::Alarm {
+            path_id: self.id,
+            kind: kind.into(),
+        })
+    }
+
+    /// The last second, of a leg on which something came home in the last 30 s.
+    pub(super) fn report(&mut self, now: Millis) -> Option<v1::LegReport> {
+        let (sent, received) = (self.told.0 - self.reported.0, self.received - self.reported.1);
+        self.reported = (self.told.0, self.received);
+        let stats = self.estimator.stats(now)?;
+        let ewma_us = self.estimator.ewma_us()?;
+        self.shown = Measured {
+            sent: self.told.0,
+            received: self.received,
+            rtt_p50_us: stats.p50_us,
+            rtt_p90_us: stats.p90_us,
+            rtt_ewma_us: ewma_us,
+        };
+        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        self.is_leg.then(|| v1::LegReport {
+            path_id: self.id,
+            sent: narrow(sent),
+            received: narrow(received),
+            rtt_p50_us: stats.p50_us,
+            rtt_p90_us: stats.p90_us,
+            rtt_ewma_us: ewma_us,
+            loss: f64::from(stats.loss_ppm) / 1e6,
+        })
+    }
+
+    /// What is shown of it.
+    pub(super) fn measured(&self) -> Measured {
+        self.shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(number: u32, rtt_ms: u64) -> Sample {
+        Sample {
+            sequence: number,
+            sent: 1_000_000_000,
+            reflector_received: 5_000,
+            reflector_sent: 1_005_000,
+            received: 1_000_000_000 + rtt_ms * 1_000_000 + 1_000_000,
+            ..Sample::default()
+        }
+    }
+
+    #[test]
+    fn what_a_later_probe_overtook_is_lost() {
+        let mut path = Measurement::new(7, true);
+        path.settle(Millis(0), 10);
+        for number in [10, 11, 13] {
+            path.came_home(Millis(100), &sample(number, 80));
+        }
+        path.settle(Millis(100), 14);
+        let report = path.report(Millis(1_000)).unwrap();
+        assert_eq!((report.path_id, report.sent, report.received), (7, 4, 3));
+        assert_eq!((report.rtt_p50_us, report.rtt_ewma_us), (80_000, 80_000));
+        assert!((report.loss - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_has_not_come_home_for_two_seconds_is_lost() {
+        let mut path = Measurement::new(7, true);
+        path.settle(Millis(0), 0);
+        path.settle(Millis(100), 5);
+        path.settle(Millis(2_099), 5);
+        assert_eq!(path.told, (0, 0));
+        path.settle(Millis(2_100), 5);
+        assert_eq!(path.told, (5, 5));
+        assert!(path.report(Millis(3_000)).is_none(), "nothing ever came home");
+    }
+
+    #[test]
+    fn an_alarm_is_said_once() {
+        let mut path = Measurement::new(7, false);
+        assert!(path.alarm(false).is_none());
+        assert_eq!(path.alarm(true).unwrap().kind, i32::from(Kind::Dead));
+        assert!(path.alarm(true).is_none());
+        assert_eq!(path.alarm(false).unwrap().kind, i32::from(Kind::Clear));
+    }
+}
