@@ -25,7 +25,7 @@ use play::{GAME_RATE, Played, Servers};
 use tenants::Tenants;
 
 /// For paths to be measured and chosen: estimates look 30 s back.
-const CHOICE_LIMIT: Duration = Duration::from_secs(75);
+const CHOICE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Show it all on this machine, and write report.html
 ///

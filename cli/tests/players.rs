@@ -24,7 +24,7 @@ mod play;
 mod report;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster::Cluster;
 use common::programs::{self, Capture};
@@ -32,7 +32,6 @@ use common::{Stage, skipped};
 use indicatif::ProgressBar;
 use intent::GAMES;
 use kuafu_lab::world::World;
-use kuafu_proto::v1::ClusterStatus;
 use nix::sys::signal::Signal;
 use play::Servers;
 
@@ -45,7 +44,6 @@ const GAIN: Duration = Duration::from_millis(5);
 const LOST_AT_MOST: u64 = 1_500;
 
 #[test]
-#[ignore = "needs the prober, which is not built yet"]
 fn players_gain_and_survive() {
     if skipped() {
         return;
@@ -100,10 +98,13 @@ fn the_wire_carries_what_it_should(world: &World, servers: &Servers) {
     let player = Capture::start(world.netns(game.player).unwrap(), "eth0", &file("player.pcap"));
     let entry = Capture::start(world.netns(game.entry).unwrap(), "eth0", &file("entry.pcap"));
     let to = game.accelerated(world).unwrap();
-    let trace = play::stream(world, game, 2_900, to, 64)
-        .unwrap()
-        .finish(play::STRAGGLERS);
-    assert!(trace.sent_count() > 0);
+    let stream = play::stream(world, game, 2_900, to, 64).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while stream.trace().replies().len() < 32 {
+        assert!(Instant::now() < deadline, "no replies");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(stream);
     let exit = world.site(game.exit).unwrap().address().public;
     let seen = servers.of(game).unwrap().peer(2_900).unwrap();
     assert_eq!(seen.ip().to_string(), exit.to_string());
@@ -169,9 +170,7 @@ fn probers_die(stage: &mut Stage) {
     stage
         .cluster
         .until("status says that liveness is off", LIMIT, || {
-            let status: ClusterStatus = stage.cluster.json(&stage.world, &["status"]).ok()?;
-            let host = status.hosts.iter().find(|host| host.node == game.entry)?;
-            (host.liveness == Some(false)).then_some(())
+            (stage.status(game.entry)?["liveness"] == false).then_some(())
         })
         .unwrap();
     let after = play::route(&stage.world, &stage.cluster, game).unwrap();

@@ -14,7 +14,7 @@ static WORLDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// From now on an interruption (SIGINT, SIGTERM, SIGHUP) runs `also`, removes the worlds that this process
 /// holds, and ends the process with status 128 + the signal's number. To be called before any other thread
-/// starts: the signals are blocked in the calling thread, and threads inherit that; programs do not.
+/// starts: the signals are blocked in the calling thread, and threads inherit that; the lab's programs do not.
 ///
 /// # Errors
 /// The signals cannot be blocked, or no thread can be started.

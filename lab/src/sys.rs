@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid, setpgid};
 
 /// The most frames that one call receives or sends.
@@ -33,13 +33,15 @@ pub(crate) fn confine(command: &mut Command, netns: OwnedFd) {
         setns(&netns, CloneFlags::CLONE_NEWNET)?;
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         set_pdeathsig(Signal::SIGKILL)?;
+        // What this thread blocks (see `interrupt`) would stay blocked in the program.
+        SigSet::empty().thread_set_mask()?;
         // The parent may have died before the line above; nobody would then end this child.
         if getppid() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes only system calls (setns, setpgid, prctl, getppid),
+    // SAFETY: between fork and exec the closure makes only system calls (setns, setpgid, prctl, getppid, sigprocmask),
     // all async-signal-safe, and allocates nothing: nix returns plain error numbers.
     unsafe {
         command.pre_exec(enter);

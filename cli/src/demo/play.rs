@@ -21,6 +21,8 @@ pub(super) const GAME_RATE: u32 = 64;
 const PAYLOAD: usize = 64;
 /// How long an echo is waited for after the last datagram.
 pub(super) const STRAGGLERS: Duration = Duration::from_millis(1_200);
+/// A path that is kept so long is the one that the first measurements of all legs have led to: longer than its dwell.
+const CALM: Duration = Duration::from_secs(12);
 /// The streams of play, two a game; others number theirs from here on.
 pub(super) const OTHER_STREAMS: u32 = 1_000;
 /// What the live line looks back on.
@@ -84,16 +86,23 @@ pub(super) fn settle(world: &World, cluster: &Cluster, limit: Duration) -> Resul
             (!try_out.trace().replies().is_empty()).then_some(())
         })?;
     }
-    // Where direct is best it is in use from the start; the others must have left it.
-    for game in &GAMES[..GAMES.len() - 1] {
-        let what = format!("{} takes a relay", game.name);
-        cluster.until(&what, limit, || {
-            route(world, cluster, game)
-                .ok()
-                .filter(|route| route.path.len() > 2 && !route.backup.is_empty())
-        })?;
-    }
-    Ok(())
+    let mut last = (Vec::new(), Instant::now());
+    cluster.until("four games take relays, and keep them", limit, || {
+        let paths = paths(world, cluster).unwrap_or_default();
+        if last.0 != paths {
+            last = (paths, Instant::now());
+        }
+        let relayed = last.0.iter().filter(|path| path.len() > 2).count();
+        (relayed == GAMES.len() - 1 && last.1.elapsed() >= CALM).then_some(())
+    })
+}
+
+/// The paths of all games.
+fn paths(world: &World, cluster: &Cluster) -> Result<Vec<Vec<String>>> {
+    GAMES
+        .iter()
+        .map(|game| Ok(route(world, cluster, game)?.path))
+        .collect()
 }
 
 /// A game that was played both ways at once.

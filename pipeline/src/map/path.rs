@@ -367,3 +367,23 @@ impl Default for PairState {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::SingleThreaded;
+
+    #[test]
+    fn a_newer_incarnation_begins_anew_and_an_older_one_is_refused() {
+        let slot = SlotState::new();
+        let admit = |incarnation, sequence| slot.admit_probe(&SingleThreaded, incarnation, sequence);
+        assert_eq!(admit(15, 1_000), Ok(()));
+        assert_eq!(admit(15, 1_000), Err(Reason::Duplicate));
+        assert_eq!(admit(15, 999), Ok(()));
+        assert_eq!(admit(15, 900), Err(Reason::Late));
+        assert_eq!(admit(1, 0), Ok(()), "after 15 comes 0, then 1");
+        assert_eq!(admit(1, 0), Err(Reason::Duplicate));
+        assert_eq!(admit(15, 1_001), Err(Reason::OldIncarnation));
+        assert_eq!(admit(1, 1), Ok(()));
+    }
+}
