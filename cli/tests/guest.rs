@@ -28,7 +28,7 @@ const MEMORY_MIB: u32 = 1024;
 
 /// A guest with `kuafu`; `None`, and why, where there can be none.
 fn guest(series: &str, script: &str) -> Option<Guest> {
-    let kernel = Kernel::find(series).inspect_err(|why| println!("skipped: {why}"));
+    let kernel = Kernel::find(series).inspect_err(|why| kuafu_lab::skip(why));
     let mut guest = Guest::new(kernel.ok()?, script);
     guest.memory_mib = MEMORY_MIB;
     guest.modules = vec!["veth".into()];

@@ -124,7 +124,7 @@ fn the_wire_carries_what_it_should(world: &World, servers: &Servers) {
 /// Unmodified programs: the servers of the streams make room for a web server and a game.
 fn unmodified_programs_work(world: &World) {
     if let Some(absent) = programs::absent() {
-        return println!("skipped: no {absent}: cargo xtask setup");
+        return kuafu_lab::skip(format!("no {absent}: cargo xtask setup"));
     }
     let folder = tempfile::tempdir().unwrap();
     programs::download(world, &GAMES[3], folder.path());

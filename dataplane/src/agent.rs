@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! controller <-> session -+
-//! agent.sock <-> local ---+-> requests -> worker (Host, Measure, drops) -> events -> session
+//! agent.sock <-> local ---+-> requests -> worker (Host, Quality, drops) -> events -> session
 //! /metrics   <-> metrics -+
 //! ```
 //!
@@ -11,7 +11,6 @@
 mod error;
 mod handle;
 mod local;
-mod measure;
 mod metrics;
 mod refusal;
 mod session;
@@ -34,7 +33,6 @@ use crate::bpf::{Pins, Sizes, XdpMode};
 use crate::host::{self, Host};
 pub use error::Error;
 use handle::{Handle, Request};
-pub use measure::{LivenessOnly, Measure};
 pub use store::read_state;
 use store::{make_folder, read_line};
 use worker::{Begin, Source, Worker};
@@ -64,18 +62,14 @@ pub struct Options {
 ///
 /// # Errors
 /// Why it does not run, or stopped.
-pub async fn run(
-    options: Options,
-    measure: impl Measure + Send + 'static,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     let _only_one = lock(&options.places)?;
     let metrics = match options.metrics_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
     let (events, _) = broadcast::channel(EVENTS);
-    let (host, thread) = start(&options, events, measure).await?;
+    let (host, thread) = start(&options, events).await?;
     let mut thread = tokio::task::spawn_blocking(move || thread.join());
     let socket = local::Socket::bind(&options.places.socket())?;
     let (stop, stopped) = watch::channel(());
@@ -141,7 +135,6 @@ fn begin(options: &Options, events: broadcast::Sender<Message>) -> Result<Begin,
 async fn start(
     options: &Options,
     events: broadcast::Sender<Message>,
-    measure: impl Measure + Send + 'static,
 ) -> Result<(Handle, JoinHandle<()>), Error> {
     let begin = begin(options, events)?;
     let host = host::Options {
@@ -153,7 +146,7 @@ async fn start(
     };
     let (requests, asked): (_, Receiver<Request>) = std::sync::mpsc::channel();
     let (ready, begun) = oneshot::channel();
-    let open = move || Worker::begin(begin, Host::open(host)?, measure);
+    let open = move || Worker::begin(begin, Host::open(host)?);
     let work = move || match open() {
         Ok(worker) => {
             let _ = ready.send(Ok(()));

@@ -11,7 +11,6 @@ mod net;
 mod overlay;
 mod sweep;
 mod sysctl;
-mod write;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -336,7 +335,7 @@ fn write_one(maps: &Maps, neighbours: &mut Neighbours, net: &Net, batch: &Batch<
             look_for(maps, neighbours, net)
         }
         Batch::ForgetNeighbours(numbers) => neighbours.forget(maps, numbers),
-        batch => write::batch(maps, batch),
+        batch => maps.write(batch),
     }
 }
 

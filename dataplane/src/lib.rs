@@ -7,7 +7,7 @@ mod error;
 pub mod explain;
 pub mod host;
 pub mod probe;
-pub mod quality;
+mod quality;
 pub mod read;
 mod sys;
 mod uninstall;

@@ -129,15 +129,12 @@ impl<'a> Prober<'a> {
     fn uses(&self) -> Result<BTreeMap<u32, Use>> {
         let since = self.clock.jiffies()?.saturating_sub(self.clock.ticks(IN_USE));
         let mut carrying = BTreeSet::new();
-        let carried = |index: &u32, last_packet: u64| {
+        self.maps.pair_states.for_each(|index, state| {
+            let last_packet = state.last_packet.get();
             if last_packet != 0 && last_packet >= since {
-                carrying.insert(*index);
+                carrying.insert(index);
             }
-        };
-        let mut carried = carried;
-        self.maps
-            .pair_states
-            .for_each(|index, state| carried(&index, state.last_packet.get()))?;
+        })?;
         let mut busy = BTreeSet::new();
         self.maps.pairs.for_each(|index, pair| {
             if carrying.contains(&index) {

@@ -17,7 +17,6 @@ use kuafu_proto::v1;
 use kuafu_topology::Millis;
 
 use self::path::Measurement;
-use crate::agent::Measure;
 use crate::bpf::{Clock, Maps, Reader, Words};
 use crate::error::Result;
 use crate::read::{self, Measured};
@@ -26,7 +25,7 @@ use crate::read::{self, Measured};
 const RETURNS: u64 = 20;
 
 /// The measurements of every path that begins here.
-pub struct Quality {
+pub(crate) struct Quality {
     start: Instant,
     state: Option<HostState>,
     opened: Option<Opened>,
@@ -76,10 +75,9 @@ impl Quality {
         };
         Ok(self.opened.insert(opened))
     }
-}
 
-impl Measure for Quality {
-    fn follow(&mut self, state: &HostState) {
+    /// Another state is in force: its paths are those to be measured.
+    pub(crate) fn follow(&mut self, state: &HostState) {
         let mut before = std::mem::take(&mut self.paths);
         for path in &state.paths {
             let kept = before.remove(&path.index).filter(|kept| kept.id == path.id);
@@ -89,7 +87,12 @@ impl Measure for Quality {
         self.state = Some(state.clone());
     }
 
-    fn drain(&mut self, maps: &Maps, clock: &Clock) -> Result<Vec<v1::Alarm>> {
+    /// Takes in what came home since, lets a path that has come back carry again, and returns what is to be said at
+    /// once.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn drain(&mut self, maps: &Maps, clock: &Clock) -> Result<Vec<v1::Alarm>> {
         let now = self.now();
         let samples: Vec<Sample> = self.opened(maps)?.samples.by_ref().collect();
         for sample in &samples {
@@ -113,7 +116,11 @@ impl Measure for Quality {
         Ok(alarms)
     }
 
-    fn reports(&mut self, maps: &Maps, clock: &Clock) -> Result<v1::LegReports> {
+    /// The last second of each leg.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn reports(&mut self, maps: &Maps, clock: &Clock) -> Result<v1::LegReports> {
         self.liveness = match &self.state {
             Some(state) => read::liveness(maps, state, clock.jiffies()?)?,
             None => false,
@@ -125,11 +132,13 @@ impl Measure for Quality {
         })
     }
 
-    fn liveness(&self) -> bool {
+    /// Whether paths are watched.
+    pub(crate) fn liveness(&self) -> bool {
         self.liveness
     }
 
-    fn measured(&self, path: u32) -> Option<Measured> {
+    /// What was measured of a path, by its number on this host.
+    pub(crate) fn measured(&self, path: u32) -> Option<Measured> {
         self.paths.get(&path).map(Measurement::measured)
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kuafu_controller::{Options as ControllerOptions, Running, start};
-use kuafu_dataplane::agent::{self, LivenessOnly, Options};
+use kuafu_dataplane::agent::{self, Options};
 use kuafu_lab::Namespace;
 use kuafu_proto::client::{connect, connect_local};
 use kuafu_proto::enrol::join;
@@ -93,7 +93,7 @@ impl Drop for Lab {
 /// Runs a test in a namespace with an underlay and a port's veth.
 fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Lab) -> F + Send) {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let prefix = format!("kfa{}", std::process::id());
     let namespace = Namespace::create(&prefix, name).unwrap();
@@ -132,7 +132,7 @@ struct Agent {
 impl Agent {
     fn start(options: Options) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let run = agent::run(options, LivenessOnly::default(), async {
+        let run = agent::run(options, async {
             let _ = stopped.await;
         });
         Self {

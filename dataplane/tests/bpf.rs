@@ -19,7 +19,7 @@ const LOOPBACK: u32 = 1;
 fn unavailable() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        println!("skipped: BPF needs root");
+        kuafu_lab::skip("BPF needs root");
     }
     !root
 }

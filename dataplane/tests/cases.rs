@@ -27,7 +27,7 @@ const PATIENCE: usize = 100_000;
 #[test]
 fn packets_meet_what_their_cases_say() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let namespace = namespace("cases");
     let wrong = namespace.run(|| {

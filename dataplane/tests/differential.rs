@@ -74,7 +74,7 @@ fn compare(program: Program, frags: bool, name: &str) {
 
 fn compare_over(frames: u64, program: Program, frags: bool, name: &str) {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let seed = setting("KUAFU_DIFF_SEED", 1);
     let namespace = namespace(name);

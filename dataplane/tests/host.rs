@@ -212,7 +212,7 @@ fn dropped(host: &Host, reason: Reason) -> u64 {
 #[test]
 fn what_leaves_kuafu0_meets_the_port_program() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("overlay");
     let site = &sites[0];
@@ -230,7 +230,7 @@ fn what_leaves_kuafu0_meets_the_port_program() {
 #[test]
 fn idle_connections_end_in_both_directions() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("sweep");
     let mut host = sites[0].open();
@@ -267,7 +267,7 @@ fn idle_connections_end_in_both_directions() {
 #[test]
 fn a_wide_underlay_gets_the_edge_for_packets_in_pieces() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("wide");
     let site = &sites[0];
@@ -302,7 +302,7 @@ fn opened(sites: &[Site; 2]) -> [Host; 2] {
 #[test]
 fn guests_of_two_hosts_talk_and_a_restart_loses_nothing() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("talk");
     let [mut one, mut two] = opened(&sites);
@@ -352,7 +352,7 @@ fn guests_of_two_hosts_talk_and_a_restart_loses_nothing() {
 #[test]
 fn a_state_that_cannot_be_is_refused_and_the_old_one_stays() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("refuse");
     let site = &sites[0];
@@ -392,7 +392,7 @@ fn a_state_that_cannot_be_is_refused_and_the_old_one_stays() {
 #[test]
 fn an_occupied_underlay_is_refused() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("occupied");
     let mut first = sites[0].open();
@@ -417,7 +417,7 @@ fn an_occupied_underlay_is_refused() {
 #[test]
 fn ports_wait_for_their_interfaces_and_follow_them() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("wait");
     sites[0].host.ip(["link del port"]).unwrap();
@@ -444,7 +444,7 @@ fn ports_wait_for_their_interfaces_and_follow_them() {
 #[test]
 fn a_reboot_is_a_new_incarnation_and_uninstall_leaves_nothing() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("leave");
     let site = &sites[0];
@@ -490,7 +490,7 @@ fn a_reboot_is_a_new_incarnation_and_uninstall_leaves_nothing() {
 #[test]
 fn the_edge_is_attached_as_it_is_asked_for() {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     let sites = sites("mode");
     let hooks = [

@@ -131,7 +131,7 @@ impl Host {
 
 fn in_namespace(name: &str, test: impl FnOnce() + Send) {
     if let Some(why) = kuafu_lab::unavailable() {
-        return println!("skipped: {why}");
+        return kuafu_lab::skip(why);
     }
     namespace(name).run(test).expect("the namespace");
 }

@@ -47,3 +47,10 @@ pub fn unavailable() -> Option<&'static str> {
     }
     None
 }
+
+/// Says that a test did not run, and why: to standard error itself, which the harness does not capture, so that
+/// `cargo test` shows it and `cargo xtask test` counts it.
+pub fn skip(why: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}

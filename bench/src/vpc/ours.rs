@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use kuafu_dataplane::bpf::{Bpf, Link, Pins, Sizes, XdpMode};
 use kuafu_model::contents::{Batch, Contents, HostFacts, contents};
 use kuafu_model::state::{Host, HostState, PortState, RemoteEndpoint, VtepState};
@@ -76,25 +76,15 @@ fn attach(connected: &Connected, underlay: u32, port: u32) -> Result<()> {
     Ok(())
 }
 
-/// Writes what a VPC consists of.
+/// Writes a batch. Every neighbour is the other host.
 fn write(bpf: &Bpf, batch: &Batch<'_>, neighbour: &Neighbour) -> Result<()> {
     let maps = &bpf.maps;
-    match batch {
-        Batch::Neighbours(hosts) => hosts
+    if let Batch::Neighbours(hosts) = batch {
+        hosts
             .iter()
-            .try_for_each(|(number, _)| maps.neighbours.set(number, neighbour))?,
-        Batch::Node(node) => maps.node.set(&0, node)?,
-        Batch::Vteps(all) => maps.vteps.set_all(all.iter().map(|(key, value)| (key, value)))?,
-        Batch::Ports(all) => maps.ports.set_all(all.iter().map(|(key, value)| (key, value)))?,
-        Batch::Endpoints(all) => maps
-            .endpoints
-            .set_all(all.iter().map(|(key, value)| (key, value)))?,
-        Batch::Senders(all) => maps
-            .senders
-            .set_all(all.iter().map(|(key, value)| (key, value)))?,
-        other => bail!("a VPC alone has no {other:?}"),
+            .try_for_each(|(number, _)| maps.neighbours.set(number, neighbour))?;
     }
-    Ok(())
+    Ok(maps.write(batch)?)
 }
 
 fn state(side: &Side, other: &Side) -> HostState {

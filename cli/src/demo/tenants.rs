@@ -20,6 +20,8 @@ const MTU: u32 = 1_450;
 const PORT: u16 = 9_000;
 /// For a connection or a datagram between any two hosts of the world.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For a datagram that should not come at all: longer than any way through the world.
+const STRAY: Duration = Duration::from_millis(500);
 
 /// A tenant's machine.
 #[derive(Debug)]
@@ -95,17 +97,22 @@ impl Tenants {
             socket.set_nonblocking(true)?;
             Ok(socket)
         })?;
-        self.sweep()?;
         let mut seen = Seen {
             connections,
             ..Seen::default()
         };
-        let deadline = Instant::now() + PATIENCE;
-        // Every machine hears from all three of its tenant, itself included by its own stack.
-        while Instant::now() < deadline && seen.own < self.machines.len() * HOSTS.len() {
-            self.collect(&inboxes, &mut seen);
-            std::thread::sleep(Duration::from_millis(20));
+        for (number, machine) in (1..).zip(&self.machines) {
+            machine.sweep()?;
+            // It is heard by all three of its tenant, itself included by its own stack.
+            let deadline = Instant::now() + PATIENCE;
+            while Instant::now() < deadline && seen.own < number * HOSTS.len() {
+                self.collect(&inboxes, &mut seen);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // All namespaces share the kernel's neighbour table: the next sweep needs the room.
+            machine.namespace.ip(["neigh flush dev eth0 nud all"])?;
         }
+        std::thread::sleep(STRAY);
         self.collect(&inboxes, &mut seen);
         Ok(seen)
     }
@@ -153,25 +160,27 @@ impl Tenants {
         Ok(connections)
     }
 
-    /// Every machine sends its tenant's name to every address of the network.
-    fn sweep(&self) -> Result<()> {
-        self.each(|machine| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            for last in 1..=254 {
-                // An address without a machine answers with an error, if at all.
-                let _ = socket.send_to(machine.tenant.as_bytes(), (Ipv4Addr::new(10, 0, 0, last), PORT));
-            }
-            Ok(())
-        })
-        .map(drop)
-    }
-
     fn each<T: Send>(&self, work: impl Fn(&Machine) -> std::io::Result<T> + Sync) -> Result<Vec<T>> {
         let at = |machine: &Machine| -> Result<T> {
             let done = machine.namespace.run(|| work(machine))?;
             done.with_context(|| format!("{} {}", machine.tenant, machine.address))
         };
         self.machines.iter().map(at).collect()
+    }
+}
+
+impl Machine {
+    /// Sends its tenant's name to every address of the network.
+    fn sweep(&self) -> Result<()> {
+        let sent = self.namespace.run(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            for last in 1..=254 {
+                // An address without a machine answers with an error, if at all.
+                let _ = socket.send_to(self.tenant.as_bytes(), (Ipv4Addr::new(10, 0, 0, last), PORT));
+            }
+            Ok::<_, std::io::Error>(())
+        })?;
+        sent.with_context(|| format!("{} {}", self.tenant, self.address))
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use kuafu_dataplane::agent::{Options, run as run_agent};
 use kuafu_dataplane::bpf::XdpMode;
-use kuafu_dataplane::quality::Quality;
 
 use crate::args::Global;
 use crate::failure::Result;
@@ -59,5 +58,5 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
         }),
         metrics_listen: Some(args.metrics),
     };
-    Ok(run_agent(options, Quality::default(), interrupt.wait()).await?)
+    Ok(run_agent(options, interrupt.wait()).await?)
 }

@@ -15,10 +15,11 @@ use tokio::sync::broadcast;
 
 use super::handle::{Change, Greeting, Request};
 use super::store::{self, Staged, Version, read_state};
-use super::{Measure, metrics, refusal};
+use super::{metrics, refusal};
 use crate::bpf::LAYOUT;
 use crate::error::{Error, Result};
 use crate::host::{Attached, Host};
+use crate::quality::Quality;
 use crate::read::{DropWatch, View, answer};
 
 /// How often what probes brought home is read: an alarm is late by as much.
@@ -46,7 +47,7 @@ pub(super) struct Begin {
     pub(super) events: broadcast::Sender<Message>,
 }
 
-pub(super) struct Worker<M> {
+pub(super) struct Worker {
     host: Host,
     node: String,
     cluster: Option<String>,
@@ -55,7 +56,7 @@ pub(super) struct Worker<M> {
     version: Version,
     /// A state from disk that the host could not satisfy yet: an interface may still appear.
     pending: Option<HostState>,
-    quality: M,
+    quality: Quality,
     drops: DropWatch,
     liveness: bool,
     /// Alarms that stand, by path.
@@ -79,15 +80,15 @@ impl Faults {
     }
 }
 
-impl<M: Measure> Worker<M> {
+impl Worker {
     /// Brings the state on disk into force before anything is heard of a controller.
     ///
     /// # Errors
     /// What the host cannot do. A state in the operator's file that cannot be satisfied is one; the state that was in
     /// force before a reboot is tried again each second.
-    pub(super) fn begin(begin: Begin, host: Host, quality: M) -> Result<Self> {
+    pub(super) fn begin(begin: Begin, host: Host) -> Result<Self> {
         let mut worker = Self {
-            quality,
+            quality: Quality::default(),
             drops: DropWatch::new(host.maps())?,
             host,
             node: begin.node,

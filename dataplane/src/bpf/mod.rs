@@ -7,6 +7,7 @@ mod clock;
 mod map;
 mod pins;
 mod program;
+mod write;
 
 pub use clock::Clock;
 use map::Shape;

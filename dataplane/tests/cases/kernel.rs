@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 
 use kuafu_dataplane::bpf::{Bpf, Maps, Program, Sizes, TestRun};
 use kuafu_lab::Namespace;
-use kuafu_model::contents::{Batch, Contents, NO_PAIR};
-use kuafu_pipeline::map::{
-    Bucket, NextHop, PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
-};
+use kuafu_model::contents::Contents;
+use kuafu_pipeline::map::{Bucket, PairState, PathState, Sample, SlotState, Window};
 use kuafu_pipeline::{Event, Reason};
 
 use crate::common::case::{Done, Input, Program as Which};
@@ -106,41 +104,7 @@ impl Kernel {
     /// Writes the maps in the order of the model's update.
     fn write(&self, contents: &Contents) {
         for batch in contents.update_from(&Contents::default()).batches() {
-            self.write_batch(&batch).expect("maps that can be written");
-        }
-    }
-
-    fn write_batch(&self, batch: &Batch<'_>) -> kuafu_dataplane::Result<()> {
-        let maps = &self.bpf.maps;
-        match batch {
-            Batch::Neighbours(_) | Batch::ForgetNeighbours(_) => Ok(()),
-            Batch::Node(node) => maps.node.set(&0, node),
-            Batch::Vteps(entries) => maps.vteps.set_all(pairs(entries)),
-            Batch::Paths(entries) => maps.paths.set_all(pairs(entries)),
-            Batch::Slots(entries) => maps.slots.set_all(pairs(entries)),
-            Batch::Pairs(entries) => maps.pairs.set_all(pairs(entries)),
-            Batch::Targets(entries) => maps.targets.set_all(pairs(entries)),
-            Batch::Services(entries) => maps.services.set_all(pairs(entries)),
-            Batch::Ports(entries) => maps.ports.set_all(pairs(entries)),
-            Batch::Endpoints(entries) => maps.endpoints.set_all(pairs(entries)),
-            Batch::Senders(entries) => maps.senders.set_all(pairs(entries)),
-            Batch::Rings(rings) => rings.iter().try_for_each(|(first, slots)| {
-                (*first..)
-                    .zip(slots)
-                    .try_for_each(|(at, target)| maps.rings.set(&at, target))
-            }),
-            Batch::FreshWindows(all) => each(all, |at| maps.windows.set(at, &Window::new())),
-            Batch::FreshSlotStates(all) => each(all, |at| maps.slot_states.set(at, &SlotState::new())),
-            Batch::FreshPathStates(all) => each(all, |at| maps.path_states.set(at, &PathState::new())),
-            Batch::NoVteps(all) => each(all, |at| maps.vteps.set(at, &Vtep::default())),
-            Batch::NoPaths(all) => each(all, |at| maps.paths.set(at, &Path::default())),
-            Batch::NoSlots(all) => each(all, |at| maps.slots.set(at, &Slot::default())),
-            Batch::NoPairs(all) => each(all, |at| maps.pairs.set(at, &NO_PAIR)),
-            Batch::NoTargets(all) => each(all, |at| maps.targets.set(at, &NextHop::default())),
-            Batch::NoServices(all) => each(all, |key| maps.services.delete(key)),
-            Batch::NoPorts(all) => each(all, |key| maps.ports.delete(key)),
-            Batch::NoEndpoints(all) => each(all, |key| maps.endpoints.delete(key)),
-            Batch::NoSenders(all) => each(all, |key| maps.senders.delete(key)),
+            self.bpf.maps.write(&batch).expect("maps that can be written");
         }
     }
 
@@ -273,12 +237,4 @@ impl Kernel {
     pub fn samples(&self) -> Vec<Sample> {
         self.bpf.maps.samples.reader().expect("a reader").collect()
     }
-}
-
-fn pairs<K, V>(entries: &[(K, V)]) -> impl Iterator<Item = (&K, &V)> {
-    entries.iter().map(|(key, value)| (key, value))
-}
-
-fn each<K>(keys: &[K], write: impl Fn(&K) -> kuafu_dataplane::Result<()>) -> kuafu_dataplane::Result<()> {
-    keys.iter().try_for_each(write)
 }

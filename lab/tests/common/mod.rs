@@ -14,7 +14,7 @@ use kuafu_lab::Namespace;
 /// Prints why a test is skipped, when it cannot run here.
 pub(crate) fn skipped() -> bool {
     kuafu_lab::unavailable()
-        .inspect(|reason| println!("skipped: {reason}"))
+        .inspect(|why| kuafu_lab::skip(why))
         .is_some()
 }
 
