@@ -38,8 +38,9 @@ restore:
 	copy u64, 30
 	copy u32, 38
 	copy u64, 42
-	copy u64, 50
-	copy u64, 58
+	copy u32, 50
+	copy u64, 54
+	copy u32, 62
 	copy u64, 66
 	copy u64, 74
 	copy u64, 82

@@ -15,6 +15,15 @@ pub const fn fold(sum: u32) -> u16 {
     ((once & 0xffff) + (once >> 16)) as u16
 }
 
+/// Folds a sum of few 32-bit words to 16 bits. The words may be little-endian: the result then is, too (RFC 1071, 2 B).
+#[inline(always)]
+#[must_use]
+pub const fn fold_words(sum: u64) -> u16 {
+    let words = (sum & 0xffff_ffff) + (sum >> 32);
+    let once = (words & 0xffff) + (words >> 16);
+    ((once & 0xffff) + (once >> 16)) as u16
+}
+
 /// The checksum field for a running sum.
 #[inline(always)]
 #[must_use]
@@ -89,6 +98,20 @@ mod tests {
             0x4500, 0x0073, 0, 0x4000, 0x4011, 0, 0xc0a8, 0x0001, 0xc0a8, 0x00c7,
         ];
         assert_eq!(whole(&header), 0xb861);
+    }
+
+    #[test]
+    fn little_endian_words_give_a_little_endian_sum() {
+        let octets = *b"\x45\x00\x00\x73\x00\x00\x40\x00\xff\xff\xff\xff\xff\xff\xff\xff\xc0\xa8\x00\xc7";
+        let (words, []) = octets.as_chunks::<4>() else {
+            unreachable!()
+        };
+        let little = words
+            .iter()
+            .map(|word| u64::from(u32::from_le_bytes(*word)))
+            .sum();
+        let big = words.iter().map(|word| u32::from_be_bytes(*word)).fold(0, add32);
+        assert_eq!(fold_words(little), fold(big).swap_bytes());
     }
 
     #[test]

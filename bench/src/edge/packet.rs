@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kuafu_dataplane::bpf::Bpf;
 use kuafu_model::contents::{Capacities, HostFacts, contents};
 use kuafu_model::state::{Host, HostState, LegKey, LegState, SlotAction, SlotState};
-use kuafu_pipeline::header::geneve::{Header, Inner, Word};
+use kuafu_pipeline::header::geneve::{Covered, Header, Word};
 use kuafu_pipeline::header::ipv4::{Fields, UDP};
 use kuafu_pipeline::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
@@ -79,7 +79,7 @@ pub(super) fn packet() -> Result<[u8; OCTETS]> {
     let header = Header::new(false, 101, word, 9, 0);
     let half = u64::from_le_bytes([ARRIVING; 8]);
     let arriving = Key { k0: half, k1: half };
-    let tag = header.tag(arriving, &Inner::new(first_words(body)?));
+    let tag = Covered::new(&header, first_words(body)?).tag(arriving);
     Geneve::at::<42, OUTER>(head).write(&header, tag);
     Ok(packet)
 }

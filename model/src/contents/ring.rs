@@ -83,7 +83,7 @@ struct Walk {
 impl Walk {
     fn new(member: &Member, size: u32) -> Self {
         let [first, second] = member.identity;
-        let draw = |which: u64| siphash::hash(SEED, [which, first, second, 0, 0, 0, 0], 0);
+        let draw = |which: u64| siphash::hash(SEED, &[which, first, second, 0, 0, 0, 0, siphash::LAST]);
         let below = |draw: u64, limit: u32| u32::try_from(draw % u64::from(limit)).unwrap_or(0);
         Self {
             at: below(draw(0), size),

@@ -166,16 +166,6 @@ impl Header {
             ..self
         }
     }
-
-    /// The tag that belongs to it: SipHash-2-4 over Geneve's header, the option up to the tag, and the first 40
-    /// octets of the inner packet.
-    #[inline(always)]
-    #[must_use]
-    pub fn tag(&self, key: Key, inner: &Inner) -> u64 {
-        let joint = self.timestamp as u64 | (inner.first as u64) << 32;
-        let [a, b, c, d] = inner.middle;
-        siphash::hash(key, [self.base, self.option, joint, a, b, c, d], inner.last)
-    }
 }
 
 impl Geneve<'_> {
@@ -219,25 +209,38 @@ impl Geneve<'_> {
     }
 }
 
-/// The first 40 octets of the inner packet, as words of the tag.
-#[derive(Clone, Copy, Debug)]
-pub struct Inner {
-    first: u32,
-    middle: [u64; 4],
-    last: u32,
-}
+/// What a tag covers: Geneve's header, the option up to the tag, and the first 40 octets of the inner packet.
+#[derive(Debug)]
+pub struct Covered(siphash::Words);
 
-impl Inner {
-    /// From the octets as five little-endian words.
+impl Covered {
+    /// From a header and the inner octets as five little-endian words.
     #[inline(always)]
     #[must_use]
-    pub const fn new(words: [u64; 5]) -> Self {
-        let [a, b, c, d, e] = words;
-        Self {
-            first: a as u32,
-            middle: [join(a, b), join(b, c), join(c, d), join(d, e)],
-            last: (e >> 32) as u32,
-        }
+    pub const fn new(header: &Header, [a, b, c, d, e]: [u64; 5]) -> Self {
+        Self([
+            header.base,
+            header.option,
+            header.timestamp as u64 | a << 32,
+            join(a, b),
+            join(b, c),
+            join(c, d),
+            join(d, e),
+            e >> 32 | siphash::LAST,
+        ])
+    }
+
+    /// The same under a header with another first word.
+    #[inline(always)]
+    pub const fn relabel(&mut self, header: &Header) {
+        self.0[1] = header.option;
+    }
+
+    /// The tag: SipHash-2-4.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(&self, key: Key) -> u64 {
+        siphash::hash(key, &self.0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::{be16, be32, put16, put32, view};
+use super::{be16, be32, le32, put_le32, put16, put32, view};
 use crate::checksum::{self, Change};
 
 /// Protocol number of ICMP.
@@ -95,11 +95,14 @@ impl Ipv4<'_> {
     #[inline(always)]
     #[must_use]
     pub fn checksum_is_right(&self) -> bool {
-        let sum = be32::<0, 20>(self.0);
-        let sum = checksum::add32(checksum::add32(0, sum), be32::<4, 20>(self.0));
-        let sum = checksum::add32(sum, be32::<8, 20>(self.0));
-        let sum = checksum::add32(checksum::add32(sum, self.source()), self.destination());
-        checksum::fold(sum) == 0xffff
+        let words = [
+            le32::<0, 20>(self.0),
+            le32::<4, 20>(self.0),
+            le32::<8, 20>(self.0),
+            le32::<12, 20>(self.0),
+            le32::<16, 20>(self.0),
+        ];
+        checksum::fold_words(sum(words)) == 0xffff
     }
 
     /// Writes the checksum.
@@ -149,17 +152,28 @@ impl Ipv4<'_> {
     /// Writes the whole header.
     #[inline(always)]
     pub fn write(&mut self, fields: &Fields) {
-        let first = 0x4500_0000 | (fields.tos as u32) << 16 | fields.total_length as u32;
-        let second = DONT_FRAGMENT as u32;
-        let third = (fields.ttl as u32) << 24 | (fields.protocol as u32) << 16;
-        let sum = checksum::add32(checksum::add32(checksum::add32(0, first), second), third);
-        let sum = checksum::add32(checksum::add32(sum, fields.source), fields.destination);
-        put32::<0, 20>(self.0, first);
-        put32::<4, 20>(self.0, second);
-        put32::<8, 20>(self.0, third | checksum::finish(sum) as u32);
-        put32::<12, 20>(self.0, fields.source);
-        put32::<16, 20>(self.0, fields.destination);
+        let big_endian = [
+            0x4500_0000 | (fields.tos as u32) << 16 | fields.total_length as u32,
+            DONT_FRAGMENT as u32,
+            (fields.ttl as u32) << 24 | (fields.protocol as u32) << 16,
+            fields.source,
+            fields.destination,
+        ];
+        let words = big_endian.map(u32::swap_bytes);
+        let checksum = !checksum::fold_words(sum(words));
+        let [first, second, third, source, destination] = words;
+        put_le32::<0, 20>(self.0, first);
+        put_le32::<4, 20>(self.0, second);
+        put_le32::<8, 20>(self.0, third | (checksum as u32) << 16);
+        put_le32::<12, 20>(self.0, source);
+        put_le32::<16, 20>(self.0, destination);
     }
+}
+
+/// The sum of a header's words.
+#[inline(always)]
+const fn sum([a, b, c, d, e]: [u32; 5]) -> u64 {
+    a as u64 + b as u64 + c as u64 + d as u64 + e as u64
 }
 
 /// The fields of a header that we send: no options, never a fragment and not to be fragmented, so that the

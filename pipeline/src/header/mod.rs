@@ -100,6 +100,12 @@ pub fn put32<const AT: usize, const N: usize>(octets: &mut [u8; N], value: u32) 
     *part::<AT, 4, N>(octets) = value.to_be_bytes();
 }
 
+/// Writes a little-endian 32-bit word.
+#[inline(always)]
+pub fn put_le32<const AT: usize, const N: usize>(octets: &mut [u8; N], value: u32) {
+    *part::<AT, 4, N>(octets) = value.to_le_bytes();
+}
+
 /// Writes a 64-bit word in the order of its octets.
 #[inline(always)]
 pub fn put_le64<const AT: usize, const N: usize>(octets: &mut [u8; N], value: u64) {

@@ -1,9 +1,9 @@
 //! A packet of the backbone arrives: is it ours, whole and authentic, and what does its label mean here?
 
 use super::{GENEVE, INNER, IP, L4, exit, probe, relay};
-use crate::header::geneve::{Header, Inner};
+use crate::header::geneve::{Covered, Header};
 use crate::header::{Geneve, Ipv4, Udp};
-use crate::map::{NodeConfig, Slot, SlotKind};
+use crate::map::{NodeConfig, SlotKind};
 use crate::{Frame, Outcome, Reason, Tables};
 
 /// What the outer headers of an authentic packet said.
@@ -33,12 +33,11 @@ pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig
     if octets <= INNER as u32 {
         return Err(Reason::Truncated);
     }
-    let inner = Inner::new(frame.words(INNER as u32));
     let Some(head) = frame.head::<INNER>() else {
         return Err(Reason::Truncated);
     };
     let source = whole(head, octets)?;
-    let outer = read(head)?;
+    let (outer, tag) = read(head)?;
     let Some(slot) = tables.slot(outer.header.word().label()) else {
         return Err(Reason::NoPath);
     };
@@ -49,9 +48,15 @@ pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig
     if slot.source.get() != source {
         return Err(Reason::WrongSource);
     }
-    authentic(head, slot, &outer, &inner)?;
+    let Some(key) = slot.key(outer.header.word().epoch()) else {
+        return Err(Reason::BadTag);
+    };
+    let mut covered = Covered::new(&outer.header, frame.words(INNER as u32));
+    if covered.tag(key) != tag {
+        return Err(Reason::BadTag);
+    }
     match kind {
-        SlotKind::Relay => relay::pass_on(frame, tables, node, slot, &outer, &inner),
+        SlotKind::Relay => relay::pass_on(frame, tables, node, slot, &outer, &mut covered),
         _ if outer.header.is_probe() => probe::arrive(frame, tables, node, slot, &outer),
         _ => exit::arrive(frame, tables, node, slot, &outer),
     }
@@ -71,31 +76,20 @@ fn whole(head: &mut [u8; INNER], octets: u32) -> Result<u32, Reason> {
     Ok(ip.source())
 }
 
-/// Reads the outer headers.
+/// Reads the outer headers and the tag.
 #[inline(always)]
-fn read(head: &mut [u8; INNER]) -> Result<Outer, Reason> {
+fn read(head: &mut [u8; INNER]) -> Result<(Outer, u64), Reason> {
     let ip = Ipv4::at::<IP, INNER>(head);
     let (tos, ttl, length) = (ip.tos(), ip.ttl(), ip.total_length());
-    let Some(header) = Geneve::at::<GENEVE, INNER>(head).read() else {
+    let geneve = Geneve::at::<GENEVE, INNER>(head);
+    let Some(header) = geneve.read() else {
         return Err(Reason::BadGeneve);
     };
-    Ok(Outer {
+    let outer = Outer {
         tos,
         ttl,
         length,
         header,
-    })
-}
-
-/// Verifies the tag.
-#[inline(always)]
-fn authentic(head: &mut [u8; INNER], slot: &Slot, outer: &Outer, inner: &Inner) -> Result<(), Reason> {
-    let Some(key) = slot.key(outer.header.word().epoch()) else {
-        return Err(Reason::BadTag);
     };
-    if outer.header.tag(key, inner) == Geneve::at::<GENEVE, INNER>(head).tag() {
-        Ok(())
-    } else {
-        Err(Reason::BadTag)
-    }
+    Ok((outer, geneve.tag()))
 }

@@ -7,7 +7,7 @@
 use super::backbone::Outer;
 use super::send;
 use super::{GENEVE, INNER, IP, L4, SYSTEM_VNI, relay};
-use crate::header::geneve::{Header, Inner, Word};
+use crate::header::geneve::{Covered, Header, Word};
 use crate::header::stamp::{PORT, Time};
 use crate::header::{Ethernet, Geneve, Ipv4, Stamp, Udp, ethernet, ipv4, words};
 use crate::map::{Leg, NodeConfig, Path, PathState, Sample, Slot, SlotState};
@@ -174,10 +174,9 @@ fn reflect<T: Tables>(
     let (from, to) = (udp.destination(), udp.source());
     udp.set_ports(from, to);
     relay::readdress(head, node, leg, neighbour, &Outer { ttl: 64, ..*outer });
-    let inner = Inner::new(words::<INNER, WHOLE>(head));
     let header = header(node, leg, low(tables.add(&back.state.next_probe, 1)));
-    let tag = header.tag(leg.key(), &inner);
-    Geneve::at::<GENEVE, WHOLE>(head).write(&header, tag);
+    let covered = Covered::new(&header, words::<INNER, WHOLE>(head));
+    Geneve::at::<GENEVE, WHOLE>(head).write(&header, covered.tag(leg.key()));
     tables.count(Event::ProbeReflected, octets);
     Ok(Next::Transmit(neighbour.interface))
 }

@@ -2,7 +2,7 @@
 
 use super::backbone::Outer;
 use super::{GENEVE, INNER, IP, L4, send};
-use crate::header::geneve::Inner;
+use crate::header::geneve::Covered;
 use crate::header::ipv4::{Fields, UDP};
 use crate::header::{Ethernet, Geneve, Ipv4, Udp};
 use crate::map::{Leg, Neighbour, NodeConfig, Slot};
@@ -19,7 +19,7 @@ pub fn pass_on<F: Frame, T: Tables>(
     node: &NodeConfig,
     slot: &Slot,
     outer: &Outer,
-    inner: &Inner,
+    covered: &mut Covered,
 ) -> Outcome {
     if outer.ttl <= 1 {
         return Err(Reason::Ttl);
@@ -36,8 +36,8 @@ pub fn pass_on<F: Frame, T: Tables>(
     readdress(head, node, &slot.next, neighbour, &onward);
     let word = outer.header.word().onward(slot.next.label, slot.next.epoch);
     let header = outer.header.with(word);
-    let tag = header.tag(slot.next.key(), inner);
-    Geneve::at::<GENEVE, INNER>(head).relabel(&header, tag);
+    covered.relabel(&header);
+    Geneve::at::<GENEVE, INNER>(head).relabel(&header, covered.tag(slot.next.key()));
     tables.count(Event::Relayed, octets);
     Ok(Next::Transmit(neighbour.interface))
 }

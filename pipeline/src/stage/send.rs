@@ -2,7 +2,7 @@
 
 use super::{BACKBONE, GENEVE, INNER, IP, L4, liveness};
 use crate::frame;
-use crate::header::geneve::{Header, Inner, Word};
+use crate::header::geneve::{Covered, Header, Word};
 use crate::header::ipv4::{Fields, UDP};
 use crate::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
 use crate::map::{LANES, Leg, Neighbour, NodeConfig, PairState};
@@ -94,7 +94,7 @@ pub fn over_leg<F: Frame>(
     if length + BACKBONE > node.mtu as u32 || !frame.push::<frame::Backbone>() {
         return Err(Reason::NoRoom);
     }
-    let inner = Inner::new(frame.words(INNER as u32));
+    let covered = Covered::new(header, frame.words(INNER as u32));
     let Some(head) = frame.head::<INNER>() else {
         return Err(Reason::NoRoom);
     };
@@ -114,7 +114,6 @@ pub fn over_leg<F: Frame>(
         leg.port.get(),
         (length + BACKBONE - 20) as u16,
     );
-    let tag = header.tag(leg.key(), &inner);
-    Geneve::at::<GENEVE, INNER>(head).write(header, tag);
+    Geneve::at::<GENEVE, INNER>(head).write(header, covered.tag(leg.key()));
     Ok(())
 }
