@@ -1,17 +1,21 @@
 //! All pairs at once.
 //!
 //! For each pair the two cheapest relays are found, then what they leave open is settled:
-//! - Targets are taken in tiles of [`LANES`], whose legs are copied side by side, so that one relay is tried for
-//!   all of them by a few vector instructions.
+//! - Targets are taken in tiles of [`LANES`] that lie close to each other, whose legs are copied side by side, so that
+//!   one relay is tried for all of them by a few vector instructions: those that the CPU has, chosen when the program
+//!   runs.
 //! - A path is one number, `cost·2¹⁶ + relay`: its minimum is the cheapest path and, of equal ones, that with the
 //!   lowest relay. It fits the 53 bits of an `f64` exactly, whose minimum is one instruction on every x86-64, where
 //!   that of integers is not.
-//! - Each source tries its relays by rising cost of the first leg. Once the first leg plus the cheapest second leg
-//!   of the tile exceeds the second-best path of all its targets, no later relay can matter.
+//! - Relays are tried both by rising first leg and by rising least second leg of the tile, a few of one or the other
+//!   at a time: of that whose legs rise faster. Once the next first leg plus the next second leg exceeds the
+//!   second-best path of all targets of the tile, no relay that is left can matter.
 //! - The second-best is the backup if its penalty is the least that any relay has beside the primary; else all
 //!   relays of that pair are examined ([`backup`](super::backup)).
 
 use std::num::NonZeroUsize;
+
+use pulp::{Arch, NullaryFnOnce};
 
 use super::{CostMatrix, Route};
 use crate::cost::Cost;
@@ -20,19 +24,25 @@ use crate::cost::Cost;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
     n: usize,
-    /// `n·to + from`.
+    /// By target: its row of `pairs`.
+    rows: Vec<usize>,
+    /// `n·row + from`.
     pairs: Vec<[Packed; 2]>,
 }
 
 impl Routes {
     /// The cheapest path.
     pub fn primary(&self, from: usize, to: usize) -> Option<Route> {
-        self.pairs[self.n * to + from][0].route()
+        self.pair(from, to)[0].route()
     }
 
     /// The path beside it.
     pub fn backup(&self, from: usize, to: usize) -> Option<Route> {
-        self.pairs[self.n * to + from][1].route()
+        self.pair(from, to)[1].route()
+    }
+
+    fn pair(&self, from: usize, to: usize) -> &[Packed; 2] {
+        &self.pairs[self.n * self.rows[to] + from]
     }
 }
 
@@ -43,17 +53,23 @@ pub fn best(costs: &CostMatrix, threads: NonZeroUsize) -> Routes {
     let mut pairs = vec![[Packed::NONE; 2]; n * n];
     let search = Search::new(costs);
     let tiles = n.div_ceil(LANES).div_ceil(threads.get()).max(1);
+    let chunks = pairs.chunks_mut((tiles * LANES * n).max(1));
+    let work = chunks.zip(search.targets.chunks(tiles * LANES));
     if threads.get() == 1 {
-        search.targets(0, &mut pairs);
+        work.for_each(|(pairs, targets)| search.rows(targets, pairs));
     } else {
         std::thread::scope(|scope| {
-            for (index, chunk) in pairs.chunks_mut((tiles * LANES * n).max(1)).enumerate() {
+            for (pairs, targets) in work {
                 let search = &search;
-                scope.spawn(move || search.targets(index * tiles * LANES, chunk));
+                scope.spawn(move || search.rows(targets, pairs));
             }
         });
     }
-    Routes { n, pairs }
+    let mut rows = vec![0; n];
+    for (row, &target) in search.targets.iter().enumerate() {
+        rows[target] = row;
+    }
+    Routes { n, rows, pairs }
 }
 
 /// A route in 8 bytes.
@@ -82,26 +98,37 @@ impl Packed {
 
 /// Targets side by side: what fits the vector registers of x86-64 twice over.
 const LANES: usize = 8;
+/// Sources whose legs stay in a core's cache together, while tile after tile passes.
+const BLOCK: usize = 128;
 /// Relays between two looks at whether later ones can matter.
 const STRIDE: usize = 8;
 /// 2¹⁶: a path's cost stands above its relay.
 const SHIFT: f64 = 65536.0;
 
-/// Legs to `LANES` targets, by relay.
-type Tile = Vec<[f64; LANES]>;
+/// Targets side by side.
+struct Tile {
+    /// By relay.
+    legs: Vec<[f64; LANES]>,
+    /// The least legs of relays, `cost·2¹⁶ + relay`, rising.
+    rising: Vec<f64>,
+    /// By relay: its place in `rising`.
+    places: Vec<u16>,
+}
 
-/// A usable first leg.
-#[derive(Clone, Copy)]
-struct First {
-    /// `(first leg + transit)·2¹⁶ + relay`.
-    path: f64,
-    relay: usize,
+/// The first legs from a node, transit included.
+struct Firsts {
+    /// The usable ones, `cost·2¹⁶ + relay`, rising.
+    rising: Vec<f64>,
+    /// By relay, in µs: read in no order, so it takes little space.
+    by_relay: Vec<u32>,
 }
 
 struct Search<'a> {
     costs: &'a CostMatrix,
-    /// By source, rising.
-    firsts: Vec<Vec<First>>,
+    /// All nodes, neighbours side by side.
+    targets: Vec<usize>,
+    /// By source.
+    firsts: Vec<Firsts>,
     /// By relay: the least penalty that another relay has beside it.
     least_penalty: Vec<Cost>,
 }
@@ -118,25 +145,33 @@ impl<'a> Search<'a> {
         let least_penalty = (0..n).map(|relay| penalty(relay).unwrap_or_default()).collect();
         Self {
             costs,
-            firsts: (0..n).map(|from| first_legs(costs, from)).collect(),
+            targets: neighbours(costs),
+            firsts: (0..n).map(|from| Firsts::new(costs, from)).collect(),
             least_penalty,
         }
     }
 
-    /// The pairs of all sources with targets from `start` on, as many as `pairs` holds.
-    fn targets(&self, start: usize, pairs: &mut [[Packed; 2]]) {
+    /// The pairs of all sources with some targets.
+    fn rows(&self, targets: &[usize], pairs: &mut [[Packed; 2]]) {
         let n = self.costs.len();
-        let mut tile: Tile = vec![[0.0; LANES]; n];
-        for (index, block) in pairs.chunks_mut((LANES * n).max(1)).enumerate() {
-            let first = start + index * LANES;
-            let lanes = block.len() / n;
-            fill(self.costs, first, lanes, &mut tile);
-            let nearest = tile.iter().flatten().copied().fold(f64::INFINITY, f64::min);
-            for from in 0..n {
-                let two = two_cheapest(&self.firsts[from], &tile, &tile[from], nearest);
-                for lane in (0..lanes).filter(|lane| first + lane != from) {
-                    block[lane * n + from] =
-                        self.settle(from, first + lane, two.first[lane], two.second[lane]);
+        let tiles: Vec<Tile> = targets
+            .chunks(LANES)
+            .map(|targets| Tile::new(self.costs, targets))
+            .collect();
+        for (block, firsts) in self.firsts.chunks(BLOCK).enumerate() {
+            for (index, tile) in tiles.iter().enumerate() {
+                let sources = (block * BLOCK..).zip(firsts);
+                let found = Arch::new().dispatch(FromBlock {
+                    sources: sources.clone(),
+                    tile,
+                });
+                for ((from, _), two) in sources.zip(found) {
+                    for (lane, &to) in targets[index * LANES..].iter().take(LANES).enumerate() {
+                        if from != to {
+                            pairs[(index * LANES + lane) * n + from] =
+                                self.settle(from, to, two.first[lane], two.second[lane]);
+                        }
+                    }
                 }
             }
         }
@@ -171,30 +206,51 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The usable first legs from a node, transit included, rising.
-fn first_legs(costs: &CostMatrix, from: usize) -> Vec<First> {
-    let legs = costs.row(from).iter().zip(costs.relays()).enumerate();
-    let usable = legs.filter_map(|(index, (&leg, relay))| {
-        let cost = Cost::from_us(leg) + relay.transit;
-        cost.is_usable().then_some((cost, index))
-    });
-    let mut firsts: Vec<(Cost, usize)> = usable.collect();
-    firsts.sort_unstable();
-    let first = |(cost, relay)| First {
-        path: scaled(cost) + small(relay),
-        relay,
-    };
-    firsts.into_iter().map(first).collect()
+/// All nodes in tiles of those that are cheapest to reach from each other.
+fn neighbours(costs: &CostMatrix) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..costs.len()).collect();
+    let mut targets = Vec::with_capacity(left.len());
+    while let Some(&first) = left.first() {
+        let key = |&node: &usize| (node != first, costs.leg(first, node), node);
+        if left.len() > LANES {
+            left.select_nth_unstable_by_key(LANES - 1, key);
+        }
+        targets.extend(left.drain(..LANES.min(left.len())));
+    }
+    targets
 }
 
-fn fill(costs: &CostMatrix, first: usize, lanes: usize, tile: &mut Tile) {
-    for row in tile.iter_mut() {
-        *row = [scaled(Cost::UNUSABLE); LANES];
+impl Firsts {
+    fn new(costs: &CostMatrix, from: usize) -> Self {
+        let legs = costs.row(from).iter().zip(costs.relays());
+        let first_legs = legs.map(|(&leg, relay)| Cost::from_us(leg) + relay.transit);
+        let by_relay: Vec<u32> = first_legs.map(Cost::us).collect();
+        let usable = (0..)
+            .zip(&by_relay)
+            .filter(|(_, us)| Cost::from_us(**us).is_usable());
+        let mut rising: Vec<f64> = usable.map(|(relay, &us)| number(us, relay)).collect();
+        rising.sort_unstable_by(f64::total_cmp);
+        Self { rising, by_relay }
     }
-    for lane in 0..lanes {
-        for (row, &leg) in tile.iter_mut().zip(costs.column(first + lane)) {
-            row[lane] = scaled(Cost::from_us(leg));
+}
+
+impl Tile {
+    fn new(costs: &CostMatrix, targets: &[usize]) -> Self {
+        let mut legs = vec![[scaled(Cost::UNUSABLE); LANES]; costs.len()];
+        for (lane, &target) in targets.iter().enumerate() {
+            for (row, &leg) in legs.iter_mut().zip(costs.column(target)) {
+                row[lane] = scaled(Cost::from_us(leg));
+            }
         }
+        let least = |row: &[f64; LANES]| row.iter().copied().fold(f64::INFINITY, f64::min);
+        let least = legs.iter().map(least).zip(0..);
+        let mut rising: Vec<f64> = least.map(|(leg, relay)| leg + small(relay)).collect();
+        rising.sort_unstable_by(f64::total_cmp);
+        let mut places = vec![0; rising.len()];
+        for (&leg, place) in rising.iter().zip(0..) {
+            places[relay_of(leg)] = place;
+        }
+        Self { legs, rising, places }
     }
 }
 
@@ -206,30 +262,104 @@ struct TwoCheapest {
     second: [f64; LANES],
 }
 
-fn two_cheapest(firsts: &[First], tile: &Tile, direct: &[f64; LANES], nearest: f64) -> TwoCheapest {
-    let mut first = [scaled(Cost::UNUSABLE); LANES];
-    let mut second = *direct;
-    for group in firsts.chunks(STRIDE) {
-        let farthest = first.iter().chain(&second).copied().fold(0.0, f64::max);
-        if group[0].path + nearest > farthest {
-            break;
-        }
-        for leg in group {
-            step(leg.path, &tile[leg.relay], &mut first, &mut second);
-        }
-    }
-    TwoCheapest { first, second }
+/// What is compiled for each kind of CPU: a tile's paths from a block of sources.
+struct FromBlock<'a, S> {
+    sources: S,
+    tile: &'a Tile,
 }
 
-/// One relay, for all targets. Comparisons, not `min` and `max`, whose care for NaN costs three instructions each.
+impl<'a, S: Iterator<Item = (usize, &'a Firsts)>> NullaryFnOnce for FromBlock<'a, S> {
+    type Output = Vec<TwoCheapest>;
+
+    #[inline(always)]
+    fn call(self) -> Self::Output {
+        let mut found = Vec::with_capacity(BLOCK);
+        for (from, firsts) in self.sources {
+            found.push(two_cheapest(firsts, self.tile, &self.tile.legs[from]));
+        }
+        found
+    }
+}
+
 #[inline(always)]
-fn step(leg: f64, legs: &[f64; LANES], first: &mut [f64; LANES], second: &mut [f64; LANES]) {
+fn two_cheapest(firsts: &Firsts, tile: &Tile, direct: &[f64; LANES]) -> TwoCheapest {
+    let mut first = [scaled(Cost::UNUSABLE); LANES];
+    let mut second = *direct;
+    let first_leg = |place: usize| firsts.rising.get(place).copied().unwrap_or(f64::INFINITY);
+    let second_leg = |place: usize| tile.rising.get(place).copied().unwrap_or(f64::INFINITY);
+    // How many of each order were tried.
+    let (mut by_first, mut by_second) = (0, 0);
+    loop {
+        let (leg, other) = (first_leg(by_first), second_leg(by_second));
+        // Both carry a relay's number; a path carries one.
+        if leg + other - SHIFT > farthest(&first, &second) {
+            return TwoCheapest { first, second };
+        }
+        let rise = first_leg(by_first + STRIDE) - leg;
+        if rise >= second_leg(by_second + STRIDE) - other {
+            for &leg in firsts.rising[by_first..].iter().take(STRIDE) {
+                let relay = relay_of(leg);
+                let is_new = usize::from(tile.places[relay]) >= by_second;
+                step(is_new, leg, &tile.legs[relay], &mut first, &mut second);
+            }
+            by_first += STRIDE;
+        } else {
+            for &other in tile.rising[by_second..].iter().take(STRIDE) {
+                let relay = relay_of(other);
+                let path = number(firsts.by_relay[relay], relay);
+                step(path >= leg, path, &tile.legs[relay], &mut first, &mut second);
+            }
+            by_second += STRIDE;
+        }
+    }
+}
+
+/// The costliest of paths.
+#[inline(always)]
+fn farthest(first: &[f64; LANES], second: &[f64; LANES]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    for lane in 0..LANES {
+        lanes[lane] = if first[lane] > second[lane] {
+            first[lane]
+        } else {
+            second[lane]
+        };
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            let other = lanes[lane + width];
+            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// One relay, for all targets, unless it was tried. Comparisons, not `min` and `max`, whose care for NaN costs three
+/// instructions each.
+#[inline(always)]
+fn step(is_new: bool, leg: f64, legs: &[f64; LANES], first: &mut [f64; LANES], second: &mut [f64; LANES]) {
+    let leg = if_or_infinite(is_new, leg);
     for lane in 0..LANES {
         let path = leg + legs[lane];
         let worse = if path > first[lane] { path } else { first[lane] };
         first[lane] = if path < first[lane] { path } else { first[lane] };
         second[lane] = if worse < second[lane] { worse } else { second[lane] };
     }
+}
+
+/// A leg, or an infinite one: chosen without a branch, since none could foresee it.
+#[inline(always)]
+fn if_or_infinite(is_new: bool, leg: f64) -> f64 {
+    let mask = u64::from(is_new).wrapping_neg();
+    f64::from_bits(leg.to_bits() & mask | f64::INFINITY.to_bits() & !mask)
+}
+
+/// A path or a leg as a number.
+#[inline(always)]
+fn number(us: u32, relay: usize) -> f64 {
+    f64::from(us) * SHIFT + small(relay)
 }
 
 fn scaled(cost: Cost) -> f64 {
@@ -248,6 +378,14 @@ fn small(index: usize) -> f64 {
 )]
 fn whole(path: f64) -> u64 {
     path as u64
+}
+
+/// The low 16 bits of a finite path: added to 2⁵², a smaller whole number stands in the low bits of the sum.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the relay is the low 16 bits")]
+fn relay_of(path: f64) -> usize {
+    const UNIT: f64 = 4_503_599_627_370_496.0;
+    usize::from((path + UNIT).to_bits() as u16)
 }
 
 #[allow(
