@@ -224,6 +224,7 @@ fn a_state_file_is_followed_and_stays_in_force() {
         for line in [
             "kuafu_revision 3",
             "kuafu_dropped_packets_total{reason=\"bad_tag\"} 0",
+            "kuafu_octets_total{event=\"vxlan_sent\"} 0",
             "kuafu_port_attached{port=\"a\"} 1",
         ] {
             assert!(

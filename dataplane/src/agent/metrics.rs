@@ -48,8 +48,9 @@ fn observe(view: &View<'_>) -> Result<()> {
         counter!("kuafu_dropped_packets_total", "reason" => reason.word()).absolute(drop.packets);
         counter!("kuafu_dropped_octets_total", "reason" => reason.word()).absolute(drop.octets);
     }
-    for (event, packets) in events(view.maps)? {
-        counter!("kuafu_packets_total", "event" => event.word()).absolute(packets);
+    for (event, counted) in events(view.maps)? {
+        counter!("kuafu_packets_total", "event" => event.word()).absolute(counted.packets);
+        counter!("kuafu_octets_total", "event" => event.word()).absolute(counted.octets);
     }
     let status = status(view)?;
     observe_host(&status);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kuafu_pipeline::map::Drop;
+use kuafu_pipeline::map::{Counter, Drop};
 use kuafu_pipeline::{Event, Reason};
 use kuafu_proto::v1;
 
@@ -52,15 +52,19 @@ fn sum(of_cpus: &[Drop]) -> Dropped {
     }
 }
 
-/// Packets of everything that was done and not dropped.
+/// The counters of everything that was done and not dropped, all CPUs together.
 ///
 /// # Errors
 /// `Io`.
-pub fn events(maps: &Maps) -> Result<BTreeMap<Event, u64>> {
+pub fn events(maps: &Maps) -> Result<BTreeMap<Event, Counter>> {
     let mut events = BTreeMap::new();
     for event in Event::ALL {
         let of_cpus = maps.events.get(*event as u32)?;
-        events.insert(*event, of_cpus.iter().map(|counter| counter.packets).sum());
+        let counter = Counter {
+            packets: of_cpus.iter().map(|counter| counter.packets).sum(),
+            octets: of_cpus.iter().map(|counter| counter.octets).sum(),
+        };
+        events.insert(*event, counter);
     }
     Ok(events)
 }
