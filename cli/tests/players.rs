@@ -28,10 +28,12 @@ use std::time::{Duration, Instant};
 
 use cluster::Cluster;
 use common::programs::{self, Capture};
+use common::sizes::{self, Cut, LARGE, TRANSFER, Talk, Watch};
 use common::{Stage, skipped};
 use indicatif::ProgressBar;
-use intent::GAMES;
+use intent::{GAMES, Game};
 use kuafu_lab::world::World;
+use kuafu_proto::v1::{ClusterFlows, Flow};
 use nix::sys::signal::Signal;
 use play::Servers;
 
@@ -57,6 +59,7 @@ fn players_gain_and_survive() {
     agents_are_restarted(&mut stage, &servers);
     probers_die(&mut stage);
     drop(servers);
+    large_packets_have_a_defined_result(&stage.world, &stage.cluster);
     unmodified_programs_work(&stage.world);
     let servers = Servers::start(&stage.world).unwrap();
     everything_but_the_programs_dies(&mut stage, &servers);
@@ -119,6 +122,78 @@ fn the_wire_carries_what_it_should(world: &World, servers: &Servers) {
     assert!(!geneve.is_empty());
     let malformed = programs::decode(&file("entry.pcap"), "_ws.malformed", &["frame.number"]);
     assert_eq!(malformed, Vec::<String>::new());
+}
+
+/// Datagrams whose packets have 1,500 octets where the backbone carries 1,440, and 10 MB of TCP.
+///
+/// | sender | must not be cut (DF) | may be cut |
+/// |---|---|---|
+/// | player, does not know 1,440 | `too_big`: it is told, by the accelerated address | `needs_fragmentation` |
+/// | player, was told | refused by its own stack | two fragments: `fragment`, twice |
+/// | server, answering | the same, by the exit's address and counted there | the same, but `fragment` once |
+///
+/// A fragment without ports is dropped where the whole address is Kuafu's; the exit's is also the host's own.
+fn large_packets_have_a_defined_result(world: &World, cluster: &Cluster) {
+    let game = &GAMES[3];
+    let host = |name| world.netns(name).unwrap();
+    let (player, server) = (host(game.player), host(game.server));
+    let (entry, exit) = (game.entry, game.exit);
+    let mut watch = Watch::start(vec![(entry, host(entry)), (exit, host(exit))]);
+    let talk = Talk::begin(player, server, game.accelerated(world).unwrap());
+    watch.expect(&[
+        (entry, "entered", 1),
+        (exit, "connection_opened", 1),
+        (exit, "exited", 1),
+    ]);
+
+    let largest = LARGE - 60;
+    for (from, to, counted) in [
+        (0, 1, [(entry, "entered", 1), (exit, "exited", 1)]),
+        (1, 0, [(entry, "emitted", 1), (exit, "returned", 1)]),
+    ] {
+        talk.send(from, largest, Cut::Never).unwrap();
+        talk.arrives(to, largest);
+        watch.expect(&counted);
+    }
+    for (who, where_, fragments) in [(0, entry, 2), (1, exit, 1)] {
+        talk.send(who, LARGE, Cut::Freely).unwrap();
+        watch.expect(&[(where_, "needs_fragmentation", 1)]);
+        talk.send(who, LARGE, Cut::Never).unwrap();
+        talk.is_told(who, 1_440);
+        watch.expect(&[(where_, "too_big", 1)]);
+        talk.is_refused(who);
+        watch.expect(&[]);
+        talk.send(who, LARGE, Cut::Freely).unwrap();
+        watch.expect(&[(where_, "fragment", fragments)]);
+    }
+    ten_megabytes_pass(world, cluster, &GAMES[4]);
+}
+
+/// Both ends learn what the backbone carries while they talk.
+fn ten_megabytes_pass(world: &World, cluster: &Cluster, game: &Game) {
+    let host = |name| world.netns(name).unwrap();
+    let (entry, exit) = (game.entry, game.exit);
+    let mut watch = Watch::start(vec![(entry, host(entry)), (exit, host(exit))]);
+    let to = game.accelerated(world).unwrap();
+    let change = sizes::transfer(&mut watch, host(game.player), host(game.server), to);
+    let of = |host: &str, word: &str| change[&(host.to_owned(), word.to_owned())];
+    for (host, word) in [
+        (entry, "entered"),
+        (exit, "exited"),
+        (exit, "returned"),
+        (entry, "emitted"),
+    ] {
+        assert!(of(host, word)[1] > TRANSFER as u64, "{host} {word}");
+    }
+    assert!(of(entry, "too_big")[0] > 0 && of(exit, "too_big")[0] > 0);
+    assert_eq!(of(exit, "connection_opened")[0], 1);
+    assert_eq!(change.len(), 7, "nothing else was counted");
+    let flows: ClusterFlows = cluster.json(world, &["flows"]).unwrap();
+    let ours = |flow: &&Flow| flow.accelerator == game.name && flow.protocol == 6;
+    let flow = flows.flows.iter().find(ours).unwrap();
+    assert_eq!(flow.packets_to_server, of(exit, "exited")[0]);
+    assert_eq!(flow.packets_to_client, of(exit, "returned")[0]);
+    assert!(flow.bytes_to_server.min(flow.bytes_to_client) > TRANSFER as u64);
 }
 
 /// Unmodified programs: the servers of the streams make room for a web server and a game.

@@ -20,9 +20,11 @@ mod report;
 #[path = "../src/demo/tenants.rs"]
 mod tenants;
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
 use std::time::Duration;
 
+use common::sizes::{self, Cut, LARGE, TRANSFER, Talk, Watch};
 use common::{Stage, skipped};
 use tenants::Tenants;
 
@@ -59,11 +61,65 @@ fn tenants_never_meet() {
             tenants.are_connected().then_some(())
         })
         .unwrap();
+    large_packets_have_a_defined_result(&stage, &tenants);
     let seen = tenants.try_all().unwrap();
     println!("{seen:?}");
     assert_eq!(seen.foreign, 0);
     assert_eq!(seen.own, 18, "each of six machines hears from three");
     a_plain_vxlan_device_takes_part(&stage, &tenants);
+}
+
+/// Datagrams whose packets have 1,500 octets where a VPC carries 1,450, and 10 MB of TCP.
+///
+/// | sender | must not be cut (DF) | may be cut |
+/// |---|---|---|
+/// | knows 1,450: by its device, or as it was told | refused by its own stack | two fragments, delivered |
+/// | does not | `too_big`: it is told | `needs_fragmentation` |
+fn large_packets_have_a_defined_result(stage: &Stage, tenants: &Tenants) {
+    let hosts = tenants::HOSTS.map(|host| (host, stage.world.netns(host).unwrap()));
+    let mut watch = Watch::start(hosts.to_vec());
+    let (acme, globex) = tenants.machines.split_at(tenants::HOSTS.len());
+    let to = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 9_001);
+
+    let knowing = Talk::begin(&acme[0].namespace, &acme[1].namespace, to(2));
+    watch.settle();
+    knowing.is_refused(0);
+    watch.expect(&[]);
+    two_fragments_arrive(&knowing, &mut watch);
+
+    for ((_, host), machine) in hosts.iter().zip(globex) {
+        host.ip(["link set dev globex0 mtu 1500"]).unwrap();
+        machine.namespace.ip(["link set dev eth0 mtu 1500"]).unwrap();
+    }
+    let ignorant = Talk::begin(&globex[0].namespace, &globex[1].namespace, to(2));
+    watch.settle();
+    ignorant.send(0, LARGE, Cut::Freely).unwrap();
+    watch.expect(&[("osaka", "needs_fragmentation", 1)]);
+    ignorant.send(0, LARGE, Cut::Never).unwrap();
+    ignorant.is_told(0, 1_450);
+    watch.expect(&[("osaka", "too_big", 1)]);
+    ignorant.is_refused(0);
+    watch.expect(&[]);
+    two_fragments_arrive(&ignorant, &mut watch);
+
+    let change = sizes::transfer(&mut watch, &globex[0].namespace, &globex[2].namespace, to(3));
+    let words: Vec<_> = change
+        .keys()
+        .map(|(host, word)| format!("{host} {word}"))
+        .collect();
+    let each = ["too_big", "vxlan_received", "vxlan_sent"];
+    let both = ["montreal", "osaka"].map(|host| each.map(|word| format!("{host} {word}")));
+    assert_eq!(words, both.concat());
+    let carried = change.iter().filter(|((_, word), _)| word != "too_big");
+    for (key, [_, octets]) in carried {
+        assert!(*octets > TRANSFER as u64, "{key:?}: {octets}");
+    }
+}
+
+fn two_fragments_arrive(talk: &Talk, watch: &mut Watch<'_>) {
+    talk.send(0, LARGE, Cut::Freely).unwrap();
+    talk.arrives(1, LARGE);
+    watch.expect(&[("bahrain", "vxlan_received", 2), ("osaka", "vxlan_sent", 2)]);
 }
 
 /// The kernel's own vxlan, without anything of Kuafu on its host.

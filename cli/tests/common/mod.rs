@@ -1,6 +1,7 @@
 //! A world with its cluster, taken away whatever happens.
 
 pub mod programs;
+pub mod sizes;
 
 use std::path::PathBuf;
 use std::time::Duration;
