@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::allocations::{Couple, End, EpochKey, Leg, NodeId, Number, PathKey, Twins, Way};
 use super::demand::Demand;
 use super::{Allocations, CompileError, Input};
+use crate::contents::Capacities;
 use crate::kinds::{Kind, ObjectRef, Vni};
 
 /// UDP source ports of legs begin here.
 const FIRST_SOURCE_PORT: u16 = 49152;
 /// How many source ports there are.
 const SOURCE_PORTS: u16 = 16384;
-/// The highest label, path, pair or window of a node; each begins at 1.
-const LAST: u32 = 65535;
 
 /// Brings allocations to what the intent needs. What is there already stays as it is.
 pub(super) fn allocate(
@@ -263,6 +262,18 @@ enum Sort {
 }
 
 impl Sort {
+    /// The highest number of a node, by what its maps hold; each sort begins at 1.
+    fn last(self) -> u32 {
+        let capacities = Capacities::default();
+        let entries = match self {
+            Self::Label => capacities.slots,
+            Self::Path => capacities.paths,
+            Self::Pair => capacities.pairs,
+            Self::Window => capacities.windows,
+        };
+        entries - 1
+    }
+
     const fn words(self) -> &'static str {
         match self {
             Self::Label => "labels",
@@ -321,7 +332,7 @@ impl Free {
     fn numbers(&mut self, node: NodeId, sort: Sort) -> &mut Numbers {
         self.of
             .entry((node, sort))
-            .or_insert_with(|| Numbers::new(1, LAST))
+            .or_insert_with(|| Numbers::new(1, sort.last()))
     }
 
     fn taken(&mut self, node: NodeId, sort: Sort, number: u32) {
@@ -333,7 +344,7 @@ impl Free {
         taken.ok_or_else(|| CompileError::Full {
             node: self.names.get(&node).cloned().unwrap_or_default(),
             sort: sort.words(),
-            count: LAST,
+            count: sort.last(),
         })
     }
 }
@@ -363,5 +374,30 @@ impl Numbers {
             self.next += 1;
             number
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_gets_no_more_numbers_than_its_maps_hold() {
+        let mut allocations = Allocations::default();
+        allocations.nodes.insert("osaka".parse().unwrap(), 7);
+        let mut free = Free::of(&allocations);
+        let mut refused = Vec::new();
+        for sort in [Sort::Label, Sort::Path, Sort::Pair, Sort::Window] {
+            assert!((1..=sort.last()).all(|number| free.take(7, sort) == Ok(number)));
+            refused.push(free.take(7, sort).unwrap_err().to_string());
+        }
+        let of = |words| {
+            format!(
+                "node/osaka: its maps hold {words}, and all are in use; take entries, regions or classes off the \
+                 listeners that it serves, or nodes out of the cluster"
+            )
+        };
+        let words = ["65535 labels", "4095 paths", "2047 pairs", "2047 windows"];
+        assert_eq!(refused, words.map(of));
     }
 }

@@ -123,7 +123,10 @@ pub enum CompileError {
         node: Name,
     },
     /// A node's numbers of one sort are given away.
-    #[error("node/{node}: all its {count} {sort} are in use; take paths or listeners off it first")]
+    #[error(
+        "node/{node}: its maps hold {count} {sort}, and all are in use; take entries, regions or classes off the listeners \
+         that it serves, or nodes out of the cluster"
+    )]
     Full {
         /// The node.
         node: String,
