@@ -57,8 +57,8 @@ pub struct Attached {
     pub name: String,
     /// The device.
     pub interface: String,
-    /// Where on it: `tcx ingress`, `XDP, native` or `XDP, generic`.
-    pub hook: String,
+    /// Where on it, in the words of [`LinkKind::hook`](crate::bpf::LinkKind::hook).
+    pub hook: &'static str,
     /// The program's number in the kernel.
     pub id: u32,
 }

@@ -399,7 +399,7 @@ fn program(attached: Attached) -> v1::ProgramStatus {
     v1::ProgramStatus {
         name: attached.name,
         interface: attached.interface,
-        hook: attached.hook,
+        hook: attached.hook.to_owned(),
         id: attached.id,
     }
 }

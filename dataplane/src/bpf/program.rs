@@ -25,6 +25,18 @@ pub enum LinkKind {
     Tcx,
 }
 
+impl LinkKind {
+    /// The words for where such a program sits on a device; XDP sits there in one of two modes.
+    #[must_use]
+    pub const fn hook(self, mode: XdpMode) -> &'static str {
+        match (self, mode) {
+            (Self::Tcx, _) => "tcx ingress",
+            (Self::Xdp, XdpMode::Generic) => "xdp generic",
+            (Self::Xdp, XdpMode::Native) => "xdp native",
+        }
+    }
+}
+
 /// A loaded program.
 #[derive(Debug)]
 pub struct Program {

@@ -73,15 +73,16 @@ impl Links {
         {
             return Ok(());
         }
-        let (link, hook) = match wanted.program.kind() {
-            LinkKind::Tcx => (self.link(wanted, XdpMode::Generic)?, "tcx ingress"),
+        let kind = wanted.program.kind();
+        let (link, mode) = match kind {
+            LinkKind::Tcx => (self.link(wanted, XdpMode::Generic)?, XdpMode::Generic),
             LinkKind::Xdp => self.edge(net, wanted, xdp)?,
         };
         let one = One {
             link,
             program: wanted.program.name(),
             interface: wanted.name.clone(),
-            hook,
+            hook: kind.hook(mode),
         };
         self.all.insert(pin, one);
         Ok(())
@@ -94,12 +95,7 @@ impl Links {
 
     /// XDP as it was asked for; else by the driver where that can, but not on a veth, whose TCP would suffer. What is
     /// attached already stays as it is, unless another way was asked for.
-    fn edge(
-        &mut self,
-        net: &Net,
-        wanted: &Wanted<'_>,
-        asked: Option<XdpMode>,
-    ) -> Result<(Link, &'static str)> {
+    fn edge(&mut self, net: &Net, wanted: &Wanted<'_>, asked: Option<XdpMode>) -> Result<(Link, XdpMode)> {
         let device = net.device(wanted.interface)?;
         if let (Some(asked), Some(now)) = (asked, device.as_ref().and_then(|device| device.xdp))
             && asked != now
@@ -116,11 +112,8 @@ impl Links {
             },
         };
         let now: Option<Device> = net.device(wanted.interface)?;
-        let hook = match now.and_then(|device| device.xdp) {
-            Some(XdpMode::Native) => "XDP, native",
-            _ => "XDP, generic",
-        };
-        Ok((link, hook))
+        let mode = now.and_then(|device| device.xdp);
+        Ok((link, mode.unwrap_or(XdpMode::Generic)))
     }
 
     fn detach(&mut self, name: &str) -> Result<()> {
@@ -151,7 +144,7 @@ impl Links {
         let attached = |one: &One| Attached {
             name: one.program.to_owned(),
             interface: one.interface.clone(),
-            hook: one.hook.to_owned(),
+            hook: one.hook,
             id: one.link.program().unwrap_or(0),
         };
         let alive = self.all.values().map(attached);
