@@ -60,11 +60,26 @@ pub(crate) fn columns<const N: usize>(
     headings: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    // Only a terminal has a width that cells should be broken for.
+    let width = if std::io::stdout().is_terminal() {
+        Table::new().width()
+    } else {
+        None
+    };
+    columns_within(width, headings, rows)
+}
+
+/// Cells are broken for a width; a terminal that says 0 (a serial line, some consoles) does not know its own.
+fn columns_within<const N: usize>(
+    width: Option<u16>,
+    headings: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings);
-    // Only a terminal has a width that cells should be broken for.
-    if std::io::stdout().is_terminal() {
+    if let Some(width) = width.filter(|width| *width > 0) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(width);
     }
     table.add_rows(rows);
     for column in table.column_iter_mut() {
@@ -145,5 +160,19 @@ mod tests {
     fn columns_have_no_blanks_at_the_end() {
         let table = columns(["A", "LONG"], [["1".to_owned(), "2".to_owned()]]);
         assert_eq!(table, "A  LONG\n1  2\n");
+    }
+
+    #[test]
+    fn cells_are_broken_for_a_terminal_that_knows_its_width() {
+        let table = |width| {
+            let rows = [["left".to_owned(), "several words in a cell".to_owned()]];
+            columns_within(width, ["HOST", "WHY"], rows)
+        };
+        let whole = "HOST  WHY\nleft  several words in a cell\n";
+        assert_eq!([table(None), table(Some(0)), table(Some(200))], [whole; 3]);
+        assert!(table(Some(20)).lines().count() > 2);
+        for width in 1..80 {
+            assert!(table(Some(width)).lines().count() > 1);
+        }
     }
 }
