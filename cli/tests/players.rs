@@ -245,7 +245,7 @@ fn probers_die(stage: &mut Stage) {
     stage
         .cluster
         .until("status says that liveness is off", LIMIT, || {
-            (stage.status(game.entry)?["liveness"] == false).then_some(())
+            (stage.status(game.entry)?.liveness == Some(false)).then_some(())
         })
         .unwrap();
     let after = play::route(&stage.world, &stage.cluster, game).unwrap();

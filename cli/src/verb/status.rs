@@ -4,13 +4,11 @@ mod fault;
 mod table;
 
 use kuafu_proto::v1::{ClusterStatus, ClusterStatusRequest, HostEntry, HostStatus, LegInfo, StatusQuery};
-use serde::Serialize;
 
 use crate::args::Global;
 use crate::ask::{self, Whom};
 use crate::failure::Result;
 use crate::out::Output;
-use fault::Fault;
 
 /// Print how the hosts are: programs, legs, limits, and each fault once with its cause
 ///
@@ -26,14 +24,6 @@ pub(crate) struct Args {
     node: Option<String>,
     #[command(flatten)]
     output: Output,
-}
-
-/// What is printed for programs: the answer, and what is wrong by it.
-#[derive(Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    status: ClusterStatus,
-    faults: Vec<Fault>,
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
@@ -53,10 +43,9 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
             return Err(anyhow::anyhow!("no host is called {node}").into());
         }
     }
-    let faults = fault::of(&status);
-    args.output.print(&Shown { status, faults }, |shown| {
-        table::cluster(&shown.status, &shown.faults, global.verbose > 0)
-    })
+    status.faults = fault::of(&status);
+    args.output
+        .print(&status, |status| table::cluster(status, global.verbose > 0))
 }
 
 /// A host's own answer, in the form of the cluster's.
@@ -77,6 +66,7 @@ fn of_host(status: HostStatus) -> ClusterStatus {
             status: Some(status),
             foreign: false,
         }],
+        faults: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
+use kuafu_proto::v1::{ClusterStatus, HostEntry};
 use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, Folders};
@@ -90,15 +91,14 @@ impl Stage {
     }
 
     /// What `status` says of a node.
-    pub fn status(&self, node: &str) -> Option<serde_json::Value> {
-        let status: serde_json::Value = self.cluster.json(&self.world, &["status"]).ok()?;
-        let hosts = status["hosts"].as_array()?;
-        hosts.iter().find(|host| host["node"] == node).cloned()
+    pub fn status(&self, node: &str) -> Option<HostEntry> {
+        let status: ClusterStatus = self.cluster.json(&self.world, &["status"]).ok()?;
+        status.hosts.into_iter().find(|host| host.node == node)
     }
 
     /// Waits until the controller has a session with the node.
     pub fn until_connected(&self, node: &str) {
-        let connected = || (self.status(node)?["connected"] == true).then_some(());
+        let connected = || self.status(node)?.connected.then_some(());
         self.cluster
             .until(&format!("{node} is connected"), LIMIT, connected)
             .unwrap();

@@ -1,19 +1,9 @@
 //! What is wrong with a cluster, by its hosts' own words and by what the controller sees of them.
 
-use kuafu_proto::v1::{ClusterStatus, HostEntry, HostStatus};
-use serde::Serialize;
+use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus};
 
 /// A map so full is a fault, in percent: the next apply may be refused.
 const FULL: u64 = 90;
-
-/// Something wrong on a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Fault {
-    /// The host.
-    pub(super) host: String,
-    /// What is wrong, and why.
-    pub(super) fault: String,
-}
 
 /// Every fault, once.
 pub(super) fn of(status: &ClusterStatus) -> Vec<Fault> {

@@ -1,12 +1,11 @@
 //! The hosts' status for people.
 
-use kuafu_proto::v1::{ClusterStatus, HostEntry, HostStatus, MapStatus};
+use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus};
 
-use super::fault::Fault;
 use crate::out::{ago, columns, or_dash, us_as_ms};
 
 /// Hosts, programs, legs, what is near its limit, faults; with `all` also ports, paths and all limits.
-pub(super) fn cluster(status: &ClusterStatus, faults: &[Fault], all: bool) -> String {
+pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
     let mut text = format!("Cluster {}, revision {}\n\n", status.cluster, status.revision);
     let sections = [
         hosts(status),
@@ -20,7 +19,7 @@ pub(super) fn cluster(status: &ClusterStatus, faults: &[Fault], all: bool) -> St
         text += section;
         text += "\n";
     }
-    text + &told(faults)
+    text + &told(&status.faults)
 }
 
 fn told(faults: &[Fault]) -> String {

@@ -39,6 +39,7 @@ pub(super) fn status(core: &Core, now: Now) -> v1::ClusterStatus {
         cluster: core.cluster().to_owned(),
         revision: core.revision(),
         hosts: core.host_views(now).into_iter().map(host).collect(),
+        faults: Vec::new(),
     }
 }
 
