@@ -1,7 +1,7 @@
 //! Numbered UDP streams: what a player's packets go through, counted per direction.
 //!
 //! A [`Stream`] sends numbered packets at a fixed rate to an [`Echo`], which sends each back with a number
-//! of its own. Neither knows of anything between them. A gap is a run of missing numbers, and its length in
+//! of its own, or numbers of its own by the clock ([`Answers`]). Neither knows of anything between them. A gap is a run of missing numbers, and its length in
 //! time is their count divided by the rate.
 
 mod echo;
@@ -26,6 +26,8 @@ const MAGIC: u32 = u32::from_be_bytes(*b"kfst");
 /// Magic, stream, number and the echo's number.
 const HEADER: usize = 24;
 const LARGEST: usize = 65_507;
+/// After this much silence a stream has ended.
+pub const SILENCE: Duration = Duration::from_secs(3);
 /// How long a socket waits before it looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -40,6 +42,19 @@ pub struct StreamConfig {
     pub rate: u32,
     /// UDP payload in bytes; at least 24 are sent.
     pub bytes: usize,
+    /// What the echo sends.
+    pub answers: Answers,
+}
+
+/// What an echo sends to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// Each packet back. Where nothing arrives nothing goes back: the way back is measured only by what made
+    /// the way there.
+    Each,
+    /// From the first packet on its own numbers at the stream's rate, whatever arrives, until the stream has
+    /// been silent for [`SILENCE`]. A number that several answers carry was the last to arrive.
+    ByClock,
 }
 
 /// A running stream. Dropping it ends it.
@@ -120,27 +135,40 @@ impl Drop for Stream {
     }
 }
 
-/// Sends a packet each `1 / rate` s by the clock: one that is late does not delay those after it.
 fn send(socket: &UdpSocket, config: &StreamConfig, trace: &Mutex<Trace>, sending: &AtomicBool) {
-    // With its default slack a sleep of 1 ms is late by 5 %.
-    let _ = set_timerslack(1);
     let start = locked(trace).start();
     let mut packet = vec![0; config.bytes.clamp(HEADER, LARGEST)];
-    for number in 0.. {
-        let due = start + Duration::from_secs(1) * number / config.rate.max(1);
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+    by_clock(start, config.rate, |number| {
         if !sending.load(Ordering::Relaxed) {
-            return;
+            return false;
         }
         let header = Header {
             stream: config.id,
-            number: number.into(),
-            reply: 0,
+            number,
+            reply: match config.answers {
+                Answers::Each => 0,
+                Answers::ByClock => config.rate.into(),
+            },
         };
         header.write(&mut packet);
         locked(trace).sent();
         // What the kernel refuses (no route for a moment) is a packet lost, as for any program.
         let _ = socket.send(&packet);
+        true
+    });
+}
+
+/// Calls `each` with 0, 1, … each `1 / rate` s by the clock while it says so: one that is late does not delay
+/// those after it.
+fn by_clock(start: Instant, rate: u32, mut each: impl FnMut(u64) -> bool) {
+    // With its default slack a sleep of 1 ms is late by 5 %.
+    let _ = set_timerslack(1);
+    for number in 0.. {
+        let due = start + Duration::from_secs(1) * number / rate.max(1);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if !each(number.into()) {
+            return;
+        }
     }
 }
 
@@ -163,7 +191,7 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a packet of a stream begins with, in network order: magic and stream (u32 each), the sender's and
-/// the echo's number (u64 each).
+/// the echo's number (u64 each). On the way there the latter is the rate of answers by the clock, or 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     stream: u32,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::net::{address, line, net, site};
 use common::{prefix, skipped};
-use kuafu_lab::stream::{Echo, Gap, Stream, StreamConfig, gaps};
+use kuafu_lab::stream::{Answers, Echo, Gap, Stream, StreamConfig, gaps};
 
 const RATE: u32 = 200;
 const ALWAYS: std::ops::Range<Duration> = Duration::ZERO..Duration::MAX;
@@ -31,6 +31,7 @@ fn round_trips_and_losses_are_the_wires() {
         id: 5,
         rate: RATE,
         bytes: 100,
+        answers: Answers::Each,
     };
     let stream = Stream::start(&net.hosts[0], config).unwrap();
     await_replies(&stream, 200);
@@ -63,6 +64,42 @@ fn round_trips_and_losses_are_the_wires() {
         measured + Duration::from_millis(5) > wire,
         "measured {measured:?}, wire {wire:?}"
     );
+}
+
+#[test]
+fn answers_by_the_clock_need_no_questions() {
+    if skipped() {
+        return;
+    }
+    let net = net(
+        &prefix("clock"),
+        2,
+        |from, _| line(40.0, 50.0, from as u64),
+        Vec::new(),
+    );
+    let echo = Echo::start(&net.hosts[1], (address(1), 7000).into()).unwrap();
+    let config = StreamConfig {
+        to: echo.local_addr(),
+        id: 6,
+        rate: RATE,
+        bytes: 100,
+        answers: Answers::ByClock,
+    };
+    let stream = Stream::start(&net.hosts[0], config).unwrap();
+    await_replies(&stream, 100);
+    net.wan.set_loss(site(0), site(1), 1.0).unwrap();
+    let before = stream.trace().replies().len();
+    await_replies(&stream, before + 100);
+    net.wan.set_loss(site(0), site(1), 0.0).unwrap();
+    let arrived = echo.arrived(6).len();
+    while echo.arrived(6).len() < arrived + 100 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let trace = stream.finish(Duration::from_millis(500));
+    let there = gaps(0..trace.sent_count(), echo.arrived(6));
+    println!("there {there:?}, back {:?}", trace.gaps_back());
+    assert!(there.iter().any(|gap| gap.missing > 50), "{there:?}");
+    assert_eq!(trace.gaps_back(), []);
 }
 
 fn await_replies(stream: &Stream, count: usize) {

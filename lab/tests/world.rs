@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{pass, prefix, skipped, udp};
-use kuafu_lab::stream::{Echo, Stream, StreamConfig};
+use kuafu_lab::stream::{Answers, Echo, Stream, StreamConfig};
 use kuafu_lab::world::{DEMO, Latencies, PAIR, Site, World, WorldSpec};
 use kuafu_lab::{Error, Reflector, XdpMode, leftovers};
 
@@ -211,6 +211,7 @@ fn asked(world: &World, (from, to): (&str, &str)) -> (Echo, Stream) {
         id: id.into(),
         rate: 50,
         bytes: 64,
+        answers: Answers::Each,
     };
     let stream = Stream::start(from.namespace().unwrap(), config).unwrap();
     (echo, stream)

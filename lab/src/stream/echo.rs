@@ -1,12 +1,13 @@
-//! The server's side: sends each packet back with a number of its own.
+//! The server's side: answers with numbers of its own.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use super::{Header, LARGEST, LOOK, locked};
+use super::{Header, LARGEST, LOOK, SILENCE, by_clock, locked};
 use crate::error::{Error, Result};
 use crate::netns::Namespace;
 
@@ -14,11 +15,12 @@ use crate::netns::Namespace;
 #[derive(Debug, Default, Clone)]
 struct Arrived {
     numbers: Vec<u64>,
-    from: Option<SocketAddr>,
+    /// Where the last came from, and when.
+    last: Option<(SocketAddr, Instant)>,
 }
 
 /// A running echo. It answers the sender of each packet of a stream with the packet, in which it writes how
-/// many of that stream it answered before. Dropping it ends it.
+/// many of that stream it answered before; or by the clock, if the stream wants that. Dropping it ends it.
 #[derive(Debug)]
 pub struct Echo {
     local: SocketAddr,
@@ -41,7 +43,7 @@ impl Echo {
         let (local, socket) = prepared.map_err(Error::io(format!("bind an echo to {address}")))?;
         let (streams, ended) = <(Arc<Mutex<HashMap<u32, Arrived>>>, Arc<AtomicBool>)>::default();
         let (into, end) = (Arc::clone(&streams), Arc::clone(&ended));
-        let work = move || answer(&socket, &into, &end);
+        let work = move || thread::scope(|scope| answer(scope, &socket, &into, &end));
         let thread = thread::Builder::new().name("echo".into()).spawn(work);
         let thread = Some(thread.map_err(Error::io("start echo"))?);
         Ok(Self {
@@ -67,7 +69,7 @@ impl Echo {
 
     /// Where the last packet of stream `id` came from: what a server believes its player's address to be.
     pub fn peer(&self, id: u32) -> Option<SocketAddr> {
-        locked(&self.streams).get(&id)?.from
+        Some(locked(&self.streams).get(&id)?.last?.0)
     }
 }
 
@@ -80,7 +82,12 @@ impl Drop for Echo {
     }
 }
 
-fn answer(socket: &UdpSocket, streams: &Mutex<HashMap<u32, Arrived>>, ended: &AtomicBool) {
+fn answer<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    socket: &'scope UdpSocket,
+    streams: &'scope Mutex<HashMap<u32, Arrived>>,
+    ended: &'scope AtomicBool,
+) {
     let mut packet = vec![0; LARGEST];
     while !ended.load(Ordering::Relaxed) {
         // An error is a time-out, or an ICMP error about an earlier answer.
@@ -90,14 +97,54 @@ fn answer(socket: &UdpSocket, streams: &Mutex<HashMap<u32, Arrived>>, ended: &At
         let Some(mut header) = Header::read(&packet[..length]) else {
             continue;
         };
-        let mut streams = locked(streams);
-        let arrived = streams.entry(header.stream).or_default();
-        header.reply = arrived.numbers.len() as u64;
+        let mut all = locked(streams);
+        let arrived = all.entry(header.stream).or_default();
+        let before = arrived.numbers.len() as u64;
         arrived.numbers.push(header.number);
-        arrived.from = Some(from);
-        drop(streams);
-        header.write(&mut packet);
-        // An answer that the kernel refuses is one lost.
-        let _ = socket.send_to(&packet[..length], from);
+        arrived.last = Some((from, Instant::now()));
+        drop(all);
+        match u32::try_from(header.reply) {
+            Ok(0) => {
+                header.reply = before;
+                header.write(&mut packet);
+                // An answer that the kernel refuses is one lost.
+                let _ = socket.send_to(&packet[..length], from);
+            }
+            Ok(rate) if before == 0 => {
+                let packet = packet[..length].to_vec();
+                scope.spawn(move || speak(socket, header.stream, rate, packet, streams, ended));
+            }
+            _ => {}
+        }
     }
+}
+
+/// Answers a stream by the clock.
+fn speak(
+    socket: &UdpSocket,
+    stream: u32,
+    rate: u32,
+    mut packet: Vec<u8>,
+    streams: &Mutex<HashMap<u32, Arrived>>,
+    ended: &AtomicBool,
+) {
+    by_clock(Instant::now(), rate, |reply| {
+        let last = locked(streams)
+            .get(&stream)
+            .and_then(|arrived| arrived.numbers.last().copied().zip(arrived.last));
+        let Some((number, (from, at))) = last else {
+            return false;
+        };
+        if ended.load(Ordering::Relaxed) || at.elapsed() > SILENCE {
+            return false;
+        }
+        let header = Header {
+            stream,
+            number,
+            reply,
+        };
+        header.write(&mut packet);
+        let _ = socket.send_to(&packet, from);
+        true
+    });
 }

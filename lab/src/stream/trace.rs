@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub struct Reply {
     /// The stream's number for it.
     pub number: u64,
-    /// The echo's: how many it had answered before.
+    /// The echo's: how many it had sent before.
     pub reply: u64,
     /// When it was sent, since the stream's start.
     pub sent: Duration,
