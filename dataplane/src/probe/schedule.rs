@@ -11,6 +11,12 @@ const DOWN: Duration = Duration::from_millis(20);
 const STALE: u32 = 5;
 /// Intervals without a probe after which nobody is judged.
 const SILENT: u32 = 3;
+/// Without a return for so long a path has fallen silent; six probes of an idle path would raise its loss alarm.
+const SILENCE: Duration = Duration::from_secs(3);
+/// A path that fell silent is probed quickly for so long, and for as long again when it returns.
+const PURSUIT: Duration = Duration::from_secs(600);
+/// Returns in a row that end that: the loss alarm needs 168 to fall.
+const CALM: u64 = 500;
 /// Parts of an interval by which departures are spread at random: a tenth to either side.
 const SPREAD: u32 = 5;
 
@@ -56,6 +62,16 @@ struct Path {
     judged: Option<Duration>,
     /// A shorter one, from when a probe of at least this number has come home.
     wanted: Option<(Duration, u64)>,
+    /// The number of the last return, and when it was new.
+    heard: (u64, Duration),
+    lost: Option<Lost>,
+}
+
+/// A path that fell silent, and has not been calm since.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    silent: bool,
+    since: Duration,
 }
 
 impl Schedule {
@@ -65,21 +81,21 @@ impl Schedule {
         let mut judgements = Vec::new();
         self.paths.retain(|index, _| uses.contains_key(index));
         for (index, usage) in uses {
-            let (sending, judging) = match usage {
-                Use { down: true, .. } => (DOWN, IN_USE),
-                Use { in_use: true, .. } => (IN_USE, IN_USE),
-                _ => (IDLE, IDLE),
-            };
+            let judging = if usage.down || usage.in_use { IN_USE } else { IDLE };
             let share = self.share();
             let path = self.paths.entry(*index).or_insert_with(|| {
                 judgements.push((*index, None));
                 Path {
-                    interval: sending,
-                    due: now + sending.mul_f64(share),
+                    interval: judging,
+                    due: now + judging.mul_f64(share),
                     judged: None,
                     wanted: None,
+                    heard: (usage.last_return, now),
+                    lost: None,
                 }
             });
+            let pursued = path.is_pursued(now, usage);
+            let sending = if usage.down || pursued { DOWN } else { judging };
             judgements.extend(
                 path.pace(now, (sending, judging), usage)
                     .map(|limits| (*index, limits)),
@@ -138,6 +154,23 @@ impl Schedule {
 }
 
 impl Path {
+    /// Whether it is probed quickly because it fell silent after it had returned probes: at the pace of an idle path
+    /// its loss alarm would stand for minutes after it is whole again.
+    fn is_pursued(&mut self, now: Duration, usage: &Use) -> bool {
+        if usage.last_return != self.heard.0 {
+            self.heard = (usage.last_return, now);
+        }
+        let silent = usage.last_return != 0 && now.saturating_sub(self.heard.1) >= SILENCE;
+        self.lost = match self.lost {
+            None => silent.then_some(Lost { silent, since: now }),
+            Some(lost) if lost.silent != silent => Some(Lost { silent, since: now }),
+            Some(_) if !silent && usage.returns >= CALM => None,
+            lost => lost,
+        };
+        self.lost
+            .is_some_and(|lost| now.saturating_sub(lost.since) < PURSUIT)
+    }
+
     fn pace(
         &mut self,
         now: Duration,
@@ -240,6 +273,33 @@ mod tests {
             ..quick
         };
         assert_eq!(schedule.follow(3 * S, &uses(idle)), [(5, Some(limits(IDLE)))]);
+    }
+
+    #[test]
+    fn a_path_that_fell_silent_is_pursued_until_it_is_calm() {
+        let mut schedule = Schedule::default();
+        let home = |last_return, returns| Use {
+            returns,
+            last_return,
+            ..Use::default()
+        };
+        let mut interval = |s: u32, usage| {
+            schedule.follow(s * S, &uses(usage));
+            schedule.paths[&5].interval
+        };
+        assert_eq!(interval(1, home(1, 1)), IDLE);
+        assert_eq!(interval(3, home(1, 1)), IDLE);
+        assert_eq!(interval(4, home(1, 1)), DOWN);
+        assert_eq!(interval(700, home(1, 1)), IDLE, "it has been gone too long");
+        assert_eq!(interval(701, home(900, 1)), DOWN, "back, but for how long?");
+        assert_eq!(interval(706, home(1_100, 200)), DOWN);
+        assert_eq!(interval(712, home(1_400, 500)), IDLE);
+        assert_eq!(interval(800, home(1_400, 500)), DOWN);
+
+        let mut schedule = Schedule::default();
+        schedule.follow(S, &uses(Use::default()));
+        schedule.follow(100 * S, &uses(Use::default()));
+        assert_eq!(schedule.paths[&5].interval, IDLE, "it never was there");
     }
 
     #[test]
