@@ -21,7 +21,7 @@ use crate::failure;
 use crate::out::{self, columns};
 use cluster::{Cluster, Folders};
 use failover::Failover;
-use play::{GAME_RATE, Played, Servers};
+use play::{GAME_RATE, OTHER_STREAMS, Played, Servers};
 use tenants::Tenants;
 
 /// For paths to be measured and chosen: estimates look 30 s back.
@@ -91,7 +91,7 @@ fn act(args: &Args, world: &World, cluster: &Cluster, step: &Step) -> Result<Str
     ));
     let games = play::play(world, cluster, args.seconds, &step.0)?;
     step.next("killing a relay under 1,000 packets a second");
-    let failover = failover::kill_relay(world, cluster, &servers, &intent::GAMES[2])?;
+    let failover = failover::kill_relay(world, cluster, &servers, &intent::GAMES[2], OTHER_STREAMS)?;
     step.next("two tenants with the same addresses on three hosts");
     let tenants = rent(world, cluster)?;
     step.next("collecting what was dropped");

@@ -34,6 +34,20 @@ const SOAKS: &[Soak] = &[
         env: &[("KUAFU_SOAK_GAME_S", "120")],
         limit: Duration::from_secs(15 * 60),
     },
+    Soak {
+        name: "failover",
+        what: "a relay dies eleven times: the gap, with agents and controller alive and dead",
+        package: "kuafu",
+        env: &[],
+        limit: Duration::from_secs(45 * 60),
+    },
+    Soak {
+        name: "restarts",
+        what: "an agent killed ten times beside a control run; two hosts reboot without a controller",
+        package: "kuafu",
+        env: &[],
+        limit: Duration::from_secs(30 * 60),
+    },
 ];
 
 /// Benchmarks that only compute.

@@ -30,7 +30,8 @@ pub(super) struct Folders {
     /// The program that plays all roles.
     program: PathBuf,
     root: PathBuf,
-    pins: PathBuf,
+    /// Where the pins of each node have a folder by its name.
+    pub(super) pins: PathBuf,
 }
 
 impl Folders {
@@ -92,15 +93,9 @@ pub(super) struct Node {
 impl Cluster {
     /// Starts the controller and lets every node join.
     pub(super) fn start(world: &World, folders: &Folders, manifests: &str) -> Result<Self> {
-        let control = world
-            .with_role(Role::Controller)
-            .next()
-            .context("the world has no controller")?;
-        let listen = format!("{}:{PORT}", control.address().local);
-        let controller = spawn(control, folders, &["controller", "--listen", &listen])?;
         let mut cluster = Self {
             folders: folders.clone(),
-            controller,
+            controller: start_controller(world, folders)?,
             nodes: BTreeMap::new(),
         };
         cluster.until("the controller answers", Duration::from_secs(30), || {
@@ -143,10 +138,7 @@ impl Cluster {
 
     /// What a verb prints, run where the controller runs.
     pub(super) fn ask<S: AsRef<OsStr>>(&self, world: &World, verb: &[S]) -> Result<String> {
-        let control = world
-            .with_role(Role::Controller)
-            .next()
-            .context("the world has no controller")?;
+        let control = control(world)?;
         let mut command = command(&self.folders, control.name());
         command.args(["--controller", &address(world)?]).args(verb);
         succeed(control, command)
@@ -215,17 +207,25 @@ impl Cluster {
     }
 }
 
+/// Starts the controller, as its unit would.
+pub(super) fn start_controller(world: &World, folders: &Folders) -> Result<Process> {
+    let control = control(world)?;
+    let listen = format!("{}:{PORT}", control.address().local);
+    spawn(control, folders, &["controller", "--listen", &listen])
+}
+
+fn control(world: &World) -> Result<&Site> {
+    let control = world.with_role(Role::Controller).next();
+    control.context("the world has no controller")
+}
+
 /// Where the controller is reached.
 fn address(world: &World) -> Result<String> {
-    let control = world
-        .with_role(Role::Controller)
-        .next()
-        .context("the world has no controller")?;
-    Ok(format!("{}:{PORT}", control.address().public))
+    Ok(format!("{}:{PORT}", control(world)?.address().public))
 }
 
 /// This program, on a host that has a root folder of its own.
-fn command(folders: &Folders, host: &str) -> Command {
+pub(super) fn command(folders: &Folders, host: &str) -> Command {
     let mut command = Command::new(&folders.program);
     command.arg("--root").arg(folders.of(host));
     command
@@ -246,7 +246,7 @@ fn spawn(site: &Site, folders: &Folders, arguments: &[&str]) -> Result<Process> 
 }
 
 /// Runs a verb to its end and returns what it printed.
-fn succeed(site: &Site, command: Command) -> Result<String> {
+pub(super) fn succeed(site: &Site, command: Command) -> Result<String> {
     let shown = format!("{command:?}");
     let output = site.namespace()?.output(command, ANSWER_LIMIT)?;
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -3,19 +3,28 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kuafu_lab::stream::{Gap, Trace, gaps};
+use kuafu_lab::stream::{Gap, Stream, Trace, gaps};
 use kuafu_lab::world::World;
 use kuafu_proto::v1::RouteInfo;
 
 use super::cluster::Cluster;
 use super::intent::Game;
-use super::play::{OTHER_STREAMS, STRAGGLERS, Servers, points, route, stream};
-use super::report::Chart;
+use super::play::{STRAGGLERS, Servers, duplex, points, route};
+use super::report::{Chart, ms};
 
 /// Datagrams a second while the relay dies.
 pub(super) const FAILURE_RATE: u32 = 1_000;
 /// What the relay's death is watched for, before and after.
 const AROUND: Duration = Duration::from_secs(3);
+
+/// A stream both ways over a path whose relay is about to die.
+pub(super) struct Watch {
+    game: Game,
+    id: u32,
+    stream: Stream,
+    /// When it began, on the wire's clock.
+    began: Duration,
+}
 
 /// A relay that died under a stream.
 pub(super) struct Failover {
@@ -23,9 +32,12 @@ pub(super) struct Failover {
     relay: String,
     trace: Trace,
     died: Duration,
-    /// Missing numbers towards the server, and back.
-    pub(super) missing: [u64; 2],
-    after: RouteInfo,
+    /// Missing numbers ÷ rate: towards the server, and back.
+    pub(super) gaps: [Duration; 2],
+    /// The wire's round trip from the sender, entry and exit, to the relay before it died.
+    pub(super) trips: [Option<Duration>; 2],
+    /// The path that was chosen then, where there was a controller to choose.
+    after: Option<Vec<String>>,
 }
 
 /// Lets the wire drop everything from and to the relay of a game's path, from one instant on; then heals it.
@@ -34,29 +46,52 @@ pub(super) fn kill_relay(
     cluster: &Cluster,
     servers: &Servers,
     game: &Game,
+    id: u32,
 ) -> Result<Failover> {
-    let before = route(world, cluster, game)?;
-    let relay = relay_of(&before)?;
+    let watch = Watch::begin(world, game, id)?;
+    let relay = relay_of(&route(world, cluster, game)?)?;
     let site = world.site(&relay)?.id();
-    let stream = stream(world, game, OTHER_STREAMS, game.accelerated(world)?, FAILURE_RATE)?;
-    std::thread::sleep(AROUND);
     world.wan().kill(site)?;
-    let died = stream.trace().start().elapsed();
-    std::thread::sleep(AROUND);
-    let trace = stream.finish(STRAGGLERS);
-    let after = route(world, cluster, game)?;
+    let mut failed = watch.end(world, servers, relay)?;
+    failed.after = Some(route(world, cluster, game)?.path);
     world.wan().heal(site)?;
-    let arrived = servers.of(game)?.arrived(OTHER_STREAMS);
-    let forward = gaps(0..trace.sent_count(), arrived);
-    let missing = [forward, trace.gaps_back()].map(|gaps| total(&gaps));
-    Ok(Failover {
-        game: *game,
-        relay,
-        trace,
-        died,
-        missing,
-        after,
-    })
+    Ok(failed)
+}
+
+impl Watch {
+    /// Starts stream number `id`, and watches it for a while.
+    pub(super) fn begin(world: &World, game: &Game, id: u32) -> Result<Self> {
+        let watch = Self {
+            game: *game,
+            id,
+            began: world.wan().elapsed(),
+            stream: duplex(world, game, id, FAILURE_RATE)?,
+        };
+        std::thread::sleep(AROUND);
+        Ok(watch)
+    }
+
+    /// Goes on for as long: `relay` has just died.
+    pub(super) fn end(self, world: &World, servers: &Servers, relay: String) -> Result<Failover> {
+        let (died, game) = (self.stream.trace().start().elapsed(), self.game);
+        let alive = self.began..self.began + died;
+        std::thread::sleep(AROUND);
+        let trace = self.stream.finish(STRAGGLERS);
+        let arrived = servers.of(&game)?.arrived(self.id);
+        let gaps = [gaps(0..trace.sent_count(), arrived), trace.gaps_back()].map(|gaps| total(&gaps));
+        let log = world.wan().report()?.log;
+        let [there, back] = [game.entry, game.exit].map(|from| world.path(&[from, &relay]));
+        let trips = [there?, back?].map(|way| log.round_trip(&way, alive.clone()));
+        Ok(Failover {
+            game,
+            relay,
+            trace,
+            died,
+            gaps,
+            trips,
+            after: None,
+        })
+    }
 }
 
 /// The relay of a path with one.
@@ -65,8 +100,8 @@ pub(super) fn relay_of(route: &RouteInfo) -> Result<String> {
     relay.cloned().context("the path has no relay")
 }
 
-fn total(gaps: &[Gap]) -> u64 {
-    gaps.iter().map(|gap| gap.missing).sum()
+fn total(gaps: &[Gap]) -> Duration {
+    gaps.iter().map(|gap| gap.length(FAILURE_RATE)).sum()
 }
 
 impl Failover {
@@ -83,14 +118,18 @@ impl Failover {
 
     /// What happened, in a sentence.
     pub(super) fn told(&self) -> String {
-        let [forward, back] = self
-            .missing
-            .map(|missing| missing * 1_000 / u64::from(FAILURE_RATE));
+        let [there, back] = [0, 1].map(|way| {
+            let trip = self.trips[way].map_or("not known".to_owned(), |trip| format!("{} ms", ms(trip)));
+            format!("{} ms, round trip to it {trip}", self.gaps[way].as_millis())
+        });
+        let then = match &self.after {
+            Some(path) => format!("; then: {}", path.join(" → ")),
+            None => String::new(),
+        };
         format!(
-            "{} died under {FAILURE_RATE} packets a second; what was lost is {forward} ms towards the server and \
-             {back} ms back; then: {}",
+            "{} died under {FAILURE_RATE} packets a second each way; missing towards the server: {there}; \
+             back: {back}{then}",
             self.relay,
-            self.after.path.join(" → "),
         )
     }
 }

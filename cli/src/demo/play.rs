@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use indicatif::ProgressBar;
-use kuafu_lab::stream::{Echo, Stream, StreamConfig, Trace};
+use kuafu_lab::stream::{Answers, Echo, Stream, StreamConfig, Trace};
 use kuafu_lab::wan::SiteId;
 use kuafu_lab::world::World;
 use kuafu_proto::v1::{RouteInfo, RoutesAnswer};
@@ -56,13 +56,30 @@ impl Servers {
     }
 }
 
-/// Starts a player's datagrams to an address.
+/// Starts a player's datagrams to an address, each of which the server sends back.
 pub(super) fn stream(world: &World, game: &Game, id: u32, to: SocketAddrV4, rate: u32) -> Result<Stream> {
+    answered(world, game, id, to, rate, Answers::Each)
+}
+
+/// The same over the accelerator, while the server sends as many by its own clock.
+pub(super) fn duplex(world: &World, game: &Game, id: u32, rate: u32) -> Result<Stream> {
+    answered(world, game, id, game.accelerated(world)?, rate, Answers::ByClock)
+}
+
+fn answered(
+    world: &World,
+    game: &Game,
+    id: u32,
+    to: SocketAddrV4,
+    rate: u32,
+    answers: Answers,
+) -> Result<Stream> {
     let config = StreamConfig {
         to: to.into(),
         id,
         rate,
         bytes: PAYLOAD,
+        answers,
     };
     Ok(Stream::start(world.netns(game.player)?, config)?)
 }
@@ -233,10 +250,12 @@ impl Played {
     }
 }
 
-/// Seconds and round trips in ms.
+/// Seconds and round trips in ms, of the first reply to each number.
 pub(super) fn points(trace: &Trace) -> Vec<(f64, f64)> {
+    let mut last = None;
     let replies = trace.replies().iter();
     replies
+        .filter(|reply| last.replace(reply.number) != Some(reply.number))
         .map(|reply| (reply.sent.as_secs_f64(), reply.rtt.as_secs_f64() * 1_000.0))
         .collect()
 }

@@ -188,7 +188,8 @@ fn mac(number: u8) -> String {
     format!("52:54:00:00:00:{number:02x}")
 }
 
-fn machine(world: &World, tenant: &'static str, host: &str, number: u8) -> Result<Machine> {
+/// Builds a tenant's machine of this number at a host, and its cable.
+pub(super) fn machine(world: &World, tenant: &'static str, host: &str, number: u8) -> Result<Machine> {
     let namespace = Namespace::create(world.prefix(), &format!("{tenant}-{host}"))?;
     let device = format!("{tenant}0");
     let host_end = End::new(world.netns(host)?, &device);

@@ -4,13 +4,13 @@ pub mod programs;
 pub mod sizes;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
 use kuafu_proto::v1::{ClusterStatus, HostEntry};
 use nix::sys::signal::Signal;
 
-use crate::cluster::{Cluster, Folders};
+use crate::cluster::{Cluster, Folders, command, start_controller, succeed};
 use crate::intent::{self, Game};
 use crate::play;
 
@@ -32,7 +32,7 @@ pub struct Stage {
     pub cluster: Cluster,
     /// Hosts and wire.
     pub world: World,
-    _folders: Cleaned,
+    folders: Cleaned,
 }
 
 /// Removes files and pins.
@@ -60,7 +60,7 @@ impl Stage {
         Ok(Self {
             cluster,
             world,
-            _folders: cleaned,
+            folders: cleaned,
         })
     }
 
@@ -90,28 +90,84 @@ impl Stage {
         }
     }
 
+    /// Kills the controller.
+    pub fn kill_controller(&mut self) {
+        self.cluster.controller.signal(Signal::SIGKILL).unwrap();
+        self.cluster.controller.wait(LIMIT).unwrap();
+    }
+
+    /// Starts it again, as its unit would.
+    pub fn start_controller(&mut self) {
+        self.cluster.controller = start_controller(&self.world, &self.folders.0).unwrap();
+    }
+
+    /// Lets a host lose all but its disk: its namespace with all that runs there, and its pins. It comes back bare.
+    pub fn reboot(&mut self, node: &str) {
+        self.world.destroy(node).unwrap();
+        std::fs::remove_dir_all(self.folders.0.pins.join(node)).unwrap();
+        self.world.restore(node).unwrap();
+    }
+
+    /// What a verb says on a host where nobody knows a controller: its own agent's answer.
+    pub fn own<T: serde::de::DeserializeOwned>(&self, node: &str, verb: &str) -> Option<T> {
+        let mut command = command(&self.folders.0, node);
+        command.args([verb, "-o", "json"]);
+        let text = succeed(self.world.site(node).unwrap(), command).ok()?;
+        Some(serde_json::from_str(&text).unwrap())
+    }
+
     /// What `status` says of a node.
     pub fn status(&self, node: &str) -> Option<HostEntry> {
         let status: ClusterStatus = self.cluster.json(&self.world, &["status"]).ok()?;
         status.hosts.into_iter().find(|host| host.node == node)
     }
 
-    /// Waits until the controller has a session with the node.
+    /// Whether no pair of a node has left its primary path.
+    pub fn is_on_primaries(&self, node: &str) -> bool {
+        let status = self.status(node).and_then(|host| host.status);
+        status.is_some_and(|status| status.pairs.iter().all(|pair| !pair.down))
+    }
+
+    /// Waits until the node's agent answers and the controller has a session with it.
     pub fn until_connected(&self, node: &str) {
-        let connected = || self.status(node)?.connected.then_some(());
+        let connected = || {
+            self.own::<ClusterStatus>(node, "status")?;
+            self.status(node)?.connected.then_some(())
+        };
         self.cluster
             .until(&format!("{node} is connected"), LIMIT, connected)
             .unwrap();
     }
 
-    /// Waits until the game's path has a relay and a backup.
+    /// Waits until the game's path has a relay and a backup, and neither end is on the backup.
     pub fn until_relayed(&self, game: &Game) {
+        let mut last = None;
         let relayed = || {
             let route = play::route(&self.world, &self.cluster, game).ok()?;
-            (route.path.len() > 2 && !route.backup.is_empty()).then_some(())
+            last = Some((route.path.clone(), route.backup.clone(), route.why.clone()));
+            let chosen = route.path.len() > 2 && !route.backup.is_empty();
+            let used = || {
+                [game.entry, game.exit]
+                    .into_iter()
+                    .all(|end| self.is_on_primaries(end))
+            };
+            (chosen && used()).then_some(())
         };
-        self.cluster
-            .until(&format!("{} has a relay", game.name), LIMIT, relayed)
-            .unwrap();
+        let waited = self
+            .cluster
+            .until(&format!("{} has a relay", game.name), LIMIT, relayed);
+        waited.unwrap_or_else(|error| panic!("{last:?}: {error}"));
+    }
+}
+
+/// Looks each 50 ms until there is something: closer than [`Cluster::until`], for what is measured.
+pub fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
