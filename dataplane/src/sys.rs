@@ -681,3 +681,12 @@ pub(crate) fn without_checksums(socket: BorrowedFd<'_>) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Returns what the allocator keeps for later to the kernel.
+pub(crate) fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number; other threads may allocate meanwhile.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::host::{Attached, Host};
 use crate::quality::Quality;
 use crate::read::{DropWatch, View, answer};
+use crate::sys;
 
 /// How often what probes brought home is read: an alarm is late by as much.
 const DRAIN: Duration = Duration::from_millis(50);
@@ -261,6 +262,8 @@ impl Worker {
         if let Some(Err(error)) = staged.map(Staged::keep) {
             self.state_failed(&error);
         }
+        // To read and compile it took more than stays.
+        sys::return_free_memory();
         tracing::info!(revision = state.revision, "a state is in force");
         Ok(())
     }

@@ -227,10 +227,11 @@ impl Bpf {
         loader.map_max_entries("connections", sizes.connections);
         let mut object = loader.load(OBJECT)?;
         let maps = Maps::each(|name| map_fd(&object, name))?;
-        Ok(Self {
-            programs: Programs::load(&mut object)?,
-            maps,
-        })
+        let programs = Programs::load(&mut object)?;
+        // They hold the types of the whole kernel.
+        drop((loader, object));
+        sys::return_free_memory();
+        Ok(Self { programs, maps })
     }
 }
 
