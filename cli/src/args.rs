@@ -36,7 +36,13 @@ pub(crate) struct Global {
     )]
     pub(crate) root: PathBuf,
     /// The controller; by default the one in /etc/kuafu/controller, else one on this host
-    #[arg(long, global = true, value_name = "HOST:PORT", env = "KUAFU_CONTROLLER")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        env = "KUAFU_CONTROLLER",
+        value_parser = host_and_port
+    )]
     pub(crate) controller: Option<String>,
     /// Say more; KUAFU_LOG=info,kuafu_dataplane=debug chooses what is logged
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -47,6 +53,13 @@ impl Global {
     /// The host's folders.
     pub(crate) fn places(&self) -> Places {
         Places::below(&self.root)
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("expected HOST:PORT, such as 192.0.2.1:7440"),
     }
 }
 
@@ -69,17 +82,17 @@ pub(crate) enum Verb {
     Flows(verb::flows::Args),
     /// Print what was dropped, by its reason
     Drops(verb::drops::Args),
-    /// Say what becomes of something, and why
+    /// Say what becomes of a packet, stage by stage
     Explain(verb::explain::Args),
     /// Say what this machine lacks, and the line that helps
     Doctor(crate::doctor::Args),
     /// Build a world on this machine: hosts as namespaces, a WAN from measured latencies
     Lab(verb::lab::Args),
-    /// Show it all on this machine, and write report.html
+    /// Let ten hosts on this machine accelerate five games, and write report.html
     Demo(demo::Args),
     /// Leave this host as if Kuafu had never run here
     Uninstall(verb::uninstall::Args),
-    /// Print which Kuafu this is
+    /// Print the version, and what it runs on
     Version(verb::version::Args),
     /// Print a shell's completions, or the manual page
     Completions(verb::completions::Args),
@@ -107,6 +120,23 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_controller_is_a_host_and_a_port() {
+        for good in ["192.0.2.1:7440", "controller.example:7440", "[2001:db8::1]:7440"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "controller",
+            "192.0.2.1",
+            ":7440",
+            "controller:port",
+            "controller:70000",
+        ] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, ensure};
-use kuafu_proto::client::{self, Identity};
+use kuafu_proto::client::{self, ConnectError, Identity};
 use kuafu_proto::v1::api_client::ApiClient;
 use kuafu_proto::v1::local_client::LocalClient;
 use tonic::transport::Channel;
@@ -59,7 +59,13 @@ impl Controller {
     pub(crate) async fn dial(global: &Global) -> anyhow::Result<Self> {
         let identity = admin(global)?;
         let address = address(global)?;
-        let channel = client::connect(&address, &identity).await?;
+        let channel = client::connect(&address, &identity).await;
+        let channel = channel.map_err(|error| match error {
+            ConnectError::Unreachable { .. } => anyhow!(
+                "no controller answers at {error}; start it there (kuafu controller), or name another by --controller HOST:PORT"
+            ),
+            error => error.into(),
+        })?;
         let api = ApiClient::new(channel).max_decoding_message_size(LARGEST);
         Ok(Self { api, address })
     }

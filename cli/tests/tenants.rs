@@ -20,10 +20,12 @@ mod report;
 #[path = "../src/demo/tenants.rs"]
 mod tenants;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
 use std::time::Duration;
 
+use common::programs::{self, Capture};
 use common::sizes::{self, Cut, LARGE, TRANSFER, Talk, Watch};
 use common::{Stage, skipped};
 use tenants::Tenants;
@@ -61,12 +63,30 @@ fn tenants_never_meet() {
             tenants.are_connected().then_some(())
         })
         .unwrap();
+    the_wire_carries_vxlan(&stage, &tenants);
     large_packets_have_a_defined_result(&stage, &tenants);
     let seen = tenants.try_all().unwrap();
     println!("{seen:?}");
     assert_eq!(seen.foreign, 0);
     assert_eq!(seen.own, 18, "each of six machines hears from three");
     a_plain_vxlan_device_takes_part(&stage, &tenants);
+}
+
+/// tshark reads both VPCs' VXLAN between two hosts, and finds nothing malformed.
+fn the_wire_carries_vxlan(stage: &Stage, tenants: &Tenants) {
+    if let Some(absent) = programs::absent() {
+        return kuafu_lab::skip(format!("no {absent}: cargo xtask setup"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("osaka.pcap");
+    let capture = Capture::start(stage.world.netns("osaka").unwrap(), "eth0", &file);
+    assert!(tenants.are_connected());
+    let vnis: BTreeSet<String> = capture.decode("vxlan", &["vxlan.vni"]).into_iter().collect();
+    assert_eq!(vnis.len(), 2, "{vnis:?}");
+    assert_eq!(
+        programs::decode(&file, "_ws.malformed", &["frame.number"]),
+        Vec::<String>::new()
+    );
 }
 
 /// Datagrams whose packets have 1,500 octets where a VPC carries 1,450, and 10 MB of TCP.

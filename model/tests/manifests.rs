@@ -43,6 +43,21 @@ fn lines<T: ToString>(errors: &[T]) -> String {
 }
 
 #[test]
+fn the_examples_are_taken() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for files in [
+        ["two-hosts/nodes.yaml", "two-hosts/vpc.yaml"],
+        ["accelerate/nodes.yaml", "accelerate/game.yaml"],
+    ] {
+        let mut intent = Intent::default();
+        for file in files {
+            intent = apply(&intent, &examples.join(file))
+                .unwrap_or_else(|errors| panic!("{file}: {}", lines(&errors)));
+        }
+    }
+}
+
+#[test]
 fn each_wrong_manifest_says_what_is_wrong_and_changes_nothing() {
     let intent = good("base.yaml");
     let before = intent.clone();

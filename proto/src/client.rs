@@ -248,13 +248,13 @@ fn from_error(address: &str, error: &(dyn Error + 'static)) -> ConnectError {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             ConnectError::ForeignController { address }
         }
-        _ => ConnectError::Unreachable {
-            address,
-            reason: chain(error)
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(": "),
-        },
+        _ => {
+            let mut reasons: Vec<String> = chain(error).map(ToString::to_string).collect();
+            // An error often says only what its cause says.
+            reasons.dedup();
+            let reason = reasons.join(": ");
+            ConnectError::Unreachable { address, reason }
+        }
     }
 }
 

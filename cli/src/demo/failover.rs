@@ -120,15 +120,18 @@ impl Failover {
     pub(super) fn told(&self) -> String {
         let [there, back] = [0, 1].map(|way| {
             let trip = self.trips[way].map_or("not known".to_owned(), |trip| format!("{} ms", ms(trip)));
-            format!("{} ms, round trip to it {trip}", self.gaps[way].as_millis())
+            format!(
+                "{} ms (round trip to the relay: {trip})",
+                self.gaps[way].as_millis()
+            )
         });
         let then = match &self.after {
             Some(path) => format!("; then: {}", path.join(" → ")),
             None => String::new(),
         };
         format!(
-            "{} died under {FAILURE_RATE} packets a second each way; missing towards the server: {there}; \
-             back: {back}{then}",
+            "{} died under {FAILURE_RATE} packets a second each way: the server missed {there} of them, \
+             the player {back}{then}",
             self.relay,
         )
     }

@@ -193,10 +193,10 @@ fn veth(machine: &Machine) -> Check {
     if listed("modules.builtin") || listed("modules.dep") {
         return Check::ok(NAME, "comes with this kernel");
     }
-    if machine.has("/proc/modules") && !machine.has("/lib/modules") {
+    if !machine.has(&format!("/lib/modules/{release}")) {
         return Check::warn(
             NAME,
-            "this kernel loads no modules; whether veth is built in shows when a port is made",
+            "this kernel has no list of modules; whether veth is built in shows when a port is made",
             "CONFIG_VETH=y",
         );
     }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Check everything, change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Wait so long until every connected host has it in force
+    /// Wait at most so long until every connected host has it in force; by default not at all
     #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run")]
     wait: Option<u64>,
     #[command(flatten)]
