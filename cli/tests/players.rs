@@ -44,8 +44,9 @@ use intent::{GAMES, Game};
 use kuafu_lab::world::World;
 use kuafu_proto::v1::{ClusterFlows, Flow};
 use play::Servers;
-use reboot::{a_host_reboots, rent};
+use reboot::a_host_reboots;
 use restarts::{agents_are_restarted, probers_die, under_a_stream};
+use tenants::Tenants;
 
 /// For whatever is waited for.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -65,10 +66,9 @@ const REBOOT: Duration = Duration::from_secs(5);
 
 #[test]
 fn players_gain_and_survive() {
-    if skipped() {
+    let Some((mut stage, servers)) = settled() else {
         return;
-    }
-    let (mut stage, servers) = settled();
+    };
     everyone_gains(&stage.world, &stage.cluster);
     the_wire_carries_what_it_should(&stage.world, &servers);
     a_relay_dies(&stage, &servers, 3_000);
@@ -76,7 +76,7 @@ fn players_gain_and_survive() {
     println!("3 restarts: {loss}");
     assert!(loss.is_small(), "{loss}");
     probers_die(&mut stage, &servers, 3_002);
-    let mut tenants = rent(&stage);
+    let mut tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();
     a_host_reboots(&mut stage, &mut tenants, "montreal", 3_003);
     drop(servers);
     large_packets_have_a_defined_result(&stage.world, &stage.cluster);
@@ -88,10 +88,9 @@ fn players_gain_and_survive() {
 #[test]
 #[ignore = "minutes: cargo xtask soak game"]
 fn soak_game() {
-    if skipped() {
+    let Some((stage, servers)) = settled() else {
         return;
-    }
-    let (stage, servers) = settled();
+    };
     drop(servers);
     unmodified_programs_work(&stage.world);
 }
@@ -99,10 +98,9 @@ fn soak_game() {
 #[test]
 #[ignore = "minutes: cargo xtask soak failover"]
 fn soak_failover() {
-    if skipped() {
+    let Some((mut stage, servers)) = settled() else {
         return;
-    }
-    let (mut stage, servers) = settled();
+    };
     let alive: Vec<_> = (0..FAILOVERS)
         .map(|round| a_relay_dies(&stage, &servers, 4_000 + round))
         .collect();
@@ -125,10 +123,9 @@ fn soak_failover() {
 #[test]
 #[ignore = "minutes: cargo xtask soak restarts"]
 fn soak_restarts() {
-    if skipped() {
+    let Some((mut stage, servers)) = settled() else {
         return;
-    }
-    let (mut stage, servers) = settled();
+    };
     let control = under_a_stream(&mut stage, &servers, GAME, 4_000, |_| {
         std::thread::sleep(RESTARTS * RESTART);
     });
@@ -136,7 +133,7 @@ fn soak_restarts() {
     let loss = agents_are_restarted(&mut stage, &servers, 4_001, RESTARTS, RESTART);
     println!("{RESTARTS} restarts: {loss}");
     assert!(loss.is_no_more_than(control));
-    let mut tenants = rent(&stage);
+    let mut tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();
     // A relay with ports; then an exit, whose numbers begin anew before windows that have seen larger ones.
     for (node, id) in [("montreal", 5_000), ("calgary", 5_001)] {
         let took = a_host_reboots(&mut stage, &mut tenants, node, id);
@@ -144,12 +141,15 @@ fn soak_restarts() {
     }
 }
 
-/// The demonstration's world, with the paths that it will keep.
-fn settled() -> (Stage, Servers) {
+/// The demonstration's world, with the paths that it will keep; none where this machine can have none.
+fn settled() -> Option<(Stage, Servers)> {
+    if skipped() {
+        return None;
+    }
     let stage = Stage::build().unwrap();
     let servers = Servers::start(&stage.world).unwrap();
     play::settle(&stage.world, &stage.cluster, SETTLED).unwrap();
-    (stage, servers)
+    Some((stage, servers))
 }
 
 fn everyone_gains(world: &World, cluster: &Cluster) {

@@ -51,18 +51,7 @@ fn tenants_never_meet() {
         return;
     }
     let stage = Stage::of(WORLD, intent::nodes).unwrap();
-    let tenants = Tenants::build(&stage.world).unwrap();
-    let manifests = Tenants::manifests().unwrap();
-    stage
-        .cluster
-        .apply(&stage.world, "tenants.yaml", &manifests)
-        .unwrap();
-    stage
-        .cluster
-        .until("the tenants' machines reach each other", LIMIT, || {
-            tenants.are_connected().then_some(())
-        })
-        .unwrap();
+    let tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();
     the_wire_carries_vxlan(&stage, &tenants);
     large_packets_have_a_defined_result(&stage, &tenants);
     let seen = tenants.try_all().unwrap();

@@ -10,6 +10,8 @@ use kuafu_lab::Namespace;
 use kuafu_lab::link::{End, Offloads, veth};
 use kuafu_lab::world::World;
 
+use super::cluster::Cluster;
+
 /// The tenants, each with its VNI.
 const TENANTS: [(&str, u32); 2] = [("acme", 100), ("globex", 200)];
 /// Where each of them has a machine.
@@ -50,8 +52,18 @@ pub(super) struct Seen {
 }
 
 impl Tenants {
+    /// Builds and declares them, and waits until their machines reach each other.
+    pub(super) fn rent(world: &World, cluster: &Cluster, limit: Duration) -> Result<Self> {
+        let tenants = Self::build(world)?;
+        cluster.apply(world, "tenants.yaml", &Self::manifests()?)?;
+        cluster.until("the tenants' machines reach each other", limit, || {
+            tenants.are_connected().then_some(())
+        })?;
+        Ok(tenants)
+    }
+
     /// Builds the machines and their cables.
-    pub(super) fn build(world: &World) -> Result<Self> {
+    fn build(world: &World) -> Result<Self> {
         let mut machines = Vec::new();
         for (tenant, _) in TENANTS {
             for (number, host) in (1..).zip(HOSTS) {
@@ -62,7 +74,7 @@ impl Tenants {
     }
 
     /// The VPCs and ports, as manifests.
-    pub(super) fn manifests() -> Result<String> {
+    fn manifests() -> Result<String> {
         let mut text = String::new();
         for (tenant, vni) in TENANTS {
             writeln!(text, "---\nkind: Vpc\nmetadata: {{name: {tenant}}}")?;

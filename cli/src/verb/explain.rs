@@ -18,7 +18,7 @@ use crate::failure::Result;
 use crate::out::Output;
 use frame::FrameArgs;
 
-/// Say what becomes of something, and why
+/// Say what becomes of a packet, stage by stage
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   kuafu explain packet --port red-a --to 10.0.0.6")]

@@ -6,7 +6,7 @@ use crate::doctor::KERNEL;
 use crate::failure::Result;
 use crate::out::Output;
 
-/// Print which Kuafu this is
+/// Print the version, and what it runs on
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   kuafu version -o json")]

@@ -90,6 +90,11 @@ impl Stage {
         }
     }
 
+    /// Every node's name.
+    pub fn nodes(&self) -> Vec<String> {
+        self.cluster.nodes.keys().cloned().collect()
+    }
+
     /// Kills the controller.
     pub fn kill_controller(&mut self) {
         self.cluster.controller.signal(Signal::SIGKILL).unwrap();

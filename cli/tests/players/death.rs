@@ -24,7 +24,7 @@ pub(super) fn everything_but_the_programs_dies(stage: &mut Stage, servers: &Serv
     let route = play::route(&stage.world, &stage.cluster, GAME).unwrap();
     let relay = failover::relay_of(&route).unwrap();
     stage.kill_controller();
-    let nodes: Vec<_> = stage.cluster.nodes.keys().cloned().collect();
+    let nodes = stage.nodes();
     for node in &nodes {
         stage.kill(node, "agent");
     }
@@ -39,7 +39,7 @@ pub(super) fn everything_but_the_programs_dies(stage: &mut Stage, servers: &Serv
 /// Starts the controller and all agents again.
 pub(super) fn revive(stage: &mut Stage) {
     stage.start_controller();
-    let nodes: Vec<_> = stage.cluster.nodes.keys().cloned().collect();
+    let nodes = stage.nodes();
     for node in &nodes {
         stage.start(node, "agent");
     }

@@ -5,27 +5,11 @@ use std::time::{Duration, Instant};
 use kuafu_lab::world::World;
 use kuafu_proto::v1::{ClusterDrops, ClusterStatus, HostStatus};
 
+use super::GAME;
 use super::common::{Stage, soon};
 use super::failover::FAILURE_RATE;
 use super::play;
 use super::tenants::{self, HOSTS, Tenants};
-use super::{GAME, LIMIT};
-
-/// Two tenants whose machines reach each other.
-pub(super) fn rent(stage: &Stage) -> Tenants {
-    let tenants = Tenants::build(&stage.world).unwrap();
-    let manifests = Tenants::manifests().unwrap();
-    stage
-        .cluster
-        .apply(&stage.world, "tenants.yaml", &manifests)
-        .unwrap();
-    let connected = || tenants.are_connected().then_some(());
-    stage
-        .cluster
-        .until("the tenants' machines reach each other", LIMIT, connected)
-        .unwrap();
-    tenants
-}
 
 /// With the controller down a host loses all but its disk. Its agent alone brings back what it carried, under a new
 /// incarnation that everybody else takes for one. Returns how long the agent took.

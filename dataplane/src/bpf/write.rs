@@ -1,4 +1,4 @@
-//! The model's batches, into the kernel's self.
+//! The model's batches, into the kernel's maps.
 
 use kuafu_model::contents::{Batch, NO_PAIR};
 use kuafu_pipeline::map::{NextHop, Path, PathState, Slot, SlotState, Vtep, Window};
