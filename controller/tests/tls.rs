@@ -196,6 +196,15 @@ async fn an_agents_life_across_a_restart_of_the_controller() {
     ] {
         assert!(text.contains(name), "{text}");
     }
+    // The answer to its last change is on the way; a controller that stops before it is here does not know it.
+    let acknowledged = async {
+        while host(&mut api, false).await.acked < state.as_ref().unwrap().revision {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), acknowledged)
+        .await
+        .unwrap();
     drop(agent);
     running.stop().await.unwrap();
 
