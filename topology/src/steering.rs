@@ -1,8 +1,8 @@
 //! Which paths each pair uses, tick by tick.
 //!
 //! Specification of a tick, for each pair:
-//! 1. **Candidate.** The cheapest usable path ([`routes::primary`]), without paths that are down; over a relay only
-//!    if it beats direct by max(5 ms, 5 %) (the *gate*), else direct.
+//! 1. **Candidate.** The cheapest usable path ([`routes`]), without paths that are down; over relays only if it beats
+//!    direct by max(5 ms, 5 %) (the *gate*), else direct.
 //! 2. **First choice.** A pair without a path takes the candidate at once.
 //! 3. **Bypass.** If the path in use is down, has an unusable leg or a node that drains, the pair moves to the
 //!    candidate at once; likewise if a loss alarm is up on one of its legs and the candidate is cheaper and has
@@ -37,7 +37,7 @@ pub use input::{
 pub use why::{Cause, Change, Choice, Decision, Why};
 
 use pair::PairState;
-use view::Views;
+use view::{Costs, Views};
 
 /// The state of all pairs between ticks.
 #[derive(Clone, Debug)]
@@ -70,7 +70,9 @@ impl Steering {
     /// its third confirmation, since confirmations are counted at most once in `config.tick_ms`.
     pub fn tick(&mut self, input: &Input) -> Vec<Change> {
         self.take_in(input);
-        let views = Views::new(&self.config, input, &self.alarms, &self.down, &self.first_seen);
+        let costs = Costs::new(&self.config, input, &self.alarms);
+        let (alarms, down, first_seen) = (&self.alarms, &self.down, &self.first_seen);
+        let views = Views::new(&self.config, input, &costs, alarms, down, first_seen);
         let mut changes = Vec::new();
         for listed in &input.pairs {
             let Some(view) = views.of(listed) else { continue };

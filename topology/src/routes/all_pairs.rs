@@ -1,539 +1,408 @@
 //! All pairs at once.
 //!
-//! For each pair the two cheapest relays are found, then what they leave open is settled:
-//! - Targets are taken in tiles of [`LANES`] that lie close to each other, whose legs are copied side by side, so that
-//!   one relay is tried for all of them by a few vector instructions: those that the CPU has, chosen when the program
-//!   runs.
-//! - A path is one number, `cost·2¹⁶ + relay`: its minimum is the cheapest path and, of equal ones, that with the
-//!   lowest relay. It fits the 53 bits of an `f64` exactly, whose minimum is one instruction on every x86-64, where
-//!   that of integers is not.
-//! - Relays are tried both by rising first leg and by rising least second leg of the tile, a few of one or the other
-//!   at a time: of that whose legs rise faster. Once the next first leg plus the next second leg exceeds the
-//!   second-best path of all targets of the tile, no relay that is left can matter.
-//! - The second-best is the backup if its penalty is the least that any relay has beside the primary; else all
-//!   relays of that pair are examined ([`backup`](super::backup)).
+//! The cheapest path with at most k relays is a first leg and the cheapest rest with at most k − 1, or one with fewer
+//! relays where that costs no more. So three products of matrices ([`min_plus`]) give all costs; the lowest first relay
+//! that attains one is looked for afterwards, and only where a relay more gains something. The first product also keeps
+//! the second-cheapest relay of each pair, which is the backup in most cases; else all relays of the pair are examined.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
 
-use super::{CostMatrix, Route};
+use super::min_plus::{self, BLOCK, LANES, Panels, Rows, UNUSABLE};
+use super::{CostMatrix, MAX_RELAYS, Relays, Route};
 use crate::cost::Cost;
 
 /// Primary and backup of every pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
-    n: usize,
-    /// By target: its row of `pairs`.
-    rows: Vec<usize>,
-    /// `n·row + from`.
-    pairs: Vec<[Packed; 2]>,
+    pub(super) costs: CostMatrix,
+    /// By the number of relays that a path has at most, from 1.
+    pub(super) levels: Vec<Level>,
+    /// `width·to + from`: the backup's relay, [`DIRECT`] or [`NONE`].
+    pub(super) backups: Vec<u16>,
+}
+
+/// The cheapest paths with at most so many relays, `width·to + from`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Level {
+    /// µs.
+    pub(super) costs: Vec<u32>,
+    /// The first relay; [`SAME`] where the path has fewer relays, and is that of the level below.
+    pub(super) hops: Vec<u16>,
+}
+
+/// A first relay: none, the path is that of the level below.
+pub(super) const SAME: u16 = u16::MAX;
+/// A backup without relay.
+pub(super) const DIRECT: u16 = u16::MAX;
+/// No backup.
+pub(super) const NONE: u16 = u16::MAX - 1;
+/// Targets whose rows stay in a core's second cache together.
+const TILE: usize = 64;
+
+/// Primary and backup of every pair, with at most so many relays on a primary (1 to 3), on so many threads; see the
+/// module above for the specification.
+pub fn best(costs: CostMatrix, max_relays: usize, threads: NonZeroUsize) -> Routes {
+    let width = min_plus::width(costs.len());
+    let cells = width * costs.len();
+    let level = || Level {
+        costs: vec![UNUSABLE; cells],
+        hops: vec![SAME; cells],
+    };
+    let mut levels: Vec<Level> = (0..max_relays.clamp(1, MAX_RELAYS)).map(|_| level()).collect();
+    let mut backups = vec![NONE; cells];
+    let panels = Panels::new(&costs);
+    let mut tiles = tiles(costs.len(), &mut levels, &mut backups);
+    let share = tiles.len().div_ceil(threads.get()).max(1);
+    let search = |tiles: &mut [Tile<'_>]| tiles.iter_mut().for_each(|tile| tile.search(&costs, &panels));
+    if threads.get() == 1 {
+        search(&mut tiles);
+    } else {
+        std::thread::scope(|scope| {
+            for tiles in tiles.chunks_mut(share) {
+                scope.spawn(|| search(tiles));
+            }
+        });
+    }
+    Routes {
+        costs,
+        levels,
+        backups,
+    }
 }
 
 impl Routes {
+    /// What they were computed from.
+    pub fn costs(&self) -> &CostMatrix {
+        &self.costs
+    }
+
+    /// How many relays a primary has at most.
+    pub fn max_relays(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The cheapest path with at most so many relays, up to what was asked for.
+    pub fn within(&self, from: usize, to: usize, max_relays: usize) -> Option<Route> {
+        if from == to {
+            return None;
+        }
+        let levels = max_relays.min(self.levels.len());
+        let target = self.target(to, levels);
+        Cost::from_us(target.cost(from)).is_usable().then(|| Route {
+            relays: target.relays(from),
+            cost: Cost::from_us(target.cost(from)),
+        })
+    }
+
     /// The cheapest path.
     pub fn primary(&self, from: usize, to: usize) -> Option<Route> {
-        self.pair(from, to)[0].route()
+        self.within(from, to, MAX_RELAYS)
     }
 
     /// The path beside it.
     pub fn backup(&self, from: usize, to: usize) -> Option<Route> {
-        self.pair(from, to)[1].route()
-    }
-
-    fn pair(&self, from: usize, to: usize) -> &[Packed; 2] {
-        &self.pairs[self.n * self.rows[to] + from]
-    }
-}
-
-/// Primary and backup of every pair, exactly as [`primary`](super::primary) and [`backup`](super::backup) choose
-/// them, on so many threads.
-pub fn best(costs: &CostMatrix, threads: NonZeroUsize) -> Routes {
-    let n = costs.len();
-    let mut pairs = vec![[Packed::NONE; 2]; n * n];
-    let search = Search::new(costs);
-    let tiles = n.div_ceil(LANES).div_ceil(threads.get()).max(1);
-    let chunks = pairs.chunks_mut((tiles * LANES * n).max(1));
-    let work = chunks.zip(search.targets.chunks(tiles * LANES));
-    if threads.get() == 1 {
-        work.for_each(|(pairs, targets)| search.rows(targets, pairs));
-    } else {
-        std::thread::scope(|scope| {
-            for (pairs, targets) in work {
-                let search = &search;
-                scope.spawn(move || search.rows(targets, pairs));
-            }
-        });
-    }
-    let mut rows = vec![0; n];
-    for (row, &target) in search.targets.iter().enumerate() {
-        rows[target] = row;
-    }
-    Routes { n, rows, pairs }
-}
-
-/// A route in 8 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Packed {
-    cost: Cost,
-    relay: u16,
-}
-
-const DIRECT: u16 = u16::MAX;
-
-impl Packed {
-    const NONE: Self = Self {
-        cost: Cost::UNUSABLE,
-        relay: DIRECT,
-    };
-
-    fn route(self) -> Option<Route> {
-        let relay = (self.relay != DIRECT).then_some(usize::from(self.relay));
-        self.cost.is_usable().then_some(Route {
-            relay,
-            cost: self.cost,
+        let relays: Relays = match self.backups[min_plus::width(self.costs.len()) * to + from] {
+            NONE => return None,
+            DIRECT => Relays::new(),
+            relay => std::iter::once(relay.into()).collect(),
+        };
+        Some(Route {
+            cost: self.costs.path(from, &relays, to),
+            relays,
         })
     }
+
+    pub(super) fn target(&self, to: usize, levels: usize) -> Target<'_> {
+        let width = min_plus::width(self.costs.len());
+        let row = width * to..width * (to + 1);
+        Target {
+            direct: self.costs.column(to),
+            levels: self.levels[..levels]
+                .iter()
+                .map(|level| (&level.costs[row.clone()], &level.hops[row.clone()]))
+                .collect(),
+        }
+    }
 }
 
-/// Targets side by side: what fits the vector registers of x86-64 twice over.
-const LANES: usize = 8;
-/// Sources whose legs stay in a core's cache together, while tile after tile passes.
-const BLOCK: usize = 128;
-/// Relays between two looks at whether later ones can matter.
-const STRIDE: usize = 8;
-/// 2¹⁶: a path's cost stands above its relay.
-const SHIFT: f64 = 65536.0;
-
-/// Targets side by side.
-struct Tile {
-    /// By relay.
-    legs: Vec<[f64; LANES]>,
-    /// The least legs of relays, `cost·2¹⁶ + relay`, rising.
-    rising: Vec<f64>,
-    /// By relay: its place in `rising`.
-    places: Vec<u16>,
+/// What leads to a target, by source.
+pub(super) struct Target<'a> {
+    direct: &'a [u32],
+    levels: arrayvec::ArrayVec<(&'a [u32], &'a [u16]), MAX_RELAYS>,
 }
 
-/// The first legs from a node, transit included.
-struct Firsts {
-    /// The usable ones, `cost·2¹⁶ + relay`, rising.
-    rising: Vec<f64>,
-    /// By relay, in µs: read in no order, so it takes little space.
-    by_relay: Vec<u32>,
+impl Target<'_> {
+    pub(super) fn cost(&self, from: usize) -> u32 {
+        self.levels.last().map_or(self.direct[from], |(costs, _)| costs[from])
+    }
+
+    pub(super) fn relays(&self, from: usize) -> Relays {
+        let mut relays = Relays::new();
+        let mut at = from;
+        for (_, hops) in self.levels.iter().rev() {
+            if hops[at] != SAME {
+                at = hops[at].into();
+                relays.push(at);
+            }
+        }
+        relays
+    }
 }
 
-struct Search<'a> {
-    costs: &'a CostMatrix,
-    /// All nodes, neighbours side by side.
-    targets: Vec<usize>,
-    /// By source.
-    firsts: Vec<Firsts>,
-    /// By relay: the least penalty that another relay has beside it.
-    least_penalty: Vec<Cost>,
+/// The rows of some targets.
+struct Tile<'a> {
+    targets: Range<usize>,
+    /// Costs and first relays, by level.
+    levels: Vec<(&'a mut [u32], &'a mut [u16])>,
+    backups: &'a mut [u16],
 }
 
-impl<'a> Search<'a> {
-    fn new(costs: &'a CostMatrix) -> Self {
-        let n = costs.len();
-        let penalty = |relay| {
-            (0..n)
-                .filter(|&other| other != relay)
-                .map(|other| costs.penalty(relay, other))
-                .min()
-        };
-        let least_penalty = (0..n).map(|relay| penalty(relay).unwrap_or_default()).collect();
-        Self {
+fn tiles<'a>(n: usize, levels: &'a mut [Level], backups: &'a mut [u16]) -> Vec<Tile<'a>> {
+    let size = (TILE * min_plus::width(n)).max(1);
+    let first = (0..n).step_by(TILE);
+    let mut tiles: Vec<Tile<'a>> = first
+        .zip(backups.chunks_mut(size))
+        .map(|(first, backups)| Tile {
+            targets: first..(first + TILE).min(n),
+            levels: Vec::with_capacity(levels.len()),
+            backups,
+        })
+        .collect();
+    for level in levels {
+        let rows = level.costs.chunks_mut(size).zip(level.hops.chunks_mut(size));
+        for (tile, rows) in tiles.iter_mut().zip(rows) {
+            tile.levels.push(rows);
+        }
+    }
+    tiles
+}
+
+impl Tile<'_> {
+    fn search(&mut self, costs: &CostMatrix, panels: &Panels) {
+        let width = min_plus::width(costs.len());
+        let unusable = vec![UNUSABLE; self.backups.len()];
+        let mut direct = unusable.clone();
+        for (row, to) in direct.chunks_mut(width).zip(self.targets.clone()) {
+            row[..costs.len()].copy_from_slice(costs.column(to));
+        }
+        let mut singles = Singles::new(self.backups.len());
+        let Singles {
+            paths,
+            relays,
+            second,
+        } = &mut singles;
+        let mut blocks = unusable.clone();
+        min_plus::extend_twice(panels, &direct, paths, &mut blocks, second);
+        self.forget_loops(paths);
+        self.find(costs, [&direct, paths, &unusable, &blocks], relays);
+        let (least, hops) = &mut self.levels[0];
+        for (index, hop) in hops.iter_mut().enumerate() {
+            let gains = paths[index] < direct[index];
+            (least[index], *hop) = if gains { (paths[index], relays[index]) } else { (direct[index], SAME) };
+        }
+        for level in 1..self.levels.len() {
+            let mut levels = std::mem::take(&mut self.levels);
+            let (shorter, longer) = levels.split_at_mut(level);
+            let (shorter, (paths, hops)) = (&*shorter[level - 1].0, &mut longer[0]);
+            paths.copy_from_slice(shorter);
+            min_plus::extend(panels, shorter, paths, &mut blocks);
+            self.forget_loops(paths);
+            self.find(costs, [shorter, paths, shorter, &blocks], hops);
+            self.levels = levels;
+        }
+        self.back_up(costs, &direct, &singles);
+    }
+
+    /// A node's way to itself is nobody's rest.
+    fn forget_loops(&self, paths: &mut Rows) {
+        let width = paths.len() / self.targets.len();
+        for (row, to) in paths.chunks_mut(width).zip(self.targets.clone()) {
+            row[to] = UNUSABLE;
+        }
+    }
+
+    /// Finds the first relay of each path that costs less than what is below it.
+    fn find(&self, costs: &CostMatrix, rows: [&Rows; 4], relays: &mut [u16]) {
+        let width = relays.len() / self.targets.len();
+        Arch::new().dispatch(Find {
             costs,
-            targets: neighbours(costs),
-            firsts: (0..n).map(|from| Firsts::new(costs, from)).collect(),
-            least_penalty,
-        }
+            width,
+            rows,
+            relays,
+        });
     }
 
-    /// The pairs of all sources with some targets.
-    fn rows(&self, targets: &[usize], pairs: &mut [[Packed; 2]]) {
-        let n = self.costs.len();
-        let tiles: Vec<Tile> = targets
-            .chunks(LANES)
-            .map(|targets| Tile::new(self.costs, targets))
-            .collect();
-        for (block, firsts) in self.firsts.chunks(BLOCK).enumerate() {
-            for (index, tile) in tiles.iter().enumerate() {
-                let sources = (block * BLOCK..).zip(firsts);
-                let found = Arch::new().dispatch(FromBlock {
-                    sources: sources.clone(),
-                    tile,
-                });
-                for ((from, _), two) in sources.zip(found) {
-                    for (lane, &to) in targets[index * LANES..].iter().take(LANES).enumerate() {
-                        if from != to {
-                            pairs[(index * LANES + lane) * n + from] =
-                                self.settle(from, to, two.first[lane], two.second[lane]);
-                        }
-                    }
-                }
-            }
+    fn back_up(&mut self, costs: &CostMatrix, direct: &Rows, singles: &Singles) {
+        let width = self.backups.len() / self.targets.len();
+        for (index, to) in self.targets.clone().enumerate() {
+            let row = width * index..width * index + costs.len();
+            let levels = self.levels.iter();
+            let target = Target {
+                direct: &direct[row.clone()],
+                levels: levels
+                    .map(|(paths, hops)| (&paths[row.clone()], &hops[row.clone()]))
+                    .collect(),
+            };
+            let backups = &mut self.backups[row.clone()];
+            Arch::new().dispatch(BackUp {
+                costs,
+                to,
+                target,
+                singles: singles.of(row),
+                backups,
+            });
         }
-    }
-
-    /// Primary and backup, given the cheapest relay and the second-cheapest path of direct and relays.
-    fn settle(&self, from: usize, to: usize, relay: f64, second: f64) -> [Packed; 2] {
-        let direct = Packed {
-            cost: self.costs.leg(from, to),
-            relay: DIRECT,
-        };
-        let relay = unpack(relay);
-        if direct.cost <= relay.cost {
-            return [direct, relay];
-        }
-        let second = unpack(second);
-        let least = self.least_penalty[usize::from(relay.relay)];
-        if direct.cost <= second.cost + least {
-            return [relay, direct];
-        }
-        let penalty = self
-            .costs
-            .penalty(usize::from(relay.relay), usize::from(second.relay));
-        if penalty == least && (second.cost + penalty).is_usable() {
-            return [relay, second];
-        }
-        let primary = Some(usize::from(relay.relay));
-        [
-            relay,
-            super::backup(self.costs, from, to, primary, |_| true).map_or(Packed::NONE, pack),
-        ]
     }
 }
 
-/// All nodes in tiles of those that are cheapest to reach from each other.
-fn neighbours(costs: &CostMatrix) -> Vec<usize> {
-    let mut left: Vec<usize> = (0..costs.len()).collect();
-    let mut targets = Vec::with_capacity(left.len());
-    while let Some(&first) = left.first() {
-        let key = |&node: &usize| (node != first, costs.leg(first, node), node);
-        if left.len() > LANES {
-            left.select_nth_unstable_by_key(LANES - 1, key);
-        }
-        targets.extend(left.drain(..LANES.min(left.len())));
-    }
-    targets
+/// The cheapest paths over one relay, by pair.
+struct Singles<P = Vec<u32>, R = Vec<u16>> {
+    paths: P,
+    relays: R,
+    /// The cheapest over another relay.
+    second: P,
 }
 
-impl Firsts {
-    fn new(costs: &CostMatrix, from: usize) -> Self {
-        let legs = costs.row(from).iter().zip(costs.relays());
-        let first_legs = legs.map(|(&leg, relay)| Cost::from_us(leg) + relay.transit);
-        let by_relay: Vec<u32> = first_legs.map(Cost::us).collect();
-        let usable = (0..)
-            .zip(&by_relay)
-            .filter(|(_, us)| Cost::from_us(**us).is_usable());
-        let mut rising: Vec<f64> = usable.map(|(relay, &us)| number(us, relay)).collect();
-        rising.sort_unstable_by(f64::total_cmp);
-        Self { rising, by_relay }
+impl Singles {
+    fn new(pairs: usize) -> Self {
+        Self {
+            paths: vec![UNUSABLE; pairs],
+            relays: vec![NONE; pairs],
+            second: vec![UNUSABLE; pairs],
+        }
+    }
+
+    fn of(&self, row: Range<usize>) -> Singles<&[u32], &[u16]> {
+        Singles {
+            paths: &self.paths[row.clone()],
+            relays: &self.relays[row.clone()],
+            second: &self.second[row],
+        }
     }
 }
 
-impl Tile {
-    fn new(costs: &CostMatrix, targets: &[usize]) -> Self {
-        let mut legs = vec![[scaled(Cost::UNUSABLE); LANES]; costs.len()];
-        for (lane, &target) in targets.iter().enumerate() {
-            for (row, &leg) in legs.iter_mut().zip(costs.column(target)) {
-                row[lane] = scaled(Cost::from_us(leg));
-            }
-        }
-        let least = |row: &[f64; LANES]| row.iter().copied().fold(f64::INFINITY, f64::min);
-        let least = legs.iter().map(least).zip(0..);
-        let mut rising: Vec<f64> = least.map(|(leg, relay)| leg + small(relay)).collect();
-        rising.sort_unstable_by(f64::total_cmp);
-        let mut places = vec![0; rising.len()];
-        for (&leg, place) in rising.iter().zip(0..) {
-            places[relay_of(leg)] = place;
-        }
-        Self { legs, rising, places }
-    }
+struct Find<'a> {
+    costs: &'a CostMatrix,
+    width: usize,
+    /// What follows a first leg, the paths, what they must be below, and the block of relays that has the first one.
+    rows: [&'a Rows; 4],
+    relays: &'a mut [u16],
 }
 
-/// By target.
-struct TwoCheapest {
-    /// The cheapest relay.
-    first: [f64; LANES],
-    /// The second-cheapest of direct and relays: direct's bare cost where no second relay costs less.
-    second: [f64; LANES],
-}
-
-/// What is compiled for each kind of CPU: a tile's paths from a block of sources.
-struct FromBlock<'a, S> {
-    sources: S,
-    tile: &'a Tile,
-}
-
-impl<'a, S: Iterator<Item = (usize, &'a Firsts)>> NullaryFnOnce for FromBlock<'a, S> {
-    type Output = Vec<TwoCheapest>;
+impl NullaryFnOnce for Find<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn call(self) -> Self::Output {
-        let mut found = Vec::with_capacity(BLOCK);
-        for (from, firsts) in self.sources {
-            found.push(two_cheapest(firsts, self.tile, &self.tile.legs[from]));
-        }
-        found
-    }
-}
-
-#[inline(always)]
-fn two_cheapest(firsts: &Firsts, tile: &Tile, direct: &[f64; LANES]) -> TwoCheapest {
-    let mut first = [scaled(Cost::UNUSABLE); LANES];
-    let mut second = *direct;
-    let first_leg = |place: usize| firsts.rising.get(place).copied().unwrap_or(f64::INFINITY);
-    let second_leg = |place: usize| tile.rising.get(place).copied().unwrap_or(f64::INFINITY);
-    // How many of each order were tried.
-    let (mut by_first, mut by_second) = (0, 0);
-    loop {
-        let (leg, other) = (first_leg(by_first), second_leg(by_second));
-        // Both carry a relay's number; a path carries one.
-        if leg + other - SHIFT > farthest(&first, &second) {
-            return TwoCheapest { first, second };
-        }
-        let rise = first_leg(by_first + STRIDE) - leg;
-        if rise >= second_leg(by_second + STRIDE) - other {
-            for &leg in firsts.rising[by_first..].iter().take(STRIDE) {
-                let relay = relay_of(leg);
-                let is_new = usize::from(tile.places[relay]) >= by_second;
-                step(is_new, leg, &tile.legs[relay], &mut first, &mut second);
-            }
-            by_first += STRIDE;
-        } else {
-            for &other in tile.rising[by_second..].iter().take(STRIDE) {
-                let relay = relay_of(other);
-                let path = number(firsts.by_relay[relay], relay);
-                step(path >= leg, path, &tile.legs[relay], &mut first, &mut second);
-            }
-            by_second += STRIDE;
-        }
-    }
-}
-
-/// The costliest of paths.
-#[inline(always)]
-fn farthest(first: &[f64; LANES], second: &[f64; LANES]) -> f64 {
-    let mut lanes = [0.0; LANES];
-    for lane in 0..LANES {
-        lanes[lane] = if first[lane] > second[lane] {
-            first[lane]
-        } else {
-            second[lane]
-        };
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            let other = lanes[lane + width];
-            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// One relay, for all targets, unless it was tried. Comparisons, not `min` and `max`, whose care for NaN costs three
-/// instructions each.
-#[inline(always)]
-fn step(is_new: bool, leg: f64, legs: &[f64; LANES], first: &mut [f64; LANES], second: &mut [f64; LANES]) {
-    let leg = if_or_infinite(is_new, leg);
-    for lane in 0..LANES {
-        let path = leg + legs[lane];
-        let worse = if path > first[lane] { path } else { first[lane] };
-        first[lane] = if path < first[lane] { path } else { first[lane] };
-        second[lane] = if worse < second[lane] { worse } else { second[lane] };
-    }
-}
-
-/// A leg, or an infinite one: chosen without a branch, since none could foresee it.
-#[inline(always)]
-fn if_or_infinite(is_new: bool, leg: f64) -> f64 {
-    let mask = u64::from(is_new).wrapping_neg();
-    f64::from_bits(leg.to_bits() & mask | f64::INFINITY.to_bits() & !mask)
-}
-
-/// A path or a leg as a number.
-#[inline(always)]
-fn number(us: u32, relay: usize) -> f64 {
-    f64::from(us) * SHIFT + small(relay)
-}
-
-fn scaled(cost: Cost) -> f64 {
-    f64::from(cost.us()) * SHIFT
-}
-
-#[allow(clippy::cast_precision_loss, reason = "an index of a node is below 2^16")]
-fn small(index: usize) -> f64 {
-    index as f64
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a scaled path is a whole number from 0 to below 2^47"
-)]
-fn whole(path: f64) -> u64 {
-    path as u64
-}
-
-/// The low 16 bits of a finite path: added to 2⁵², a smaller whole number stands in the low bits of the sum.
-#[inline(always)]
-#[allow(clippy::cast_possible_truncation, reason = "the relay is the low 16 bits")]
-fn relay_of(path: f64) -> usize {
-    const UNIT: f64 = 4_503_599_627_370_496.0;
-    usize::from((path + UNIT).to_bits() as u16)
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "the relay is the low 16 bits, the cost below 2^31"
-)]
-fn unpack(path: f64) -> Packed {
-    let bits = whole(path);
-    let cost = Cost::from_us((bits >> 16) as u32);
-    if cost.is_usable() {
-        Packed {
-            cost,
-            relay: bits as u16,
-        }
-    } else {
-        Packed::NONE
-    }
-}
-
-fn pack(route: Route) -> Packed {
-    let relay = route
-        .relay
-        .and_then(|relay| u16::try_from(relay).ok())
-        .unwrap_or(DIRECT);
-    Packed {
-        cost: route.cost,
-        relay,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::seeded::{Seeded, index_nodes, matrix};
-    use super::super::{oracle, primary};
-    use super::*;
-
-    fn one() -> NonZeroUsize {
-        NonZeroUsize::MIN
-    }
-
-    fn agree(costs: &CostMatrix, routes: &Routes, what: &str) {
-        for from in 0..costs.len() {
-            for to in 0..costs.len() {
-                let found = (routes.primary(from, to), routes.backup(from, to));
-                assert_eq!(found, oracle::choose(costs, from, to), "{what}, {from} to {to}");
-            }
-        }
-    }
-
-    #[test]
-    fn all_pairs_agree_with_the_definition() {
-        for seed in 0..2000 {
-            let costs = matrix(seed);
-            agree(&costs, &best(&costs, one()), &format!("seed {seed}"));
-        }
-    }
-
-    #[test]
-    fn threads_change_nothing() {
-        for seed in 0..100 {
-            let costs = matrix(seed);
-            let threads = NonZeroUsize::new(1 + usize::try_from(seed % 5).unwrap()).unwrap();
-            assert_eq!(best(&costs, threads), best(&costs, one()), "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn places_of_their_own_and_places_shared_by_all() {
-        for (seed, sites) in [(1, 150), (2, 1), (3, 7)] {
-            let mut random = Seeded::new(seed);
-            let place = |index: usize| {
-                (
-                    u32::try_from(index).unwrap() % sites,
-                    u32::try_from(index).unwrap() % 3,
-                )
-            };
-            let mut costs = CostMatrix::new(index_nodes(150, place)).unwrap();
-            for from in 0..150 {
-                for to in 0..150 {
-                    costs.set(from, to, Cost::from_us(5_000 + random.below(300_000)));
+    fn call(self) {
+        let n = self.costs.len();
+        for (row, relays) in self.relays.chunks_mut(self.width).enumerate() {
+            let [rests, paths, below, blocks] = self.rows.map(|rows| &rows[self.width * row..][..n]);
+            for from in 0..n {
+                if paths[from] < below[from] {
+                    let start = BLOCK * blocks[from] as usize;
+                    let block = start..(start + BLOCK).min(n);
+                    let legs = &self.costs.row(from)[block.clone()];
+                    let transits = &self.costs.transits()[block.clone()];
+                    let relay = start + position(legs, transits, &rests[block], paths[from], n);
+                    relays[from] = index16(relay);
                 }
             }
-            agree(&costs, &best(&costs, one()), &format!("{sites} sites"));
-            assert!(primary(&costs, 0, 1, |_| true).is_some());
         }
     }
+}
 
-    #[test]
-    fn the_greatest_numbers_stay_exact() {
-        let most = Cost::from_us((1 << 29) - 1);
-        let path = scaled(most) + small(65_534);
-        assert_eq!(
-            unpack(path),
-            Packed {
-                cost: most,
-                relay: 65_534
-            }
-        );
-        assert_eq!(unpack(scaled(Cost::UNUSABLE) + small(7)), Packed::NONE);
-    }
+struct BackUp<'a> {
+    costs: &'a CostMatrix,
+    to: usize,
+    target: Target<'a>,
+    singles: Singles<&'a [u32], &'a [u16]>,
+    backups: &'a mut [u16],
+}
 
-    /// ms that this thread has run, whatever else the machine does.
-    fn on_cpu_ms() -> u64 {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
-    }
+impl NullaryFnOnce for BackUp<'_> {
+    type Output = ();
 
-    /// `cargo test --release -p kuafu-topology -- --ignored --nocapture thousand`
-    #[test]
-    #[ignore = "a measurement, for release builds"]
-    fn a_thousand_nodes_dense() {
-        for (name, sites, providers) in [
-            ("own sites, one provider", 1000, 1),
-            ("100 sites, 3 providers", 100, 3),
-        ] {
-            let mut random = Seeded::new(1);
-            let place = |index: usize| {
-                let index = u32::try_from(index).unwrap();
-                (index % sites, index % providers)
-            };
-            let mut costs = CostMatrix::new(index_nodes(1000, place)).unwrap();
-            let points: Vec<_> = (0..1000)
-                .map(|_| (random.below(200_000), random.below(100_000)))
-                .collect();
-            for shape in ["uniform", "planar"] {
-                for from in 0..1000 {
-                    for to in 0..1000 {
-                        let (a, b) = (points[from], points[to]);
-                        let distance = f64::from(a.0.abs_diff(b.0)).hypot(f64::from(a.1.abs_diff(b.1)));
-                        let noise = 1.0 + f64::from(random.below(700)) / 1000.0;
-                        let us = if shape == "planar" {
-                            distance * noise
-                        } else {
-                            f64::from(random.below(300_000))
-                        };
-                        costs.set(from, to, Cost::from_us_f64(5_000.0 + us));
-                    }
-                }
-                let mut runs: Vec<_> = (0..7)
-                    .map(|_| {
-                        let start = on_cpu_ms();
-                        std::hint::black_box(best(&costs, one()));
-                        on_cpu_ms() - start
-                    })
-                    .collect();
-                runs.sort_unstable();
-                println!("{name}, {shape}: median {} ms on the CPU of {runs:?}", runs[3]);
+    #[inline(always)]
+    fn call(self) {
+        for from in 0..self.costs.len() {
+            if from != self.to && self.target.cost(from) < UNUSABLE {
+                self.backups[from] = self.beside(from);
             }
         }
     }
+}
+
+impl BackUp<'_> {
+    /// The backup beside the primary from a node.
+    #[inline(always)]
+    fn beside(&self, from: usize) -> u16 {
+        let costs = self.costs;
+        let relays = self.target.relays(from);
+        let (first, second) = (self.singles.paths[from], self.singles.second[from]);
+        let cheapest = self.singles.relays[from];
+        if relays.is_empty() {
+            return cheapest;
+        }
+        let direct = self.target.direct[from];
+        let straight = if direct < UNUSABLE { DIRECT } else { NONE };
+        if direct <= first {
+            return straight;
+        }
+        if !relays.contains(&cheapest.into()) {
+            if costs.penalty(&relays, cheapest.into()) == Cost::ZERO {
+                return cheapest;
+            }
+        } else if direct <= second {
+            return straight;
+        } else {
+            let (legs, transits) = (costs.row(from), costs.transits());
+            let next = position(legs, transits, self.target.direct, second, cheapest.into());
+            if !relays.contains(&next) && costs.penalty(&relays, next) == Cost::ZERO {
+                return index16(next);
+            }
+        }
+        packed(super::backup(costs, from, self.to, &relays, |_| true))
+    }
+}
+
+pub(super) fn packed(backup: Option<Route>) -> u16 {
+    backup.map_or(NONE, |route| route.relays.first().map_or(DIRECT, |&relay| index16(relay)))
+}
+
+/// The lowest relay but one over which a path costs exactly so much; as many as there are where none does.
+#[inline(always)]
+pub(super) fn position(legs: &[u32], transits: &[u32], rests: &[u32], path: u32, except: usize) -> usize {
+    let (many, last) = legs.as_chunks::<LANES>();
+    let chunks = many.iter().zip(transits.as_chunks().0).zip(rests.as_chunks().0);
+    for (chunk, ((legs, transits), rests)) in chunks.enumerate() {
+        if is_among(legs, transits, rests, path) {
+            let found = (0..LANES).find(|&lane| {
+                legs[lane] + transits[lane] + rests[lane] == path && chunk * LANES + lane != except
+            });
+            if let Some(lane) = found {
+                return chunk * LANES + lane;
+            }
+        }
+    }
+    let start = legs.len() - last.len();
+    let found = (start..legs.len())
+        .find(|&relay| legs[relay] + transits[relay] + rests[relay] == path && relay != except);
+    found.unwrap_or(legs.len())
+}
+
+#[inline(always)]
+fn is_among(legs: &[u32; LANES], transits: &[u32; LANES], rests: &[u32; LANES], path: u32) -> bool {
+    let mut found = 0;
+    for lane in 0..LANES {
+        found |= u32::from(legs[lane] + transits[lane] + rests[lane] == path);
+    }
+    found != 0
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "node ids are 16 bits, indices lie below them")]
+pub(super) fn index16(index: usize) -> u16 {
+    index as u16
 }

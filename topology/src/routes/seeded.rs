@@ -41,11 +41,11 @@ pub(crate) fn index_nodes(n: usize, place: impl Fn(usize) -> (u32, u32)) -> Vec<
     (0..n).map(relay).collect()
 }
 
-/// A matrix of one of many shapes: up to 40 nodes, few or many sites and providers, holes, nodes that must not
+/// A matrix of one of many shapes: fewer than so many nodes, few or many sites and providers, holes, nodes that must not
 /// relay, and costs from a range so small that most tie to one so wide that penalties hardly count.
-pub(crate) fn matrix(seed: u64) -> CostMatrix {
+pub(crate) fn matrix(seed: u64, nodes: u32) -> CostMatrix {
     let mut random = Seeded::new(seed);
-    let n = random.below(40) as usize;
+    let n = random.below(nodes) as usize;
     let (sites, providers) = (1 + random.below(12), 1 + random.below(4));
     let range = [4, 30, 3_000, 300_000, 1 << 21, Cost::UNUSABLE.us()][random.below(6) as usize];
     let holes = random.below(4);

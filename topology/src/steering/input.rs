@@ -9,6 +9,7 @@ use super::{Change, Steering};
 use crate::cost::{Cost, TrafficClass, Weights};
 use crate::estimate::LegStats;
 use crate::id::{LegId, Millis, NodeId, PairId};
+use crate::routes::MAX_RELAYS;
 
 /// What is better: by an absolute and by a relative margin, whichever is more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ impl Margin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// How many relays a path has at most, up to three.
+    pub max_relays: usize,
     /// What a relay must gain over direct.
     pub gate: Margin,
     /// What another path must gain over the one in use.
@@ -64,6 +67,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            max_relays: MAX_RELAYS,
             gate: Margin {
                 us: 5_000,
                 percent: 5,

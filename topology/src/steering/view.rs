@@ -6,26 +6,13 @@ use super::{Cause, Choice, Config, Input, NodeInput, PairInput, Path};
 use crate::cost::{Cost, Direction, TrafficClass, cost};
 use crate::estimate::LegStats;
 use crate::id::{LegId, Millis, NodeId};
-use crate::routes::{self, CostMatrix, Relay, Route};
+use crate::routes::{self, CostMatrix, Relay, Rests, Route};
 
 /// The costs of a tick, by class.
-pub(super) struct Views<'a> {
-    config: &'a Config,
-    now: Millis,
-    classes: BTreeMap<TrafficClass, CostMatrix>,
-    alarms: &'a BTreeMap<LegId, u32>,
-    down: &'a BTreeMap<Path, Millis>,
-    first_seen: &'a BTreeMap<NodeId, Millis>,
-}
+pub(super) struct Costs(BTreeMap<TrafficClass, CostMatrix>);
 
-impl<'a> Views<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        input: &Input,
-        alarms: &'a BTreeMap<LegId, u32>,
-        down: &'a BTreeMap<Path, Millis>,
-        first_seen: &'a BTreeMap<NodeId, Millis>,
-    ) -> Self {
+impl Costs {
+    pub(super) fn new(config: &Config, input: &Input, alarms: &BTreeMap<LegId, u32>) -> Self {
         let nodes: BTreeMap<NodeId, &NodeInput> = input.nodes.iter().map(|node| (node.id, node)).collect();
         let nodes: Vec<&NodeInput> = nodes.into_values().collect();
         let mut legs: BTreeMap<LegId, LegStats> = input.legs.iter().map(|leg| (leg.leg, leg.stats)).collect();
@@ -38,10 +25,46 @@ impl<'a> Views<'a> {
                 .entry(pair.class)
                 .or_insert_with(|| matrix(config, pair.class, &nodes, &legs));
         }
+        Self(classes)
+    }
+}
+
+/// What a tick knows.
+pub(super) struct Views<'a> {
+    config: &'a Config,
+    now: Millis,
+    costs: &'a Costs,
+    /// By class and exit.
+    rests: BTreeMap<(TrafficClass, NodeId), Rests<'a>>,
+    alarms: &'a BTreeMap<LegId, u32>,
+    down: &'a BTreeMap<Path, Millis>,
+    first_seen: &'a BTreeMap<NodeId, Millis>,
+}
+
+impl<'a> Views<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        input: &Input,
+        costs: &'a Costs,
+        alarms: &'a BTreeMap<LegId, u32>,
+        down: &'a BTreeMap<Path, Millis>,
+        first_seen: &'a BTreeMap<NodeId, Millis>,
+    ) -> Self {
+        let mut rests = BTreeMap::new();
+        for pair in &input.pairs {
+            if let Some(costs) = costs.0.get(&pair.class)
+                && let Some(to) = costs.index_of(pair.exit)
+            {
+                rests
+                    .entry((pair.class, pair.exit))
+                    .or_insert_with(|| Rests::new(costs, to, config.max_relays));
+            }
+        }
         Self {
             config,
             now: input.now,
-            classes,
+            costs,
+            rests,
             alarms,
             down,
             first_seen,
@@ -50,12 +73,14 @@ impl<'a> Views<'a> {
 
     /// One pair's part; `None` where a node of it is not listed, or it leads nowhere.
     pub(super) fn of(&'a self, pair: &PairInput) -> Option<View<'a>> {
-        let costs = self.classes.get(&pair.class)?;
+        let costs = self.costs.0.get(&pair.class)?;
         let (from, to) = (costs.index_of(pair.entry)?, costs.index_of(pair.exit)?);
+        let rests = self.rests.get(&(pair.class, pair.exit))?;
         (from != to).then_some(View {
             views: self,
             now: self.now,
             costs,
+            rests,
             from,
             to,
         })
@@ -130,6 +155,7 @@ pub(super) struct View<'a> {
     views: &'a Views<'a>,
     pub(super) now: Millis,
     costs: &'a CostMatrix,
+    rests: &'a Rests<'a>,
     from: usize,
     to: usize,
 }
@@ -138,7 +164,7 @@ impl View<'_> {
     /// Direct, where it is usable.
     pub(super) fn direct(&self) -> Option<Choice> {
         let cost = self.direct_cost();
-        let path = self.path(None);
+        let path = self.path(&[]);
         (cost.is_usable() && !self.is_down(&path)).then_some(Choice { path, cost })
     }
 
@@ -147,29 +173,33 @@ impl View<'_> {
         self.costs.leg(self.from, self.to)
     }
 
-    /// The cheapest path over a relay.
+    /// The cheapest path over relays.
     pub(super) fn best_relay(&self) -> Option<Choice> {
-        let allowed = |relay: Option<usize>| relay.is_some() && self.allowed(relay);
-        routes::primary(self.costs, self.from, self.to, allowed).map(|route| self.choice(route))
+        let over_relays = self.rests.ranked(self.from).filter(|route| !route.relays.is_empty());
+        let mut choices = over_relays.map(|route| self.choice(&route));
+        choices.find(|choice| !self.is_down(&choice.path))
     }
 
     /// The backup beside a path.
     pub(super) fn backup(&self, primary: &Path) -> Option<Choice> {
-        let relay = self.relay(primary)?;
-        let allowed = |relay: Option<usize>| self.allowed(relay);
-        routes::backup(self.costs, self.from, self.to, relay, allowed).map(|route| self.choice(route))
+        let allowed = |relay: Option<usize>| {
+            self.views.down.is_empty() || !self.is_down(&self.path(relay.as_slice()))
+        };
+        let relays = self.relays(primary)?;
+        routes::backup(self.costs, self.from, self.to, &relays, allowed).map(|route| self.choice(&route))
     }
 
     /// What a path costs; unusable where it has a node that is not listed.
     pub(super) fn cost(&self, path: &Path) -> Cost {
-        self.relay(path)
-            .map_or(Cost::UNUSABLE, |relay| self.costs.path(self.from, relay, self.to))
+        self.relays(path).map_or(Cost::UNUSABLE, |relays| {
+            self.costs.path(self.from, &relays, self.to)
+        })
     }
 
     /// What a backup is ranked by, beside a primary.
     pub(super) fn score(&self, primary: &Path, backup: &Path) -> Cost {
-        let penalty = match (self.relay(primary), self.relay(backup)) {
-            (Some(Some(first)), Some(Some(second))) => self.costs.penalty(first, second),
+        let penalty = match (self.relays(primary), self.relays(backup).as_deref()) {
+            (Some(primary), Some(&[relay])) => self.costs.penalty(&primary, relay),
             _ => Cost::ZERO,
         };
         self.cost(backup) + penalty
@@ -218,28 +248,21 @@ impl View<'_> {
         self.views.down.contains_key(path)
     }
 
-    fn allowed(&self, relay: Option<usize>) -> bool {
-        self.views.down.is_empty() || !self.is_down(&self.path(relay))
-    }
-
-    fn choice(&self, route: Route) -> Choice {
+    fn choice(&self, route: &Route) -> Choice {
         Choice {
-            path: self.path(route.relay),
+            path: self.path(&route.relays),
             cost: route.cost,
         }
     }
 
-    fn path(&self, relay: Option<usize>) -> Path {
+    fn path(&self, relays: &[usize]) -> Path {
         let id = |index: usize| self.costs.relays()[index].id;
-        let relay = relay.map(id);
-        Path::new(id(self.from), relay.as_slice(), id(self.to))
+        let relays: Vec<NodeId> = relays.iter().map(|&relay| id(relay)).collect();
+        Path::new(id(self.from), &relays, id(self.to))
     }
 
-    /// The relay's index, `None` for direct; nothing where the path has an unknown relay.
-    fn relay(&self, path: &Path) -> Option<Option<usize>> {
-        match path.relays() {
-            [] => Some(None),
-            [relay, ..] => self.costs.index_of(*relay).map(Some),
-        }
+    /// The indices of a path's relays; nothing where one is not listed.
+    fn relays(&self, path: &Path) -> Option<Vec<usize>> {
+        path.relays().iter().map(|&relay| self.costs.index_of(relay)).collect()
     }
 }
