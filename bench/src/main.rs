@@ -33,7 +33,7 @@ enum Benchmark {
     Vpc(Common),
     /// A relay hop's program time against a plain XDP forwarder's (root)
     Edge(Common),
-    /// Exact one-relay routes with backup of a whole network, on one core, against a scan by pair
+    /// Exact routes with at most three relays, and backups, of a whole network, against a plain dynamic programme
     Routes {
         #[command(flatten)]
         network: routes::Network,

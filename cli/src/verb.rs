@@ -32,7 +32,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Delete(args) => wait_for(delete::run(global, args)),
         Verb::Node(args) => wait_for(node::run(global, args)),
         Verb::Status(args) => wait_for(status::run(global, args)),
-        Verb::Routes(args) => wait_for(routes::run(global, args)),
+        Verb::Routes(args) => routes::run(global, args),
         Verb::Flows(args) => wait_for(flows::run(global, args)),
         Verb::Drops(args) => wait_for(drops::run(global, args)),
         Verb::Explain(args) => wait_for(explain::run(global, args)),

@@ -27,9 +27,11 @@ mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cost::TrafficClass;
 use crate::id::{LegId, Millis, NodeId, PairId};
 #[cfg(doc)]
 use crate::routes;
+use crate::routes::CostMatrix;
 
 pub use input::{
     Config, Divergence, Event, Input, LegInput, Margin, NodeInput, PairInput, Path, Recorded, replay,
@@ -83,6 +85,11 @@ impl Steering {
             changes.extend(state.decide(&self.config, &view));
         }
         changes
+    }
+
+    /// What all legs cost now for the classes of the input's pairs.
+    pub fn costs(&self, input: &Input) -> BTreeMap<TrafficClass, CostMatrix> {
+        Costs::new(&self.config, input, &self.alarms).0
     }
 
     /// What each pair uses and why, by pair.

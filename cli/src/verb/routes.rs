@@ -1,35 +1,111 @@
 //! `kuafu routes`.
 
+mod matrix;
+mod verify;
+
+use std::path::PathBuf;
+
 use kuafu_proto::v1::{
     HostStatus, PairStatus, PathStatus, RouteInfo, RoutesAnswer, RoutesRequest, StatusQuery,
 };
 
+use serde::Serialize;
+
+use self::matrix::Asked;
 use crate::args::Global;
 use crate::ask::{self, Whom};
 use crate::failure::Result;
-use crate::out::{Output, columns, ms, or_dash};
+use crate::out::{self, columns, ms, or_dash};
 
 /// Print each pair of nodes: direct, best, path, backup, and why
 ///
-/// Times are estimated round trips in milliseconds. A path is given by the nodes between its ends.
+/// Times are estimated round trips in milliseconds, costs what the choice is made by. A path is given by the nodes
+/// between its ends.
+///
+/// With --matrix, nothing is asked of a cluster: printed are the exact paths of a matrix of measured round trips, for
+/// every ordered pair, each cell taken as it is and X added for each relay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu routes
-  kuafu routes --node osaka -o json")]
+  kuafu routes --node osaka -o json
+  kuafu routes --verify
+  kuafu routes --matrix latency.csv --relay-ms 1 -o csv")]
 pub(crate) struct Args {
     /// Only pairs that begin or end at this node
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
+    /// Compute every pair's paths anew by a plain dynamic programme, and compare
+    #[arg(long)]
+    verify: bool,
+    /// Of this matrix instead: CSV, a header of names, then a name and its round trips in ms per line; an empty cell
+    /// is an unusable leg
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
     #[command(flatten)]
-    output: Output,
+    asked: Asked,
+    /// Print as a table for people, or as JSON, YAML or CSV for programs
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
+    format: Format,
 }
 
-pub(crate) async fn run(global: &Global, args: Args) -> Result {
+/// How routes are printed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// Columns, for people.
+    Table,
+    /// Indented JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// CSV with a header.
+    Csv,
+}
+
+impl Format {
+    /// Prints a value: by `table` for people, its rows as CSV, else as it is.
+    fn print<T: Serialize, R: Serialize>(
+        self,
+        value: &T,
+        rows: &[R],
+        table: impl FnOnce() -> String,
+    ) -> Result {
+        let format = match self {
+            Self::Csv => return out::print(&csv(rows)?),
+            Self::Table => out::Format::Table,
+            Self::Json => out::Format::Json,
+            Self::Yaml => out::Format::Yaml,
+        };
+        out::Output { format }.print(value, |_| table())
+    }
+}
+
+fn csv(rows: &[impl Serialize]) -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    let octets = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
+    Ok(String::from_utf8(octets)?)
+}
+
+
+pub(crate) fn run(global: &Global, args: Args) -> Result {
+    match &args.matrix {
+        Some(file) => matrix::print(file, &args),
+        None => crate::verb::wait_for(live(global, args)),
+    }
+}
+
+async fn live(global: &Global, args: Args) -> Result {
     let node = args.node.unwrap_or_default();
-    let answer = match Whom::find(global).await? {
+    let verify = args.verify;
+    let mut answer = match Whom::find(global).await? {
         Whom::Controller(mut controller) => {
-            let answer = controller.api.routes(RoutesRequest { node }).await;
+            let answer = controller.api.routes(RoutesRequest { node, verify }).await;
             controller.unwrap(answer)?
+        }
+        Whom::Agent(_) if verify => {
+            return Err(anyhow::anyhow!("--verify needs the controller: a host alone knows no costs").into());
         }
         Whom::Agent(mut agent) => {
             let mut answer = of_host(&ask::unwrap_local(agent.status(StatusQuery {}).await)?);
@@ -39,17 +115,64 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
             answer
         }
     };
-    args.output.print(&answer, |answer| table(&answer.routes))
+    if verify {
+        verify::check(std::mem::take(&mut answer.costs), &answer.routes)
+    } else {
+        let rows: Vec<Row<'_>> = answer.routes.iter().map(Row::of).collect();
+        args.format.print(&answer, &rows, || table(&answer.routes))
+    }
+}
+
+/// A line of CSV.
+#[derive(Serialize)]
+struct Row<'a> {
+    src: &'a str,
+    dst: &'a str,
+    class: &'a str,
+    direct_ms: Option<f64>,
+    best_ms: Option<f64>,
+    path_ms: Option<f64>,
+    backup_ms: Option<f64>,
+    direct_cost_ms: Option<f64>,
+    best_cost_ms: Option<f64>,
+    path_cost_ms: Option<f64>,
+    backup_cost_ms: Option<f64>,
+    best: String,
+    path: String,
+    backup: String,
+    why: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn of(route: &'a RouteInfo) -> Self {
+        Self {
+            src: &route.entry,
+            dst: &route.exit,
+            class: &route.class,
+            direct_ms: route.direct_ms,
+            best_ms: route.best_ms,
+            path_ms: route.path_ms,
+            backup_ms: route.backup_ms,
+            direct_cost_ms: route.direct_cost_ms,
+            best_cost_ms: route.best_cost_ms,
+            path_cost_ms: route.path_cost_ms,
+            backup_cost_ms: route.backup_cost_ms,
+            best: route.best.join(">"),
+            path: route.path.join(">"),
+            backup: route.backup.join(">"),
+            why: &route.why,
+        }
+    }
 }
 
 fn table(routes: &[RouteInfo]) -> String {
     let headings = [
-        "ENTRY", "EXIT", "CLASS", "DIRECT", "BEST", "IN USE", "PATH", "BACKUP", "WHY",
+        "ENTRY", "EXIT", "CLASS", "DIRECT", "BEST", "IN USE", "COST", "PATH", "BACKUP", "WHY",
     ];
     columns(headings, routes.iter().map(row))
 }
 
-fn row(route: &RouteInfo) -> [String; 9] {
+fn row(route: &RouteInfo) -> [String; 10] {
     [
         route.entry.clone(),
         route.exit.clone(),
@@ -57,6 +180,7 @@ fn row(route: &RouteInfo) -> [String; 9] {
         or_dash(route.direct_ms.map(ms)),
         or_dash(route.best_ms.map(ms)),
         or_dash(route.path_ms.map(ms)),
+        or_dash(route.path_cost_ms.map(ms)),
         way(&route.path),
         way(&route.backup),
         route.why.clone(),
@@ -75,7 +199,8 @@ fn way(nodes: &[String]) -> String {
 /// What a host without a controller knows of its own pairs.
 fn of_host(status: &HostStatus) -> RoutesAnswer {
     let routes = status.pairs.iter().map(|pair| of_pair(status, pair)).collect();
-    RoutesAnswer { routes }
+    let costs = Vec::new();
+    RoutesAnswer { routes, costs }
 }
 
 fn of_pair(status: &HostStatus, pair: &PairStatus) -> RouteInfo {
@@ -109,6 +234,7 @@ fn of_pair(status: &HostStatus, pair: &PairStatus) -> RouteInfo {
         path: nodes(used),
         backup: nodes(backup),
         why: why.to_owned(),
+        ..RouteInfo::default()
     }
 }
 

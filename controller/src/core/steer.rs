@@ -6,8 +6,8 @@ use kuafu_model::compile::{Choice, PairName, pairs};
 use kuafu_model::kinds::{Name, Node};
 use kuafu_topology::steering::{LegInput, NodeInput, PairInput};
 use kuafu_topology::{
-    Change, Config, Event, Input, LegId, LegStats, Millis, NodeId, PairId, Path, Recorded, Steering,
-    TrafficClass,
+    Change, Config, Cost, CostMatrix, Event, Input, LegId, LegStats, Millis, NodeId, PairId, Path, Recorded,
+    Steering, TrafficClass,
 };
 
 use super::measure::{Alarm, LegReport, Reported};
@@ -33,6 +33,8 @@ pub(super) struct Steer {
     numbers: BTreeMap<PairName, PairId>,
     last_number: u32,
     events: Vec<Event>,
+    /// What the last choice was told.
+    told: Input,
 }
 
 impl Default for Steer {
@@ -42,6 +44,7 @@ impl Default for Steer {
             numbers: BTreeMap::new(),
             last_number: 0,
             events: Vec::new(),
+            told: Input::default(),
         }
     }
 }
@@ -51,6 +54,8 @@ impl Default for Steer {
 pub(super) struct Steered {
     /// The relays of the best path, used or not.
     pub(super) best: Vec<Name>,
+    /// What direct, the best path, the one in use and the backup cost, where they are usable.
+    pub(super) costs: [Option<Cost>; 4],
     /// Why the path is what it is.
     pub(super) why: String,
 }
@@ -68,6 +73,7 @@ impl Core {
         let line = serde_json::to_string(&recorded).map(Command::Record);
         let mut commands: Vec<Command> = line.into_iter().collect();
         commands.extend(self.choose(&recorded.changes));
+        self.steer.told = recorded.input;
         commands
     }
 
@@ -282,12 +288,28 @@ impl Core {
         ids.iter().map(|id| name_of(id).cloned()).collect()
     }
 
+    /// What all legs cost for each class, by which the last choice was made; with the names of the nodes.
+    #[must_use]
+    pub fn leg_costs(&self) -> Vec<(TrafficClass, Vec<String>, CostMatrix)> {
+        let costs = self.steer.steering.costs(&self.steer.told).into_iter();
+        let named = costs.map(|(class, costs)| {
+            let ids: Vec<NodeId> = costs.relays().iter().map(|relay| relay.id).collect();
+            let names = self.names(&ids).unwrap_or_default();
+            (class, names.iter().map(ToString::to_string).collect(), costs)
+        });
+        named.collect()
+    }
+
     /// What was decided for a pair; `None`: nothing yet.
     pub(super) fn steered(&self, pair: &PairName) -> Option<Steered> {
         let number = self.steer.numbers.get(pair)?;
         let decision = self.steer.steering.decision(*number)?;
         let best = decision.best.as_ref();
+        let paths = [best, decision.primary.as_ref(), decision.backup.as_ref()];
+        let [best_cost, path_cost, backup_cost] = paths.map(|choice| choice.map(|choice| choice.cost));
+        let costs = [Some(decision.direct), best_cost, path_cost, backup_cost];
         Some(Steered {
+            costs: costs.map(|cost| cost.filter(|cost| cost.is_usable())),
             best: best
                 .and_then(|best| self.names(best.path.relays()))
                 .unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kuafu_model::compile::{Choice, PairName, pairs};
 use kuafu_model::kinds::Name;
+use kuafu_topology::Cost;
 
 use super::{Core, Now};
 
@@ -70,6 +71,9 @@ pub struct RouteView {
     pub backup: Vec<String>,
     /// Why the path is what it is.
     pub why: String,
+    /// What direct, the best path, the one in use and the backup cost, in ms; `None`: unusable, or nothing was chosen
+    /// yet.
+    pub costs_ms: [Option<f64>; 4],
 }
 
 impl Core {
@@ -146,10 +150,14 @@ impl Core {
             best_ms: measured(&best),
             path_ms: measured(&path),
             backup_ms: measured(&backup),
-            why: steered.map_or_else(
-                || "nothing is measured yet: direct".to_owned(),
-                |steered| steered.why,
-            ),
+            costs_ms: steered
+                .as_ref()
+                .map_or([None; 4], |steered| steered.costs.map(|cost| cost.map(Cost::ms))),
+            why: match (steered, choice) {
+                (Some(steered), _) => steered.why,
+                (None, Some(_)) => "chosen before the controller's start: nothing is measured yet".to_owned(),
+                (None, None) => "nothing is measured yet: direct".to_owned(),
+            },
             best,
             path,
             backup,

@@ -108,10 +108,13 @@ impl v1::api_server::Api for Api {
         request: Request<v1::RoutesRequest>,
     ) -> Result<Response<v1::RoutesAnswer>, Status> {
         admin(&request)?;
-        let node = &request.get_ref().node;
-        let mut routes: Vec<v1::RouteInfo> = self.0.view(|core, _| answer::routes(core));
+        let v1::RoutesRequest { node, verify } = request.get_ref();
+        let (mut routes, costs) = self.0.view(|core, _| {
+            let costs = if *verify { answer::costs(core) } else { Vec::new() };
+            (answer::routes(core), costs)
+        });
         routes.retain(|route| node.is_empty() || route.entry == *node || route.exit == *node);
-        Ok(Response::new(v1::RoutesAnswer { routes }))
+        Ok(Response::new(v1::RoutesAnswer { routes, costs }))
     }
 
     async fn flows(

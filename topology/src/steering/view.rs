@@ -9,7 +9,7 @@ use crate::id::{LegId, Millis, NodeId};
 use crate::routes::{self, CostMatrix, Relay, Rests, Route};
 
 /// The costs of a tick, by class.
-pub(super) struct Costs(BTreeMap<TrafficClass, CostMatrix>);
+pub(super) struct Costs(pub(super) BTreeMap<TrafficClass, CostMatrix>);
 
 impl Costs {
     pub(super) fn new(config: &Config, input: &Input, alarms: &BTreeMap<LegId, u32>) -> Self {

@@ -74,8 +74,35 @@ pub(super) fn routes(core: &Core) -> Vec<v1::RouteInfo> {
     core.route_views().into_iter().map(route).collect()
 }
 
+/// What the choice was made by, class by class.
+pub(super) fn costs(core: &Core) -> Vec<v1::ClassCosts> {
+    let classes = core.leg_costs().into_iter();
+    let costs = classes.map(|(class, names, costs)| {
+        let nodes = costs.relays().iter().zip(names).map(|(relay, node)| v1::RelayCost {
+            node,
+            number: relay.id.get().into(),
+            site: relay.site,
+            provider: relay.provider,
+            transit_us: relay.transit.us(),
+        });
+        let n = costs.len();
+        let ends = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
+        v1::ClassCosts {
+            class: class.word().to_owned(),
+            nodes: nodes.collect(),
+            legs_us: ends.map(|(from, to)| costs.leg(from, to).us()).collect(),
+        }
+    });
+    costs.collect()
+}
+
 fn route(route: RouteView) -> v1::RouteInfo {
+    let [direct_cost_ms, best_cost_ms, path_cost_ms, backup_cost_ms] = route.costs_ms;
     v1::RouteInfo {
+        direct_cost_ms,
+        best_cost_ms,
+        path_cost_ms,
+        backup_cost_ms,
         entry: route.pair.entry.to_string(),
         exit: route.pair.exit.to_string(),
         class: route.pair.class.word().to_owned(),
