@@ -14,6 +14,7 @@ pub mod cost;
 pub mod estimate;
 pub mod id;
 pub mod matrix;
+pub mod pops;
 pub mod routes;
 pub mod steering;
 
