@@ -84,6 +84,8 @@ pub(crate) enum Verb {
     Drops(verb::drops::Args),
     /// Say what becomes of a packet, stage by stage
     Explain(verb::explain::Args),
+    /// Say what places would bring, before anything is rented
+    Design(verb::design::Args),
     /// Say what this machine lacks, and the line that helps
     Doctor(crate::doctor::Args),
     /// Build a world on this machine: hosts as namespaces, a WAN from measured latencies

@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub(crate) mod completions;
 pub(crate) mod controller;
 pub(crate) mod delete;
+pub(crate) mod design;
 pub(crate) mod drops;
 pub(crate) mod explain;
 pub(crate) mod flows;
@@ -36,6 +37,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Flows(args) => wait_for(flows::run(global, args)),
         Verb::Drops(args) => wait_for(drops::run(global, args)),
         Verb::Explain(args) => wait_for(explain::run(global, args)),
+        Verb::Design(args) => design::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Lab(args) => {
             doctor::require(Purpose::Lab)?;
