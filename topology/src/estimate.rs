@@ -44,8 +44,9 @@ pub struct LegStats {
 /// - loss L = lost ÷ sent over the last 30 s, or since [`restart_loss`](Self::restart_loss).
 ///
 /// The second under way counts in p50, p90 and L; in ewma only once it is over, unless it is the first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LegEstimator {
+    step: f64,
     ewma_us: Option<f64>,
     second: Second,
     round_trips: VecDeque<(Millis, u32)>,
@@ -61,12 +62,30 @@ struct Second {
 }
 
 const WINDOW_MS: u64 = 30_000;
-const STEP: f64 = 0.1;
+/// How far a second moves `ewma`.
+pub const STEP: f64 = 0.1;
+
+impl Default for LegEstimator {
+    fn default() -> Self {
+        Self::with_step(STEP)
+    }
+}
 
 impl LegEstimator {
     /// An estimator that has seen nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One whose `ewma` a second moves by this share, of 0 to 1, instead of a tenth.
+    pub fn with_step(step: f64) -> Self {
+        Self {
+            step,
+            ewma_us: None,
+            second: Second::default(),
+            round_trips: VecDeque::new(),
+            counts: VecDeque::new(),
+        }
     }
 
     /// Takes in a sample. `now` never goes back.
@@ -116,7 +135,8 @@ impl LegEstimator {
         let number = now.0 / 1000;
         if number != self.second.number {
             if let Some(mean) = self.second.mean_us() {
-                self.ewma_us = Some(self.ewma_us.map_or(mean, |ewma| ewma + STEP * (mean - ewma)));
+                let step = self.step;
+                self.ewma_us = Some(self.ewma_us.map_or(mean, |ewma| ewma + step * (mean - ewma)));
             }
             self.second = Second {
                 number,

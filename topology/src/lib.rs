@@ -15,8 +15,10 @@ pub mod estimate;
 pub mod id;
 pub mod matrix;
 pub mod pops;
+pub mod replay;
 pub mod routes;
 pub mod steering;
+mod ways;
 
 pub use alarm::{LossAlarm, Verdict};
 pub use cost::{Cost, TrafficClass, Weights, cost};

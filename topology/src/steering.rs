@@ -45,6 +45,7 @@ use view::{Costs, Views};
 #[derive(Clone, Debug)]
 pub struct Steering {
     config: Config,
+    ticks: u64,
     pairs: BTreeMap<PairId, PairState>,
     /// Since when.
     down: BTreeMap<Path, Millis>,
@@ -58,6 +59,7 @@ impl Steering {
     pub fn new(config: Config) -> Self {
         Self {
             config,
+            ticks: 0,
             pairs: BTreeMap::new(),
             down: BTreeMap::new(),
             alarms: BTreeMap::new(),
@@ -71,6 +73,7 @@ impl Steering {
     /// A tick is due each second, and at once when an event arrives: an extra tick never moves what only waits for
     /// its third confirmation, since confirmations are counted at most once in `config.tick_ms`.
     pub fn tick(&mut self, input: &Input) -> Vec<Change> {
+        self.ticks += 1;
         self.take_in(input);
         let costs = Costs::new(&self.config, input, &self.alarms);
         let (alarms, down, first_seen) = (&self.alarms, &self.down, &self.first_seen);
@@ -90,6 +93,11 @@ impl Steering {
     /// What all legs cost now for the classes of the input's pairs.
     pub fn costs(&self, input: &Input) -> BTreeMap<TrafficClass, CostMatrix> {
         Costs::new(&self.config, input, &self.alarms).0
+    }
+
+    /// How many ticks there were.
+    pub fn ticks(&self) -> u64 {
+        self.ticks
     }
 
     /// What each pair uses and why, by pair.

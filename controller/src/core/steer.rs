@@ -158,6 +158,7 @@ impl Core {
         let text = |name: &Option<Name>| name.as_ref().map(ToString::to_string).unwrap_or_default();
         let id = NodeId::new(self.allocations.node(name)?)?;
         Some(NodeInput {
+            name: name.to_string(),
             site: text(&node.spec.site),
             provider: text(&node.spec.provider),
             relay: !self.is_late(now, name),

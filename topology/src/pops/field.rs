@@ -3,38 +3,7 @@
 use super::{Demand, Plan};
 use crate::cost::Cost;
 use crate::matrix::Matrix;
-
-/// No way. The sum of three fits an `i32`, and no table holds more.
-const NONE: i32 = 1 << 29;
-
-/// Rows of µs.
-#[derive(Clone, Debug)]
-struct Table {
-    width: usize,
-    cells: Vec<i32>,
-}
-
-impl Table {
-    fn of(rows: usize, width: usize, cell: impl Fn(usize, usize) -> i32) -> Self {
-        let cells = (0..rows).flat_map(|row| (0..width).map(move |column| (row, column)));
-        Self {
-            width,
-            cells: cells.map(|(row, column)| cell(row, column)).collect(),
-        }
-    }
-
-    fn row(&self, row: usize) -> &[i32] {
-        &self.cells[self.width * row..][..self.width]
-    }
-
-    fn row_mut(&mut self, row: usize) -> &mut [i32] {
-        &mut self.cells[self.width * row..][..self.width]
-    }
-
-    fn rows(&self) -> usize {
-        self.cells.len().checked_div(self.width).unwrap_or(0)
-    }
-}
+use crate::ways::{NONE, Table, us};
 
 /// The legs and who uses them.
 pub(super) struct Problem {
@@ -51,7 +20,7 @@ impl Problem {
     pub(super) fn new(matrix: &Matrix, demand: &Demand, plan: Plan) -> Self {
         let n = matrix.names().len();
         let leg = |from: usize, to: usize| match matrix.get(from, to) {
-            Some(ms) if from != to => signed(Cost::from_us_f64(ms * 1000.0)),
+            Some(ms) if from != to => us(Cost::from_us_f64(ms * 1000.0)),
             _ => NONE,
         };
         let targets = &demand.targets;
@@ -59,7 +28,7 @@ impl Problem {
             legs: Table::of(n, n, leg),
             to_targets: Table::of(n, targets.len(), |from, to| leg(from, targets[to])),
             sources: demand.sources.clone(),
-            relay_us: signed(Cost::from_us(plan.relay_us)),
+            relay_us: us(Cost::from_us(plan.relay_us)),
             max_relays: usize::from(plan.max_relays.get()),
         }
     }
@@ -83,10 +52,6 @@ impl Problem {
     }
 }
 
-fn signed(cost: Cost) -> i32 {
-    i32::try_from(cost.us()).unwrap_or(NONE)
-}
-
 /// The best paths over a set of places.
 ///
 /// A path over one more place x is a path from the source to x with i relays of the set, x, and a path from x to
@@ -105,6 +70,7 @@ pub(super) struct Field<'a> {
 
 impl<'a> Field<'a> {
     pub(super) fn new(problem: &'a Problem, set: &[usize]) -> Self {
+        let set: Vec<(usize, i32)> = set.iter().map(|&place| (place, problem.relay_us)).collect();
         let source = |row: usize| problem.sources[row].0;
         let rows = problem.sources.len();
         let from_sources = |table: &Table| Table::of(rows, table.width, |row, to| table.row(source(row))[to]);
@@ -113,24 +79,11 @@ impl<'a> Field<'a> {
             vec![problem.to_targets.clone()],
         );
         for relays in 1..problem.max_relays {
-            out.push(longer(
-                problem,
-                set,
-                &out[relays - 1],
-                &out[relays - 1],
-                &problem.legs,
-            ));
-            let before = &back[relays - 1];
-            back.push(longer(problem, set, before, &problem.legs, before));
+            out.push(out[relays - 1].longer(&set, &out[relays - 1], &problem.legs));
+            back.push(back[relays - 1].longer(&set, &problem.legs, &back[relays - 1]));
         }
         let direct = from_sources(&problem.to_targets);
-        let mut best = longer(
-            problem,
-            set,
-            &direct,
-            &out[problem.max_relays - 1],
-            &problem.to_targets,
-        );
+        let mut best = direct.longer(&set, &out[problem.max_relays - 1], &problem.to_targets);
         for (best, &direct) in best.cells.iter_mut().zip(&direct.cells) {
             *best = if direct < NONE { *best } else { 0 };
         }
@@ -217,20 +170,6 @@ fn gained<const N: usize>(best: &[i32], ways: [(i32, &[i32]); N]) -> i64 {
         sum += i64::from(saved);
     }
     sum
-}
-
-/// Paths as they are, or over one relay more: the first part of `first`, the rest of `rest`.
-fn longer(problem: &Problem, set: &[usize], shorter: &Table, first: &Table, rest: &Table) -> Table {
-    let mut table = shorter.clone();
-    for row in 0..table.rows() {
-        for &relay in set {
-            let before = first.row(row)[relay] + problem.relay_us;
-            for (cell, &after) in table.row_mut(row).iter_mut().zip(rest.row(relay)) {
-                *cell = (*cell).min(before + after);
-            }
-        }
-    }
-    table
 }
 
 #[allow(

@@ -16,14 +16,14 @@ use crate::routes::MAX_RELAYS;
 pub struct Margin {
     /// µs.
     pub us: u32,
-    /// Percent of the cost that is to be beaten.
-    pub percent: u32,
+    /// So much in a million of the cost that is to be beaten.
+    pub ppm: u32,
 }
 
 impl Margin {
     /// The µs by which this cost must be beaten.
     pub fn of(self, cost: Cost) -> u32 {
-        let relative = u64::from(cost.us()) * u64::from(self.percent) / 100;
+        let relative = u64::from(cost.us()) * u64::from(self.ppm) / 1_000_000;
         self.us.max(u32::try_from(relative).unwrap_or(u32::MAX))
     }
 }
@@ -70,11 +70,11 @@ impl Default for Config {
             max_relays: MAX_RELAYS,
             gate: Margin {
                 us: 5_000,
-                percent: 5,
+                ppm: 50_000,
             },
             hysteresis: Margin {
                 us: 5_000,
-                percent: 10,
+                ppm: 100_000,
             },
             confirmations: 3,
             tick_ms: 1_000,
@@ -164,6 +164,9 @@ impl fmt::Display for Path {
 pub struct NodeInput {
     /// Its number.
     pub id: NodeId,
+    /// What people call it; nothing is decided by that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Its site; an empty name is a site of its own.
     pub site: String,
     /// Its provider; an empty name is a provider of its own.
@@ -181,11 +184,11 @@ pub struct NodeInput {
 impl NodeInput {
     /// A node at a site and a provider of its own, with the default transit and no price.
     pub fn new(id: NodeId) -> Self {
-        let (site, provider) = (String::new(), String::new());
         Self {
             id,
-            site,
-            provider,
+            name: String::new(),
+            site: String::new(),
+            provider: String::new(),
             relay: true,
             draining: false,
             transit_us: 1_000,
@@ -262,6 +265,8 @@ pub struct Input {
 /// One tick: what came in and what was decided. A log of these, one JSON object a line, is a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
+    /// Which tick this is since the start, from 0.
+    pub tick: u64,
     /// What came in.
     pub input: Input,
     /// What was decided.
@@ -271,8 +276,9 @@ pub struct Recorded {
 impl Recorded {
     /// Makes a tick and keeps it.
     pub fn tick(steering: &mut Steering, input: Input) -> Self {
+        let tick = steering.ticks();
         let changes = steering.tick(&input);
-        Self { input, changes }
+        Self { tick, input, changes }
     }
 }
 

@@ -209,11 +209,13 @@ impl Offer {
         let candidate = match (&direct, &relay) {
             (Some(direct), Some(relay)) => {
                 let gain_us = direct.cost.us().saturating_sub(relay.cost.us());
-                Some(if gain_us >= config.gate.of(direct.cost) {
-                    relay.clone()
-                } else {
-                    direct.clone()
-                })
+                Some(
+                    if relay.cost < direct.cost && gain_us >= config.gate.of(direct.cost) {
+                        relay.clone()
+                    } else {
+                        direct.clone()
+                    },
+                )
             }
             (direct, relay) => direct.clone().or_else(|| relay.clone()),
         };

@@ -108,7 +108,7 @@ fn moves(recording: &[Recorded]) -> usize {
 
 #[test]
 fn hysteresis_removes_most_moves() {
-    let off = Margin { us: 0, percent: 0 };
+    let off = Margin { us: 0, ppm: 0 };
     let eager = Config {
         hysteresis: off,
         confirmations: 1,

@@ -1,0 +1,151 @@
+//! What was realised, tick by tick.
+
+use std::collections::BTreeMap;
+
+use crate::cost::Cost;
+use crate::id::{NodeId, PairId};
+use crate::steering::{PairInput, Path, Steering};
+use crate::ways::{NONE, Table, us};
+
+/// What the legs of a tick were.
+pub(super) struct Weather {
+    /// By index.
+    nodes: Vec<NodeId>,
+    /// Who may relay, with its transit.
+    relays: Vec<(usize, i32)>,
+    /// By index, all transits.
+    transits: Vec<i32>,
+    /// A lost leg is what lost legs count as; one that there is not is none.
+    legs: Table,
+}
+
+impl Weather {
+    /// Without any leg. Nodes have their transit, and whether they relay.
+    pub(super) fn new(nodes: impl Iterator<Item = (NodeId, Cost, bool)>) -> Self {
+        let mut nodes: Vec<_> = nodes.collect();
+        nodes.sort_unstable_by_key(|node| node.0);
+        let transits: Vec<i32> = nodes.iter().map(|&(_, transit, _)| us(transit)).collect();
+        let relays = nodes.iter().enumerate().filter(|(_, node)| node.2);
+        Self {
+            relays: relays.map(|(index, _)| (index, transits[index])).collect(),
+            legs: Table::of(nodes.len(), nodes.len(), |_, _| NONE),
+            transits,
+            nodes: nodes.into_iter().map(|node| node.0).collect(),
+        }
+    }
+
+    pub(super) fn set(&mut self, from: NodeId, to: NodeId, round_trip_us: u32) {
+        if let (Some(from), Some(to)) = (self.index(from), self.index(to))
+            && from != to
+        {
+            self.legs.row_mut(from)[to] = us(Cost::from_us(round_trip_us));
+        }
+    }
+
+    fn index(&self, node: NodeId) -> Option<usize> {
+        self.nodes.binary_search(&node).ok()
+    }
+
+    /// A leg; `None` where there is none.
+    fn leg(&self, from: NodeId, to: NodeId) -> Option<u32> {
+        let us = self.legs.row(self.index(from)?)[self.index(to)?];
+        u32::try_from(us).ok().filter(|_| us < NONE)
+    }
+
+    /// What the path in force came to.
+    fn realised(&self, path: &Path, lost_us: u32) -> u32 {
+        let legs: u32 = path
+            .legs()
+            .map(|leg| self.leg(leg.from, leg.to).unwrap_or(lost_us))
+            .sum();
+        let transit = |&relay: &NodeId| {
+            let us = self.index(relay).map_or(0, |index| self.transits[index]);
+            u32::try_from(us).unwrap_or(0)
+        };
+        legs + path.relays().iter().map(transit).sum::<u32>()
+    }
+
+    /// The best paths of all pairs over at most so many relays.
+    fn best(&self, max_relays: u8) -> Table {
+        let mut best = self.legs.clone();
+        for _ in 0..max_relays {
+            best = best.longer(&self.relays, &best, &self.legs);
+        }
+        best
+    }
+}
+
+/// The sums of a pair, over ticks that count.
+#[derive(Clone, Debug)]
+pub(super) struct PairTally {
+    pub(super) pair: PairInput,
+    pub(super) ticks: u64,
+    pub(super) used_us: u64,
+    pub(super) direct_us: u64,
+    pub(super) oracle_us: u64,
+    pub(super) switches: u64,
+    /// The path in force, in the last tick.
+    pub(super) path: Path,
+}
+
+/// All sums.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) pairs: BTreeMap<PairId, PairTally>,
+    /// Of every pair and tick that counts.
+    pub(super) realised: Vec<u32>,
+    pub(super) ticks: u64,
+}
+
+impl Tally {
+    /// Takes in a tick: what `decided` put in force, under what the legs were.
+    pub(super) fn tick(&mut self, listed: &[PairInput], decided: &Steering, weather: &Weather, rules: Rules) {
+        let best = rules.counts.then(|| weather.best(rules.max_relays));
+        self.ticks += u64::from(rules.counts);
+        for pair in listed {
+            let Some(direct_us) = weather.leg(pair.entry, pair.exit) else {
+                continue;
+            };
+            let primary = decided
+                .decision(pair.id)
+                .and_then(|decision| decision.primary.as_ref());
+            let tally = self.pairs.entry(pair.id).or_insert_with(|| PairTally {
+                pair: *pair,
+                ticks: 0,
+                used_us: 0,
+                direct_us: 0,
+                oracle_us: 0,
+                switches: 0,
+                path: primary.map_or_else(
+                    || Path::new(pair.entry, &[], pair.exit),
+                    |choice| choice.path.clone(),
+                ),
+            });
+            let moved = primary.is_some_and(|choice| choice.path != tally.path);
+            if moved && let Some(choice) = primary {
+                tally.path = choice.path.clone();
+            }
+            let Some(best) = &best else { continue };
+            let used_us = weather.realised(&tally.path, rules.lost_us);
+            let ends = weather.index(pair.entry).zip(weather.index(pair.exit));
+            let best_us = ends.map_or(NONE, |(from, to)| best.row(from)[to]);
+            tally.ticks += 1;
+            tally.used_us += u64::from(used_us);
+            tally.direct_us += u64::from(direct_us);
+            tally.oracle_us += u64::try_from(best_us).unwrap_or(0);
+            tally.switches += u64::from(moved);
+            self.realised.push(used_us);
+        }
+    }
+}
+
+/// How a tick is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Whether it counts at all.
+    pub(super) counts: bool,
+    /// What a lost leg counts as.
+    pub(super) lost_us: u32,
+    /// How many relays the oracle may use.
+    pub(super) max_relays: u8,
+}
