@@ -86,6 +86,8 @@ pub(crate) enum Verb {
     Explain(verb::explain::Args),
     /// Say what places would bring, before anything is rented
     Design(verb::design::Args),
+    /// Say what another policy would have done with what was recorded or measured
+    Replay(verb::replay::Args),
     /// Say what this machine lacks, and the line that helps
     Doctor(crate::doctor::Args),
     /// Build a world on this machine: hosts as namespaces, a WAN from measured latencies

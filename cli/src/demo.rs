@@ -34,7 +34,8 @@ const CHOICE_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu demo
-  kuafu demo --seconds 60 --report /tmp/report.html")]
+  kuafu demo --seconds 60 --report /tmp/report.html
+  kuafu demo --recording steering.jsonl && kuafu replay steering.jsonl")]
 pub(crate) struct Args {
     /// How long the players play
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=600))]
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Where the report is written
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     report: PathBuf,
+    /// Keep what the controller recorded of its choices, for `kuafu replay`
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
 }
 
 /// Runs the demonstration.
@@ -76,9 +80,21 @@ fn show(args: &Args, folders: &Folders, prefix: &str) -> Result<String> {
     let summary = act(args, &world, &cluster, &step);
     step.next("taking everything down");
     let stopped = cluster.stop(&world);
+    let kept = keep_recording(args, folders, &world);
     step.end();
     let summary = summary?;
-    stopped.map(|()| summary)
+    stopped.and(kept).map(|()| summary)
+}
+
+/// Copies what the controller recorded, if somebody wants it.
+fn keep_recording(args: &Args, folders: &Folders, world: &World) -> Result<()> {
+    let Some(file) = &args.recording else {
+        return Ok(());
+    };
+    let recording = folders.recording(world)?;
+    std::fs::copy(&recording, file)
+        .map(drop)
+        .with_context(|| format!("cannot copy {} to {}", recording.display(), file.display()))
 }
 
 fn act(args: &Args, world: &World, cluster: &Cluster, step: &Step) -> Result<String> {

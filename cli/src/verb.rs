@@ -13,6 +13,7 @@ pub(crate) mod get;
 pub(crate) mod lab;
 pub(crate) mod node;
 pub(crate) mod probe;
+pub(crate) mod replay;
 pub(crate) mod routes;
 pub(crate) mod status;
 pub(crate) mod uninstall;
@@ -38,6 +39,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Drops(args) => wait_for(drops::run(global, args)),
         Verb::Explain(args) => wait_for(explain::run(global, args)),
         Verb::Design(args) => design::run(args),
+        Verb::Replay(args) => replay::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Lab(args) => {
             doctor::require(Purpose::Lab)?;

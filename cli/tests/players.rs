@@ -43,6 +43,7 @@ use indicatif::ProgressBar;
 use intent::{GAMES, Game};
 use kuafu_lab::world::World;
 use kuafu_proto::v1::{ClusterFlows, Flow};
+use kuafu_topology::replay::{Policy, Recording};
 use play::Servers;
 use reboot::a_host_reboots;
 use restarts::{agents_are_restarted, probers_die, under_a_stream};
@@ -72,6 +73,7 @@ fn players_gain_and_survive() {
     everyone_gains(&stage.world, &stage.cluster);
     the_wire_carries_what_it_should(&stage.world, &servers);
     a_relay_dies(&stage, &servers, 3_000);
+    every_decision_replays(&stage);
     let loss = agents_are_restarted(&mut stage, &servers, 3_001, 3, Duration::ZERO);
     println!("3 restarts: {loss}");
     assert!(loss.is_small(), "{loss}");
@@ -83,6 +85,22 @@ fn players_gain_and_survive() {
     unmodified_programs_work(&stage.world);
     let servers = Servers::start(&stage.world).unwrap();
     everything_but_the_programs_dies(&mut stage, &servers, 3_004);
+}
+
+/// What the controller recorded so far leads to the same decisions again.
+fn every_decision_replays(stage: &Stage) {
+    let text = std::fs::read_to_string(stage.recording()).unwrap();
+    // The last line may be under way.
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let recording = Recording::parse(&text[..whole]).unwrap();
+    let Recording::Controller(ticks) = &recording else {
+        panic!("not a controller's recording")
+    };
+    kuafu_topology::replay(kuafu_topology::Config::default(), ticks).unwrap();
+    let changes: usize = ticks.iter().map(|tick| tick.changes.len()).sum();
+    println!("{} recorded ticks with {changes} changes replay", ticks.len());
+    let report = kuafu_topology::replay::run(&recording, &Policy::default(), || ()).unwrap();
+    assert!(report.pairs_helped > 0, "{report:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use kuafu_lab::Process;
 use kuafu_lab::world::{Role, Site, World};
+use kuafu_proto::Places;
 use serde::de::DeserializeOwned;
 
 /// The controller's port.
@@ -51,6 +52,12 @@ impl Folders {
     /// A host's own root folder.
     fn of(&self, site: &str) -> PathBuf {
         self.root.join(site)
+    }
+
+    /// What the controller records.
+    pub(super) fn recording(&self, world: &World) -> Result<PathBuf> {
+        let places = Places::below(&self.of(control(world)?.name()));
+        Ok(places.controller().join("steering.jsonl"))
     }
 
     /// Takes both away.

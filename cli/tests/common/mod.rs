@@ -95,6 +95,11 @@ impl Stage {
         self.cluster.nodes.keys().cloned().collect()
     }
 
+    /// What the controller records.
+    pub fn recording(&self) -> PathBuf {
+        self.folders.0.recording(&self.world).unwrap()
+    }
+
     /// Kills the controller.
     pub fn kill_controller(&mut self) {
         self.cluster.controller.signal(Signal::SIGKILL).unwrap();

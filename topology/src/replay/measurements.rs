@@ -26,14 +26,16 @@ impl Measurements {
     /// # Errors
     /// The first line that is wrong, and why.
     pub fn parse(text: &str) -> Result<Self, RecordingError> {
-        let mut reader = csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
-        let header = reader.headers().map_err(|error| Wrong::from(error).at(1))?;
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let mut header = reader
+            .headers()
+            .map_err(|error| Wrong::from(error).at(1))?
+            .clone();
+        header.trim();
         if header.is_empty() {
             return Err(Wrong::Empty.at(1));
         }
-        if header != HEADER.as_slice() {
+        if header != HEADER[..] {
             return Err(Wrong::Header(header.iter().collect::<Vec<_>>().join(",")).at(1));
         }
         let mut parser = Parser::default();
@@ -88,13 +90,16 @@ struct Parser {
     /// The tick under way, and the first one.
     tick: Option<u64>,
     first: u64,
+    /// The leg after the last one.
+    next: usize,
     /// The tick under way, by leg.
     row: Vec<Option<u32>>,
 }
 
 impl Parser {
     fn take(&mut self, record: &csv::StringRecord) -> Result<(), Wrong> {
-        let tick: u64 = record[0].parse().map_err(|_| Wrong::Tick(record[0].to_owned()))?;
+        let [text, from, to, ms] = [0, 1, 2, 3].map(|column| record[column].trim());
+        let tick: u64 = text.parse().map_err(|_| Wrong::Tick(text.to_owned()))?;
         match self.tick {
             None => (self.tick, self.first) = (Some(tick), tick),
             Some(last) if tick == last + 1 => {
@@ -104,26 +109,33 @@ impl Parser {
             Some(last) if tick != last => return Err(Wrong::Order { found: tick, last }),
             Some(_) => {}
         }
-        if let Some(column) = [1, 2].into_iter().find(|&column| record[column].is_empty()) {
-            return Err(Wrong::Unnamed(column + 1));
+        if let Some(column) = [from, to].iter().position(|name| name.is_empty()) {
+            return Err(Wrong::Unnamed(column + 2));
         }
-        let us = round_trip(&record[3])?;
-        if record[1] == record[2] {
+        let us = round_trip(ms)?;
+        if from == to {
             return Ok(());
         }
-        let leg = self.leg(&record[1], &record[2], tick)?;
-        match self.row[leg].replace(us) {
-            None => Ok(()),
-            Some(_) => Err(Wrong::Repeated {
-                from: record[1].to_owned(),
-                to: record[2].to_owned(),
-                tick,
-            }),
+        let leg = self.leg(from, to, tick)?;
+        self.next = leg + 1;
+        if self.row[leg].replace(us).is_some() {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            return Err(Wrong::Repeated { from, to, tick });
         }
+        Ok(())
     }
 
     /// The number of a leg; new ones are of the first tick.
     fn leg(&mut self, from: &str, to: &str, tick: u64) -> Result<usize, Wrong> {
+        // As a rule legs come in the same order.
+        if self
+            .all
+            .legs
+            .get(self.next)
+            .is_some_and(|leg| self.name(leg.from) == from && self.name(leg.to) == to)
+        {
+            return Ok(self.next);
+        }
         let ends = self.places.get(from).zip(self.places.get(to));
         let known = ends.and_then(|(&from, &to)| self.numbers.get(&LegId { from, to }));
         if let Some(&leg) = known {
@@ -143,6 +155,10 @@ impl Parser {
         self.row.push(None);
         self.numbers.insert(leg, self.numbers.len());
         Ok(self.row.len() - 1)
+    }
+
+    fn name(&self, place: NodeId) -> &str {
+        &self.all.names[usize::from(place.get()) - 1].1
     }
 
     fn place(&mut self, name: &str) -> Result<NodeId, Wrong> {
@@ -167,6 +183,7 @@ impl Parser {
             })?;
             self.all.us.push(us);
         }
+        self.next = 0;
         Ok(())
     }
 }
