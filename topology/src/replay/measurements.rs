@@ -128,12 +128,8 @@ impl Parser {
     /// The number of a leg; new ones are of the first tick.
     fn leg(&mut self, from: &str, to: &str, tick: u64) -> Result<usize, Wrong> {
         // As a rule legs come in the same order.
-        if self
-            .all
-            .legs
-            .get(self.next)
-            .is_some_and(|leg| self.name(leg.from) == from && self.name(leg.to) == to)
-        {
+        let next = self.all.legs.get(self.next);
+        if next.is_some_and(|leg| self.is_named(leg.from, from) && self.is_named(leg.to, to)) {
             return Ok(self.next);
         }
         let ends = self.places.get(from).zip(self.places.get(to));
@@ -157,8 +153,8 @@ impl Parser {
         Ok(self.row.len() - 1)
     }
 
-    fn name(&self, place: NodeId) -> &str {
-        &self.all.names[usize::from(place.get()) - 1].1
+    fn is_named(&self, place: NodeId, name: &str) -> bool {
+        named(&self.all.names, place) == name
     }
 
     fn place(&mut self, name: &str) -> Result<NodeId, Wrong> {
@@ -175,10 +171,9 @@ impl Parser {
     /// Keeps the tick under way, which is complete.
     fn end_tick(&mut self) -> Result<(), Wrong> {
         for (us, leg) in self.row.iter_mut().zip(&self.all.legs) {
-            let name = |place: NodeId| self.all.names[usize::from(place.get()) - 1].1.clone();
             let us = us.take().ok_or_else(|| Wrong::Missing {
-                from: name(leg.from),
-                to: name(leg.to),
+                from: named(&self.all.names, leg.from).to_owned(),
+                to: named(&self.all.names, leg.to).to_owned(),
                 tick: self.tick.unwrap_or(0),
             })?;
             self.all.us.push(us);
@@ -186,6 +181,11 @@ impl Parser {
         self.next = 0;
         Ok(())
     }
+}
+
+/// A place's name: its number is its position.
+fn named(names: &[(NodeId, String)], place: NodeId) -> &str {
+    &names[usize::from(place.get()) - 1].1
 }
 
 fn round_trip(text: &str) -> Result<u32, Wrong> {

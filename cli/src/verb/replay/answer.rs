@@ -160,8 +160,8 @@ impl fmt::Display for Answer {
         let report = &self.report;
         writeln!(
             f,
-            "Realised round trips in ms of {} pairs in {} ticks; switches per pair in 100 ticks; pairs helped and harmed against direct",
-            report.pairs, report.ticks
+            "Realised round trips in ms over {} ticks, of {} pairs; switches per pair in 100 ticks; pairs helped and harmed against direct",
+            report.ticks, report.pairs
         )?;
         writeln!(f, "{}", self.reports())?;
         writeln!(f, "{}", self.pairs("gain", self.pairs_gaining, &self.gain))?;
