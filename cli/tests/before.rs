@@ -153,7 +153,7 @@ fn files_of_a_design_are_refused_by_line_and_column() {
     let cases = [
         (
             "design pops --count 1 --matrix bad.csv",
-            "bad.csv: latency matrix: line 2, column 3 (Lima): \"18O\" is no time",
+            "bad.csv: line 2, column 3 (Lima): \"18O\" is no time",
         ),
         (
             "design pops --count 9 --matrix rtt.csv",

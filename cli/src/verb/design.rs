@@ -12,6 +12,7 @@ use indicatif::ProgressBar;
 use kuafu_topology::Matrix;
 use kuafu_topology::pops::{self, Demand, Plan, Progress};
 
+use crate::args::milliseconds;
 use crate::failure::Result;
 use crate::out::Output;
 use answer::Answer;
@@ -69,11 +70,6 @@ struct Pops {
     max_relays: u8,
     #[command(flatten)]
     output: Output,
-}
-
-fn milliseconds(text: &str) -> std::result::Result<f64, &'static str> {
-    let ms = text.parse().ok().filter(|ms| (0.0..=10_000.0).contains(ms));
-    ms.ok_or("expected ms from 0 to 10000, such as 1.5")
 }
 
 pub(crate) fn run(args: Args) -> Result {

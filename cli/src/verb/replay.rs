@@ -42,7 +42,7 @@ A policy is YAML; a key that is left out is as in force, which is this:
   dwell_ticks: 10
   flap_damping: true
   relay_ms: 1                            # or as recorded
-  max_relays: 1
+  max_relays: 3
   clip_ms: 1000
   warmup_ticks: 0")]
 pub(crate) struct Args {

@@ -14,8 +14,6 @@ use crate::steering::{Config, Margin};
 pub(super) const LONGEST_MS: f64 = 500_000.0;
 /// What is allowed for ms.
 const MS: (f64, f64) = (0.0, LONGEST_MS);
-/// How many relays steering puts on a path at most.
-const MOST_RELAYS: u8 = 1;
 
 /// How a leg's round trip is estimated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,7 +52,7 @@ pub struct Policy {
     /// What passing through a relay costs, in µs; `None`: as recorded, 1000 for measurements.
     pub relay_us: Option<u32>,
     /// How many relays a path has at most.
-    pub max_relays: u8,
+    pub max_relays: usize,
     /// What a lost measurement counts as, in µs.
     pub clip_us: u32,
     /// Ticks at the beginning that decide and are not counted.
@@ -76,7 +74,7 @@ impl Default for Policy {
             dwell_ticks: u32::try_from(config.dwell_ms / config.tick_ms).unwrap_or(u32::MAX),
             flap_damping: true,
             relay_us: None,
-            max_relays: MOST_RELAYS,
+            max_relays: config.max_relays,
             clip_us: 1_000_000,
             warmup_ticks: 0,
             estimator_line: 0,
@@ -215,10 +213,8 @@ impl Policy {
             flag("flap_damping", &file.flap_damping)?,
         );
         policy.relay_us = number("relay_ms", &file.relay_ms, MS)?.map(thousands);
-        set(
-            &mut policy.max_relays,
-            whole("max_relays", &file.max_relays, 1, MOST_RELAYS)?,
-        );
+        let max_relays = whole("max_relays", &file.max_relays, 1, 3_u8)?;
+        set(&mut policy.max_relays, max_relays.map(usize::from));
         set(
             &mut policy.clip_us,
             number("clip_ms", &file.clip_ms, MS)?.map(thousands),
@@ -260,6 +256,7 @@ impl Policy {
             gate: self.gate,
             hysteresis: self.hysteresis,
             confirmations: self.confirmations,
+            max_relays: self.max_relays,
             ..Config::default()
         };
         config.dwell_ms = u64::from(self.dwell_ticks) * config.tick_ms;
@@ -334,11 +331,7 @@ fn whole<T: TryFrom<i64> + Into<u64> + Copy>(
     most: T,
 ) -> Result<Option<T>, PolicyError> {
     let range = u64::from(least)..=most.into();
-    let expected = if range.start() == range.end() {
-        format!("{least}, as more than this version steers by is not replayed")
-    } else {
-        format!("a whole number from {least} to {}", range.end())
-    };
+    let expected = format!("a whole number from {least} to {}", range.end());
     let value = |given: &Spanned<Scalar>| {
         let whole = match given.value {
             Scalar::Whole(whole) => T::try_from(whole).ok(),

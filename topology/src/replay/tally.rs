@@ -66,7 +66,7 @@ impl Weather {
     }
 
     /// The best paths of all pairs over at most so many relays.
-    fn best(&self, max_relays: u8) -> Table {
+    fn best(&self, max_relays: usize) -> Table {
         let mut best = self.legs.clone();
         for _ in 0..max_relays {
             best = best.longer(&self.relays, &best, &self.legs);
@@ -147,5 +147,5 @@ pub(super) struct Rules {
     /// What a lost leg counts as.
     pub(super) lost_us: u32,
     /// How many relays the oracle may use.
-    pub(super) max_relays: u8,
+    pub(super) max_relays: usize,
 }

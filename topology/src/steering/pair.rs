@@ -209,13 +209,8 @@ impl Offer {
         let candidate = match (&direct, &relay) {
             (Some(direct), Some(relay)) => {
                 let gain_us = direct.cost.us().saturating_sub(relay.cost.us());
-                Some(
-                    if relay.cost < direct.cost && gain_us >= config.gate.of(direct.cost) {
-                        relay.clone()
-                    } else {
-                        direct.clone()
-                    },
-                )
+                let gains = relay.cost < direct.cost && gain_us >= config.gate.of(direct.cost);
+                Some(if gains { relay.clone() } else { direct.clone() })
             }
             (direct, relay) => direct.clone().or_else(|| relay.clone()),
         };

@@ -10,6 +10,7 @@ use kuafu_topology::{Cost, Matrix, NodeId};
 use serde::Serialize;
 
 use super::Args;
+use crate::args::milliseconds;
 use crate::failure::Result;
 use crate::out::{self, columns, or_dash};
 
@@ -23,13 +24,6 @@ pub(super) struct Asked {
     #[arg(long, value_name = "N", default_value_t = 3, requires = "matrix",
           value_parser = clap::value_parser!(u8).range(1..=3))]
     max_relays: u8,
-}
-
-fn milliseconds(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(ms) if (0.0..=1_000_000.0).contains(&ms) => Ok(ms),
-        _ => Err("a number of milliseconds from 0 to 1000000".to_owned()),
-    }
 }
 
 /// A pair; nothing where there is no path. `T` is how a number of milliseconds is told.
