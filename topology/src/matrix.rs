@@ -53,7 +53,9 @@ pub enum MatrixError {
         name: String,
     },
     /// Rows stand in the header's order.
-    #[error("line {line} is of {found:?}, the header has {expected:?} there: rows stand in the header's order")]
+    #[error(
+        "line {line} is of {found:?}, the header has {expected:?} there: rows stand in the header's order"
+    )]
     RowName {
         /// The line.
         line: usize,
@@ -70,8 +72,28 @@ pub enum MatrixError {
         /// The name.
         name: String,
     },
+    /// More places than there are numbers of nodes.
+    #[error("{places} places: there are numbers for {} nodes", u16::MAX)]
+    TooMany {
+        /// How many.
+        places: usize,
+    },
+    /// A round trip is longer than any path may take.
+    #[error("line {line}, column {column} ({name}): {ms} ms is more than a path may take, 536870 ms")]
+    TooLong {
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+        /// The column's name.
+        name: String,
+        /// The round trip.
+        ms: f64,
+    },
     /// A cell is neither empty nor a number of ms of at least 0.
-    #[error("line {line}, column {column} ({name}): {found:?} is no time in ms (0 or more; empty: not measured)")]
+    #[error(
+        "line {line}, column {column} ({name}): {found:?} is no time in ms (0 or more; empty: not measured)"
+    )]
     Cell {
         /// The line.
         line: usize,
@@ -227,7 +249,10 @@ mod tests {
         let cases = [
             ("", "no header"),
             (",a,b\na,0,5\n", "line 3 is missing: the row of \"b\", column 3"),
-            (",a,b,c\na,0,5,1\nc,1,2,0\n", "line 3 is missing: the row of \"b\""),
+            (
+                ",a,b,c\na,0,5,1\nc,1,2,0\n",
+                "line 3 is missing: the row of \"b\"",
+            ),
             (",a,b\na,0,5\nb,5,0\nc,1,1\n", "line 4: a row of \"c\" too many"),
             (",a,b\na,0,nan\nb,1,0\n", "line 2, column 3 (b): \"nan\""),
             (",a,b\na,0,5\nb,x,0\n", "line 3, column 2 (a): \"x\""),
@@ -235,7 +260,10 @@ mod tests {
             (",a,b\na,0,inf\nb,1,0\n", "column 3 (b): \"inf\""),
             (",a,b\nb,0,1\na,1,0\n", "line 2 is of \"b\""),
             (",a,a\na,0,1\na,1,0\n", "column 3 repeats \"a\""),
-            (",a,b\na,0\nb,1,0\n", "line 2 has 2 cells, the header has 3: column 3 (b) is missing"),
+            (
+                ",a,b\na,0\nb,1,0\n",
+                "line 2 has 2 cells, the header has 3: column 3 (b) is missing",
+            ),
             (",a,b\na,0,1,2\nb,1,0\n", "column 4 is too many"),
         ];
         for (text, expected) in cases {

@@ -88,7 +88,6 @@ fn csv(rows: &[impl Serialize]) -> Result<String> {
     Ok(String::from_utf8(octets)?)
 }
 
-
 pub(crate) fn run(global: &Global, args: Args) -> Result {
     match &args.matrix {
         Some(file) => matrix::print(file, &args),

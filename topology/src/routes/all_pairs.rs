@@ -136,7 +136,9 @@ pub(super) struct Target<'a> {
 
 impl Target<'_> {
     pub(super) fn cost(&self, from: usize) -> u32 {
-        self.levels.last().map_or(self.direct[from], |(costs, _)| costs[from])
+        self.levels
+            .last()
+            .map_or(self.direct[from], |(costs, _)| costs[from])
     }
 
     pub(super) fn relays(&self, from: usize) -> Relays {
@@ -201,7 +203,11 @@ impl Tile<'_> {
         let (least, hops) = &mut self.levels[0];
         for (index, hop) in hops.iter_mut().enumerate() {
             let gains = paths[index] < direct[index];
-            (least[index], *hop) = if gains { (paths[index], relays[index]) } else { (direct[index], SAME) };
+            (least[index], *hop) = if gains {
+                (paths[index], relays[index])
+            } else {
+                (direct[index], SAME)
+            };
         }
         for level in 1..self.levels.len() {
             let mut levels = std::mem::take(&mut self.levels);
@@ -369,7 +375,9 @@ impl BackUp<'_> {
 }
 
 pub(super) fn packed(backup: Option<Route>) -> u16 {
-    backup.map_or(NONE, |route| route.relays.first().map_or(DIRECT, |&relay| index16(relay)))
+    backup.map_or(NONE, |route| {
+        route.relays.first().map_or(DIRECT, |&relay| index16(relay))
+    })
 }
 
 /// The lowest relay but one over which a path costs exactly so much; as many as there are where none does.
@@ -402,7 +410,10 @@ fn is_among(legs: &[u32; LANES], transits: &[u32; LANES], rests: &[u32; LANES], 
     found != 0
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "node ids are 16 bits, indices lie below them")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "node ids are 16 bits, indices lie below them"
+)]
 pub(super) fn index16(index: usize) -> u16 {
     index as u16
 }

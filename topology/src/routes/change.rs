@@ -77,7 +77,8 @@ impl Routes {
 
     fn choose_backup(&mut self, from: usize, to: usize) {
         let primary = self.primary(from, to);
-        let found = primary.and_then(|primary| super::backup(&self.costs, from, to, &primary.relays, |_| true));
+        let found =
+            primary.and_then(|primary| super::backup(&self.costs, from, to, &primary.relays, |_| true));
         self.backups[min_plus::width(self.costs.len()) * to + from] = packed(found);
     }
 }
@@ -120,7 +121,8 @@ impl<'a> Step<'a> {
 
     fn rests(&self, to: usize) -> &'a [u32] {
         let row = self.width * to..self.width * to + self.costs.len();
-        self.shorter.map_or(self.costs.column(to), |level| &level.costs[row])
+        self.shorter
+            .map_or(self.costs.column(to), |level| &level.costs[row])
     }
 
     /// The path with fewer relays has changed.
@@ -155,7 +157,11 @@ impl<'a> Step<'a> {
     fn try_all(&mut self, from: usize, to: usize, is_other: bool) {
         let index = self.width * to + from;
         let (legs, transits, rests) = (self.costs.row(from), self.costs.transits(), self.rests(to));
-        let least = Arch::new().dispatch(Least { legs, transits, rests });
+        let least = Arch::new().dispatch(Least {
+            legs,
+            transits,
+            rests,
+        });
         let was = self.level.hops[index];
         let straight = rests[from];
         (self.level.costs[index], self.level.hops[index]) = if least < straight.min(UNUSABLE) {
@@ -188,7 +194,12 @@ impl NullaryFnOnce for Via<'_> {
     #[inline(always)]
     fn call(self) -> Vec<usize> {
         let mut sources = Vec::new();
-        let rows = self.paths.as_chunks::<LANES>().0.iter().zip(self.hops.as_chunks::<LANES>().0);
+        let rows = self
+            .paths
+            .as_chunks::<LANES>()
+            .0
+            .iter()
+            .zip(self.hops.as_chunks::<LANES>().0);
         for (block, (legs, (paths, hops))) in self.legs.chunks(LANES).zip(rows).enumerate() {
             let mut full = [UNUSABLE; LANES];
             full[..legs.len()].copy_from_slice(legs);

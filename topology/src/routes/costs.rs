@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::{SHARED_PROVIDER, SHARED_SITE};
 use crate::cost::Cost;
 use crate::id::NodeId;
+use crate::matrix::{Matrix, MatrixError};
 
 /// A node as a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,41 @@ impl CostMatrix {
             }
         }
         Ok(Self::of_sorted(relays))
+    }
+
+    /// The round trips of a matrix as they are, and what passing through any of its places costs. Places are numbered
+    /// from 1 in the matrix's order, each a site and a provider of its own; what was not measured is unusable.
+    ///
+    /// # Errors
+    /// `TooMany`, `TooLong`.
+    pub fn of_matrix(matrix: &Matrix, transit: Cost) -> Result<Self, MatrixError> {
+        let n = matrix.names().len();
+        let too_many = || MatrixError::TooMany { places: n };
+        let mut relays = Vec::with_capacity(n);
+        for number in 1..=n {
+            let number = u16::try_from(number).map_err(|_| too_many())?;
+            relays.push(Relay {
+                id: NodeId::new(number).ok_or_else(too_many)?,
+                site: number.into(),
+                provider: number.into(),
+                transit,
+            });
+        }
+        let mut costs = Self::of_sorted(relays);
+        for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
+            let Some(ms) = matrix.get(from, to) else { continue };
+            let cost = Cost::from_us_f64(ms * 1000.0);
+            if !cost.is_usable() {
+                return Err(MatrixError::TooLong {
+                    line: from + 2,
+                    column: to + 2,
+                    name: matrix.names()[to].clone(),
+                    ms,
+                });
+            }
+            costs.set(from, to, cost);
+        }
+        Ok(costs)
     }
 
     pub(crate) fn of_sorted(relays: Vec<Relay>) -> Self {
@@ -156,6 +192,15 @@ mod tests {
             error.to_string(),
             "node 1 follows node 2: nodes are listed by rising id"
         );
+    }
+
+    #[test]
+    fn what_takes_too_long_is_named() {
+        let matrix = Matrix::parse(",a,b\na,0,600000\nb,1,0\n").unwrap();
+        let error = CostMatrix::of_matrix(&matrix, Cost::ZERO)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("line 2, column 3 (b): 600000 ms"), "{error}");
     }
 
     #[test]

@@ -80,7 +80,9 @@ fn check_pair(
         let expected = least.filter(|&us| us < unusable);
         let found = routes.within(from, to, relays);
         let cost = found.as_ref().map(|route| u64::from(route.cost.us()));
-        let sum = found.as_ref().map(|route| costs_of(routes, from, &route.relays, to));
+        let sum = found
+            .as_ref()
+            .map(|route| costs_of(routes, from, &route.relays, to));
         if cost != expected || cost != sum {
             let what = format!("at most {relays} relays");
             return Err(differ(what, found.as_ref(), expected));
@@ -100,24 +102,48 @@ fn costs_of(routes: &Routes, from: usize, relays: &Relays, to: usize) -> u64 {
     routes.costs().path(from, relays, to).us().into()
 }
 
-/// The backup beside a primary: every path listed, sorted by (score, relays, relay), the first one taken.
-pub(super) fn beside(costs: &CostMatrix, (from, to): (usize, usize), primary: &[usize]) -> Option<Route> {
-    let relays = (0..costs.len()).filter(|relay| ![from, to].contains(relay) && !primary.contains(relay));
-    let straight = (!primary.is_empty()).then(Relays::new);
-    let over = relays.map(|relay| Relays::from_iter([relay]));
-    let scored = straight.into_iter().chain(over).map(|relays| {
+/// Every path of a pair with at most so many relays, in the order in which they are chosen.
+pub fn all_paths(costs: &CostMatrix, from: usize, to: usize, max_relays: usize) -> Vec<Route> {
+    let mut found = Vec::new();
+    let mut begun = vec![Relays::new()];
+    while let Some(relays) = begun.pop() {
         let cost = costs.path(from, &relays, to);
-        let shared = |is_shared: fn((u32, u32), (u32, u32)) -> bool| {
-            let place = |relay: usize| (costs.relays()[relay].site, costs.relays()[relay].provider);
-            relays.iter().any(|&backup| {
-                let mut primary = primary.iter();
-                primary.any(|&relay| is_shared(place(relay), place(backup)))
-            })
-        };
-        let site = if shared(|a, b| a.0 == b.0) { 1_000_000 } else { 0 };
-        let provider = if shared(|a, b| a.1 == b.1) { 20_000 } else { 0 };
-        (u64::from(cost.us()) + site + provider, relays.len(), relays, cost)
+        if relays.len() < max_relays {
+            let free = |relay: &usize| ![from, to].contains(relay) && !relays.contains(relay);
+            for relay in (0..costs.len()).filter(free) {
+                begun.push(relays.iter().copied().chain([relay]).collect());
+            }
+        }
+        if cost.is_usable() {
+            found.push(Route { relays, cost });
+        }
+    }
+    found.sort_by_key(|route| (route.cost, route.relays.len(), route.relays.clone()));
+    found
+}
+
+/// The backup beside a primary: every path listed, the least (score, relay) taken, where direct comes before relays.
+pub(super) fn beside(costs: &CostMatrix, (from, to): (usize, usize), primary: &[usize]) -> Option<Route> {
+    let leg = |from: usize, to: usize| u64::from(costs.leg(from, to).us());
+    let straight = (!primary.is_empty()).then(|| (leg(from, to), None));
+    let free = |relay: &usize| ![from, to].contains(relay) && !primary.contains(relay);
+    let over = (0..costs.len()).filter(free).map(|relay| {
+        let node = &costs.relays()[relay];
+        let others = || primary.iter().map(|&relay| &costs.relays()[relay]);
+        let mut score = leg(from, relay) + u64::from(node.transit.us()) + leg(relay, to);
+        if others().any(|other| other.site == node.site) {
+            score += 1_000_000;
+        }
+        if others().any(|other| other.provider == node.provider) {
+            score += 20_000;
+        }
+        (score, Some(relay))
     });
-    let usable = scored.filter(|(score, ..)| *score < u64::from(Cost::UNUSABLE.us()));
-    usable.min().map(|(_, _, relays, cost)| Route { relays, cost })
+    let usable = |(score, _): &(u64, Option<usize>)| *score < u64::from(Cost::UNUSABLE.us());
+    let (_, relay) = straight.into_iter().chain(over).filter(usable).min()?;
+    let relays: Relays = relay.into_iter().collect();
+    Some(Route {
+        cost: costs.path(from, &relays, to),
+        relays,
+    })
 }

@@ -62,7 +62,9 @@ impl NullaryFnOnce for Extend<'_> {
     fn call(self) {
         for (from, path) in self.paths.iter_mut().enumerate() {
             let legs = self.costs.row(from).iter().zip(self.costs.transits());
-            let over = legs.zip(self.rests).map(|((leg, transit), rest)| leg + transit + rest);
+            let over = legs
+                .zip(self.rests)
+                .map(|((leg, transit), rest)| leg + transit + rest);
             *path = over.fold(*path, u32::min);
         }
     }
@@ -97,7 +99,9 @@ impl Ranked<'_> {
     fn open(&mut self, relays: Relays, so_far: Cost) {
         let last = relays.last().copied().unwrap_or(self.from);
         let least = &self.rests.least[..self.rests.least.len() - relays.len()];
-        let Some(rest) = least.last().map(|least| least[last]) else { return };
+        let Some(rest) = least.last().map(|least| least[last]) else {
+            return;
+        };
         let more = least.iter().position(|least| least[last] == rest).unwrap_or(0);
         let cost = so_far + Cost::from_us(rest);
         if cost.is_usable() {

@@ -11,31 +11,64 @@ fn ms(ms: u32) -> Cost {
     Cost::from_us(ms * 1000)
 }
 
-fn any(_: Option<usize>) -> bool {
-    true
+/// Entry 0, exit 1, relays 2 and up; both legs of relay k cost `relays[k] / 2`, its transit included.
+fn star(direct: u32, relays: &[u32], places: &[(u32, u32)]) -> CostMatrix {
+    let place = |index: usize| places.get(index).copied().unwrap_or((100, 100));
+    let mut costs = CostMatrix::new(index_nodes(relays.len() + 2, place)).unwrap();
+    costs.set(0, 1, ms(direct));
+    for (index, cost) in relays.iter().enumerate() {
+        costs.set(0, index + 2, Cost::from_us(cost * 500 - 1000));
+        costs.set(index + 2, 1, Cost::from_us(cost * 500));
+    }
+    costs
 }
 
-/// Every path of a pair with at most so many relays, as it is chosen: the definition, spelt out.
-fn enumerate(costs: &CostMatrix, from: usize, to: usize, max_relays: usize) -> Vec<Route> {
-    let mut found = Vec::new();
-    let mut begun = vec![Relays::new()];
-    while let Some(relays) = begun.pop() {
-        let cost = costs.path(from, &relays, to);
-        if cost.is_usable() {
-            found.push(Route {
-                relays: relays.clone(),
-                cost,
-            });
-        }
-        if relays.len() < max_relays {
-            let free = |relay: &usize| *relay != from && *relay != to && !relays.contains(relay);
-            for relay in (0..costs.len()).filter(free) {
-                begun.push(relays.iter().copied().chain([relay]).collect());
-            }
-        }
-    }
-    found.sort_by_key(|route| (route.cost, route.relays.len(), route.relays.clone()));
-    found
+fn relays(route: Option<Route>) -> Option<Vec<usize>> {
+    route.map(|route| route.relays.to_vec())
+}
+
+#[test]
+fn equal_costs_go_to_fewer_relays_then_to_the_lowest_ids() {
+    let places = [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)];
+    let routes = best(star(100, &[100, 90, 90], &places), 3, one());
+    assert_eq!(relays(routes.primary(0, 1)), Some(vec![3]));
+    assert_eq!(relays(routes.backup(0, 1)), Some(vec![4]));
+    let tied = best(star(90, &[90], &places), 3, one());
+    assert_eq!(relays(tied.primary(0, 1)), Some(vec![]));
+    assert_eq!(relays(tied.backup(0, 1)), Some(vec![2]));
+}
+
+#[test]
+fn a_backup_pays_for_the_site_and_the_provider_of_the_primary() {
+    // The second relay stands at the first one's site; the third is 300 ms longer, but elsewhere.
+    let sites = [(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)];
+    let routes = best(star(2000, &[100, 110, 400], &sites), 3, one());
+    assert_eq!(relays(routes.backup(0, 1)), Some(vec![4]));
+    // Nothing else is worth leaving the site, where all else costs more than the penalty.
+    let far = best(star(2000, &[100, 110], &sites), 3, one());
+    assert_eq!(relays(far.backup(0, 1)), Some(vec![3]));
+    // One provider at two sites: 20 ms.
+    let providers = [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3)];
+    let routes = best(star(2000, &[100, 110, 125], &providers), 3, one());
+    assert_eq!(relays(routes.backup(0, 1)), Some(vec![4]));
+    let routes = best(star(2000, &[100, 110, 135], &providers), 3, one());
+    assert_eq!(relays(routes.backup(0, 1)), Some(vec![3]));
+}
+
+#[test]
+fn there_may_be_no_path_and_no_backup_and_what_must_not_relay_still_ends_paths() {
+    let alone = best(star(50, &[], &[]), 3, one());
+    assert_eq!(relays(alone.primary(0, 1)), Some(vec![]));
+    assert_eq!(alone.backup(0, 1), None);
+    assert_eq!((alone.primary(1, 0), alone.primary(0, 0)), (None, None));
+    let mut nodes = index_nodes(3, |_| (0, 0));
+    nodes[2].transit = Cost::UNUSABLE;
+    let mut costs = CostMatrix::new(nodes).unwrap();
+    costs.set(0, 2, ms(10));
+    costs.set(2, 1, ms(10));
+    let routes = best(costs, 3, one());
+    assert_eq!(routes.primary(0, 1), None);
+    assert_eq!(relays(routes.primary(0, 2)), Some(vec![]));
 }
 
 #[test]
@@ -48,8 +81,12 @@ fn all_pairs_agree_with_the_enumeration_of_all_paths() {
             for to in (0..costs.len()).filter(|&to| to != from) {
                 let what = format!("seed {seed}, {from} to {to}");
                 for relays in 0..=max_relays {
-                    let expected = enumerate(&costs, from, to, relays).into_iter().next();
-                    assert_eq!(routes.within(from, to, relays), expected, "{what}, {relays} relays");
+                    let expected = oracle::all_paths(&costs, from, to, relays).into_iter().next();
+                    assert_eq!(
+                        routes.within(from, to, relays),
+                        expected,
+                        "{what}, {relays} relays"
+                    );
                 }
                 let primary = routes.primary(from, to);
                 let beside = primary.and_then(|route| oracle::beside(&costs, (from, to), &route.relays));
@@ -67,7 +104,11 @@ fn paths_come_in_the_order_in_which_they_are_chosen() {
             let rests = Rests::new(&costs, to, 3);
             for from in (0..costs.len()).filter(|&from| from != to) {
                 let ranked: Vec<Route> = rests.ranked(from).collect();
-                assert_eq!(ranked, enumerate(&costs, from, to, 3), "seed {seed}, {from} to {to}");
+                assert_eq!(
+                    ranked,
+                    oracle::all_paths(&costs, from, to, 3),
+                    "seed {seed}, {from} to {to}"
+                );
             }
         }
     }
@@ -78,6 +119,35 @@ fn all_pairs_agree_with_the_oracle() {
     for seed in 0..300 {
         let routes = best(matrix(seed, 60), 3, one());
         oracle::check(&routes).unwrap_or_else(|mismatch| panic!("seed {seed}: {mismatch}"));
+    }
+}
+
+#[test]
+fn more_relays_cost_no_more_and_no_path_meets_itself_or_its_backup() {
+    for seed in 0..40 {
+        let routes = best(matrix(seed, 60), 3, one());
+        let n = routes.costs().len();
+        for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))) {
+            let cost = |route: &Option<Route>| route.as_ref().map_or(Cost::UNUSABLE, |route| route.cost);
+            let paths: Vec<_> = (0..=3).map(|relays| routes.within(from, to, relays)).collect();
+            assert!(
+                paths.windows(2).all(|two| cost(&two[1]) <= cost(&two[0])),
+                "seed {seed}"
+            );
+            let Some(primary) = routes.primary(from, to) else {
+                continue;
+            };
+            let mut nodes: Vec<usize> = primary.relays.to_vec();
+            nodes.extend([from, to]);
+            if let Some(backup) = routes.backup(from, to) {
+                assert_ne!(primary.relays, backup.relays, "seed {seed}");
+                nodes.extend(backup.relays);
+            }
+            let passed = nodes.len();
+            nodes.sort_unstable();
+            nodes.dedup();
+            assert_eq!(nodes.len(), passed, "seed {seed}: {from} to {to}");
+        }
     }
 }
 
@@ -105,48 +175,10 @@ fn one_leg_changed_is_all_pairs_anew() {
             let mut anew = routes.costs().clone();
             anew.set(from, to, cost);
             let anew = best(anew, routes.max_relays(), one());
-            assert_eq!(routes, anew, "seed {seed}, change {change}: {from} to {to}, {changed} pairs");
+            assert_eq!(
+                routes, anew,
+                "seed {seed}, change {change}: {from} to {to}, {changed} pairs"
+            );
         }
     }
-}
-
-/// `cargo test --release -p kuafu-topology -- --ignored --nocapture thousand`
-#[test]
-#[ignore = "a measurement, for release builds"]
-fn a_thousand_nodes_dense() {
-    for (name, sites, providers) in [("own", 1000, 1000), ("300 sites, 20 providers", 300, 20)] {
-        let mut random = Seeded::new(1);
-        let place = |index: usize| {
-            let index = u32::try_from(index).unwrap();
-            (index % sites, index % providers)
-        };
-        let mut costs = CostMatrix::new(index_nodes(1000, place)).unwrap();
-        let points: Vec<_> = (0..1000)
-            .map(|_| (random.below(200_000), random.below(100_000)))
-            .collect();
-        for from in 0..1000 {
-            for to in 0..1000 {
-                let (a, b) = (points[from], points[to]);
-                let distance = f64::from(a.0.abs_diff(b.0)).hypot(f64::from(a.1.abs_diff(b.1)));
-                let noise = 1.0 + f64::from(random.below(700)) / 1000.0;
-                costs.set(from, to, Cost::from_us_f64(5_000.0 + distance * noise));
-            }
-        }
-        for threads in [1, 2] {
-            for _ in 0..5 {
-                let costs = costs.clone();
-                let start = std::time::Instant::now();
-                let before = on_cpu_ms();
-                let routes = best(costs, 3, NonZeroUsize::new(threads).unwrap());
-                let took = on_cpu_ms() - before;
-                println!("{name}, {threads}: {took} {:?} {:?}", start.elapsed(), routes.primary(0, 999));
-            }
-        }
-    }
-}
-
-/// ms that this thread has run, whatever else the machine does.
-fn on_cpu_ms() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
 }

@@ -175,16 +175,18 @@ impl View<'_> {
 
     /// The cheapest path over relays.
     pub(super) fn best_relay(&self) -> Option<Choice> {
-        let over_relays = self.rests.ranked(self.from).filter(|route| !route.relays.is_empty());
+        let over_relays = self
+            .rests
+            .ranked(self.from)
+            .filter(|route| !route.relays.is_empty());
         let mut choices = over_relays.map(|route| self.choice(&route));
         choices.find(|choice| !self.is_down(&choice.path))
     }
 
     /// The backup beside a path.
     pub(super) fn backup(&self, primary: &Path) -> Option<Choice> {
-        let allowed = |relay: Option<usize>| {
-            self.views.down.is_empty() || !self.is_down(&self.path(relay.as_slice()))
-        };
+        let allowed =
+            |relay: Option<usize>| self.views.down.is_empty() || !self.is_down(&self.path(relay.as_slice()));
         let relays = self.relays(primary)?;
         routes::backup(self.costs, self.from, self.to, &relays, allowed).map(|route| self.choice(&route))
     }
@@ -263,6 +265,9 @@ impl View<'_> {
 
     /// The indices of a path's relays; nothing where one is not listed.
     fn relays(&self, path: &Path) -> Option<Vec<usize>> {
-        path.relays().iter().map(|&relay| self.costs.index_of(relay)).collect()
+        path.relays()
+            .iter()
+            .map(|&relay| self.costs.index_of(relay))
+            .collect()
     }
 }

@@ -78,13 +78,17 @@ pub(super) fn routes(core: &Core) -> Vec<v1::RouteInfo> {
 pub(super) fn costs(core: &Core) -> Vec<v1::ClassCosts> {
     let classes = core.leg_costs().into_iter();
     let costs = classes.map(|(class, names, costs)| {
-        let nodes = costs.relays().iter().zip(names).map(|(relay, node)| v1::RelayCost {
-            node,
-            number: relay.id.get().into(),
-            site: relay.site,
-            provider: relay.provider,
-            transit_us: relay.transit.us(),
-        });
+        let nodes = costs
+            .relays()
+            .iter()
+            .zip(names)
+            .map(|(relay, node)| v1::RelayCost {
+                node,
+                number: relay.id.get().into(),
+                site: relay.site,
+                provider: relay.provider,
+                transit_us: relay.transit.us(),
+            });
         let n = costs.len();
         let ends = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
         v1::ClassCosts {
