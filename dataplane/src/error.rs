@@ -45,6 +45,15 @@ pub enum Error {
         /// The device.
         interface: String,
     },
+    /// There is no program to look at.
+    #[error("none of Kuafu's programs runs on this host: no link below {folder}", folder = folder.display())]
+    NothingRuns {
+        /// Where links would be pinned.
+        folder: PathBuf,
+    },
+    /// The programs tell one capture at a time.
+    #[error("another capture runs on this host; one that was killed is forgotten after 5 s")]
+    Captured,
     /// There is no such device.
     #[error("no interface has the address {0}")]
     NoUnderlay(std::net::Ipv4Addr),

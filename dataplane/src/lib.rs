@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod capture;
 mod error;
 pub mod explain;
 pub mod host;

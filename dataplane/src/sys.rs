@@ -18,9 +18,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop as Dropped, Endpoint, EndpointKey, Neighbour, NextHop,
-    NodeConfig, Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot,
-    SlotState, Vtep, VtepKey, Window,
+    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop as Dropped,
+    Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig, Pair, PairState, Path as BackbonePath, PathState,
+    Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -63,7 +63,7 @@ macro_rules! octets {
 }
 
 octets! {
-    Bucket Connection ConnectionKey Counter Dropped Endpoint EndpointKey Neighbour NextHop NodeConfig Pair PairState
+    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey Neighbour NextHop NodeConfig Pair PairState
     BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window
 }
 

@@ -4,6 +4,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod capture;
 mod frame;
 mod maps;
 mod tables;
@@ -11,8 +12,10 @@ mod verdict;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use kuafu_pipeline::program;
+use kuafu_pipeline::map::CapturedProgram;
+use kuafu_pipeline::{Frame, program};
 
+use crate::capture::Watch;
 use crate::frame::{SkbFrame, XdpFrame};
 use crate::tables::KernelTables;
 
@@ -34,12 +37,18 @@ pub fn kuafu_edge_frags(context: XdpContext) -> u32 {
 fn edge<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let mut frame = XdpFrame::<FRAGS>::new(context);
     let interface = frame.interface();
+    let watch = Watch::begin(context.ctx.cast(), CapturedProgram::Edge, interface, || {
+        frame.len()
+    });
     let outcome = program::edge::run(
         &mut frame,
         &KernelTables::new(context.ctx.cast(), interface),
         interface,
     );
-    verdict::xdp(&mut frame, interface, outcome)
+    let reason = capture::reason(&outcome);
+    let verdict = verdict::xdp(&mut frame, interface, outcome);
+    watch.end(|| frame.len(), verdict, reason);
+    verdict
 }
 
 /// What ports send.
@@ -49,8 +58,14 @@ pub fn kuafu_port(context: TcContext) -> i32 {
     let mut frame = SkbFrame::new(&context);
     let (interface, mark) = (frame.interface(), frame.mark());
     let tables = KernelTables::new(context.skb.skb.cast(), interface);
+    let watch = Watch::begin(context.skb.skb.cast(), CapturedProgram::Port, interface, || {
+        frame.len()
+    });
     let outcome = program::port::run(&mut frame, &tables, interface, mark);
-    verdict::tcx(&mut frame, interface, outcome)
+    let reason = capture::reason(&outcome);
+    let verdict = verdict::tcx(&mut frame, interface, outcome);
+    watch.end(|| frame.len(), verdict as u32, reason);
+    verdict
 }
 
 /// VXLAN that arrives.
@@ -60,8 +75,17 @@ pub fn kuafu_underlay(context: TcContext) -> i32 {
     let mut frame = SkbFrame::new(&context);
     let interface = frame.interface();
     let tables = KernelTables::new(context.skb.skb.cast(), interface);
+    let watch = Watch::begin(
+        context.skb.skb.cast(),
+        CapturedProgram::Underlay,
+        interface,
+        || frame.len(),
+    );
     let outcome = program::underlay::run(&mut frame, &tables, interface);
-    verdict::tcx(&mut frame, interface, outcome)
+    let reason = capture::reason(&outcome);
+    let verdict = verdict::tcx(&mut frame, interface, outcome);
+    watch.end(|| frame.len(), verdict as u32, reason);
+    verdict
 }
 
 /// Programs cannot panic: the compiler proves each `unreachable!` to be that, or the object does not load.

@@ -1,12 +1,12 @@
 //! The maps. Names and layouts are what agent, `bpftool` and the next version of the programs meet at; sizes are
 //! defaults that the agent may change when it loads the object.
 
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig,
-    Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey,
-    Window,
+    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
+    EndpointKey, Neighbour, NextHop, NodeConfig, Pair, PairState, Path, PathState, Port, Sample, Service,
+    ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -99,3 +99,19 @@ pub static EVENTS: PerCpuArray<Counter, { Event::ALL.len() }> = PerCpuArray::new
 /// What was dropped, by [`Reason`].
 #[btf_map(name = "drops")]
 pub static DROPS: PerCpuArray<Drop, { Reason::ALL.len() }> = PerCpuArray::new();
+
+/// What a capture asks, if somebody captures.
+#[btf_map(name = "capture")]
+pub static CAPTURE: Array<CaptureOrder, 1> = Array::new();
+
+/// What packets change while somebody captures.
+#[btf_map(name = "capture_state")]
+pub static CAPTURE_STATE: Array<CaptureState, 1> = Array::new();
+
+/// Where a CPU builds what it tells.
+#[btf_map(name = "capture_record")]
+pub static CAPTURE_RECORD: PerCpuArray<CaptureRecord, 1> = PerCpuArray::new();
+
+/// What a capture is told, by CPU.
+#[btf_map(name = "captured")]
+pub static CAPTURED: PerfEventArray = PerfEventArray::new();

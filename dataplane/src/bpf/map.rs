@@ -307,6 +307,32 @@ impl<V> AsFd for Records<V> {
     }
 }
 
+/// A map of buffers, one a CPU, that are somebody else's to open.
+#[derive(Debug)]
+pub struct Outlet {
+    raw: RawMap,
+}
+
+impl Outlet {
+    pub(super) const fn shape(name: &'static str) -> Shape {
+        shape::<u32, u32>(name)
+    }
+
+    /// The map behind a descriptor.
+    ///
+    /// # Errors
+    /// `Io` where it is no map.
+    pub fn new(name: &'static str, fd: OwnedFd) -> Result<Self> {
+        let raw = RawMap::new(fd).map_err(Error::io(format!("read the map {name}")))?;
+        Ok(Self { raw })
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.raw.as_fd().try_clone_to_owned()
+    }
+}
+
 /// Takes records out of a ring.
 pub struct Reader<V> {
     ring: Ring,

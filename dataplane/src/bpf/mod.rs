@@ -11,7 +11,7 @@ mod write;
 
 pub use clock::Clock;
 use map::Shape;
-pub use map::{Map, PerCpu, Reader, Records, Words};
+pub use map::{Map, Outlet, PerCpu, Reader, Records, Words};
 pub(crate) use pins::detach;
 pub use pins::{LAYOUT, Pins};
 pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
@@ -23,9 +23,9 @@ use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig,
-    Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState,
-    Vtep, VtepKey, Window,
+    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
+    EndpointKey, Neighbour, NextHop, NodeConfig, Pair, PairState, Path as BackbonePath, PathState, Port,
+    Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -138,6 +138,14 @@ maps! {
     events: PerCpu<Counter>,
     /// What was dropped, by [`kuafu_pipeline::Reason`].
     drops: PerCpu<Drop>,
+    /// What a capture asks.
+    capture: Map<u32, CaptureOrder>,
+    /// What packets change while somebody captures.
+    capture_state: Map<u32, CaptureState>,
+    /// Where a CPU builds what it tells.
+    capture_record: PerCpu<CaptureRecord>,
+    /// What a capture is told.
+    captured: Outlet,
 }
 
 impl Maps {
@@ -265,6 +273,7 @@ fn map_fd(object: &Ebpf, name: &'static str) -> Result<OwnedFd> {
             Kind::Array(data)
             | Kind::HashMap(data)
             | Kind::PerCpuArray(data)
+            | Kind::PerfEventArray(data)
             | Kind::RingBuf(data)
             | Kind::Unsupported(data),
         ) => data,

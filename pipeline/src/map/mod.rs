@@ -5,6 +5,7 @@
 //! count.
 
 mod address;
+mod capture;
 mod connection;
 mod next_hop;
 mod node;
@@ -16,6 +17,7 @@ mod vpc;
 mod window;
 
 pub use address::{Be16, Be32, IpKey, Mac, MacPair};
+pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey};
 pub use next_hop::{HopKind, NextHop};
 pub use node::{Bucket, Counter, Drop, FRAME_START, NodeConfig};
