@@ -90,6 +90,8 @@ pub(crate) enum Verb {
     Flows(verb::flows::Args),
     /// Print what was dropped, by its reason
     Drops(verb::drops::Args),
+    /// Show packets before and after each program on this host, and why they were dropped
+    Capture(verb::capture::Args),
     /// Say what becomes of a packet, stage by stage
     Explain(verb::explain::Args),
     /// Say what places would bring, before anything is rented

@@ -1,0 +1,72 @@
+-- Kuafu's option in Geneve, for tshark and Wireshark:
+--
+--   tshark -X lua_script:kuafu.lua -r relay.pcapng -Y 'kuafu.label == 17 && kuafu.lane == 3'
+--
+-- The option (class 0xff4b, type 1) is drawn in pipeline/src/header/geneve.rs. A probe's STAMP packet is read by the
+-- dissector that Wireshark has for it, if it has one.
+
+local kuafu = Proto("kuafu", "Kuafu")
+
+local CLASS, TYPE = 0xff4b, 0x81
+local OPTION = 24
+
+local f = kuafu.fields
+f.label = ProtoField.uint32("kuafu.label", "Label", base.DEC, nil, 0xfffff000)
+f.lane = ProtoField.uint32("kuafu.lane", "Lane", base.DEC, nil, 0x00000f00)
+f.incarnation = ProtoField.uint32("kuafu.incarnation", "Incarnation", base.DEC, nil, 0x000000f0)
+f.epoch = ProtoField.uint32("kuafu.epoch", "Key epoch", base.DEC, nil, 0x0000000c)
+f.duplicate = ProtoField.bool("kuafu.duplicate", "Duplicate", 32, nil, 0x00000002)
+f.reply = ProtoField.bool("kuafu.reply", "Reply", 32, nil, 0x00000001)
+f.sequence = ProtoField.uint32("kuafu.sequence", "Sequence")
+f.timestamp = ProtoField.uint32("kuafu.timestamp", "Timestamp (µs of the entry's boot clock; 0: none)")
+f.tag = ProtoField.bytes("kuafu.tag", "Tag")
+f.probe = ProtoField.bool("kuafu.probe", "Probe")
+
+local geneve = Field.new("geneve.vni")
+
+-- The option of a Geneve header that begins at `at`, if it is ours.
+local function option(buffer, at)
+  if buffer:len() < at + 8 then
+    return nil
+  end
+  local first = at + 8
+  local last = first + buffer(at, 1):bitfield(2, 6) * 4
+  while first + 4 <= last and last <= buffer:len() do
+    local length = 4 + buffer(first + 3, 1):bitfield(3, 5) * 4
+    if buffer(first, 2):uint() == CLASS and buffer(first + 2, 1):uint() == TYPE and length == OPTION
+        and first + OPTION <= last then
+      return first
+    end
+    first = first + length
+  end
+  return nil
+end
+
+local function show(buffer, at, first, tree)
+  local branch = tree:add(kuafu, buffer(first, OPTION))
+  local word = buffer(first + 4, 4)
+  for _, name in ipairs { "label", "lane", "incarnation", "epoch", "duplicate", "reply" } do
+    branch:add(f[name], word)
+  end
+  branch:add(f.sequence, buffer(first + 8, 4))
+  branch:add(f.timestamp, buffer(first + 12, 4))
+  branch:add(f.tag, buffer(first + 16, 8))
+  local is_probe = buffer(at + 1, 1):bitfield(0, 1) == 1
+  branch:add(f.probe, buffer(at + 1, 1), is_probe)
+  branch:append_text(string.format(", label %d, lane %d, sequence %d%s", word:bitfield(0, 20), word:bitfield(20, 4),
+    buffer(first + 8, 4):uint(), is_probe and ", probe" or ""))
+end
+
+-- Geneve's own dissector knows the header and what is inside; this runs after it and adds the option.
+function kuafu.dissector(buffer, packet, tree)
+  for _, vni in ipairs { geneve() } do
+    -- The VNI's field begins four octets into the header.
+    local at = vni.offset - 4
+    local first = at >= 0 and option(buffer, at)
+    if first then
+      show(buffer, at, first, tree)
+    end
+  end
+end
+
+register_postdissector(kuafu)
