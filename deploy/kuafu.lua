@@ -2,8 +2,8 @@
 --
 --   tshark -X lua_script:kuafu.lua -r relay.pcapng -Y 'kuafu.label == 17 && kuafu.lane == 3'
 --
--- The option (class 0xff4b, type 1) is drawn in pipeline/src/header/geneve.rs. A probe's STAMP packet is read by the
--- dissector that Wireshark has for it, if it has one.
+-- The option (class 0xff4b, type 1) is drawn in pipeline/src/header/geneve.rs; what is inside a probe is read too:
+-- stamp.sequence and so on.
 
 local kuafu = Proto("kuafu", "Kuafu")
 
@@ -70,3 +70,43 @@ function kuafu.dissector(buffer, packet, tree)
 end
 
 register_postdissector(kuafu)
+
+-- STAMP with the Direct Measurement TLV, as Kuafu's probes have it (pipeline/src/header/stamp.rs). Wireshark's own
+-- dissector of TWAMP wants to have seen a control session, and takes these times for NTP's; they are since boot.
+local stamp = Proto("stamp", "Simple Two-Way Active Measurement Protocol")
+
+local LENGTH, PORT = 60, 862
+
+local s = stamp.fields
+s.sequence = ProtoField.uint32("stamp.sequence", "Sequence")
+s.sent = ProtoField.relative_time("stamp.sent", "Sent (T1; T3 from a reflector)")
+s.received = ProtoField.relative_time("stamp.received", "Received by the reflector (T2)")
+s.sender_sequence = ProtoField.uint32("stamp.sender_sequence", "Sender's sequence")
+s.first_sent = ProtoField.relative_time("stamp.first_sent", "Sent by the sender (T1)")
+s.data_sent = ProtoField.uint32("stamp.data_sent", "Data packets that the sender had sent")
+s.data_received = ProtoField.uint32("stamp.data_received", "Data packets that the reflector had received")
+s.data_returned = ProtoField.uint32("stamp.data_returned", "Data packets that the reflector had sent")
+
+local function time(branch, field, range)
+  branch:add(field, range, NSTime.new(range(0, 4):uint(), range(4, 4):uint()))
+end
+
+function stamp.dissector(buffer, packet, tree)
+  if buffer:len() < LENGTH then
+    return 0
+  end
+  local branch = tree:add(stamp, buffer(0, LENGTH))
+  branch:add(s.sequence, buffer(0, 4))
+  time(branch, s.sent, buffer(4, 8))
+  branch:add(s.data_sent, buffer(48, 4))
+  if packet.src_port == PORT then
+    time(branch, s.received, buffer(16, 8))
+    branch:add(s.sender_sequence, buffer(24, 4))
+    time(branch, s.first_sent, buffer(28, 8))
+    branch:add(s.data_received, buffer(52, 4))
+    branch:add(s.data_returned, buffer(56, 4))
+  end
+  return LENGTH
+end
+
+DissectorTable.get("udp.port"):add(PORT, stamp)

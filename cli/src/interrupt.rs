@@ -1,6 +1,9 @@
 //! Ctrl-C, SIGTERM and a closed terminal, as an event.
 
-use anyhow::Result;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// From when this exists the signals end nothing by themselves.
@@ -27,4 +30,24 @@ impl Interrupt {
             _ = hangup.recv() => {}
         }
     }
+}
+
+/// The first of them as a message, for a verb that waits without a runtime.
+pub(crate) fn receiver() -> Result<Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (send, events) = channel();
+    thread::spawn(move || {
+        runtime.block_on(async {
+            if let Ok(mut interrupt) = Interrupt::catch()
+                && send.send(()).is_ok()
+            {
+                interrupt.wait().await;
+                let _ = send.send(());
+            }
+        });
+    });
+    events.recv().context("cannot catch signals")?;
+    Ok(events)
 }

@@ -38,7 +38,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Routes(args) => routes::run(global, args),
         Verb::Flows(args) => wait_for(flows::run(global, args)),
         Verb::Drops(args) => wait_for(drops::run(global, args)),
-        Verb::Capture(args) => wait_for(capture::run(global, args)),
+        Verb::Capture(args) => capture::run(global, args),
         Verb::Explain(args) => wait_for(explain::run(global, args)),
         Verb::Design(args) => design::run(args),
         Verb::Replay(args) => replay::run(args),

@@ -204,6 +204,21 @@ fn a_capture_keeps_to_its_limits() {
 }
 
 #[test]
+fn a_capture_that_was_killed_is_forgotten() {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return kuafu_lab::skip(why);
+    }
+    let sites = sites("killed");
+    let _hosts = opened(&sites);
+    let killed = capture(&sites[0], ALL);
+    let start = || Capture::start(sites[0].pins(), ALL);
+    assert!(matches!(sites[0].host.run(start).unwrap(), Err(Error::Captured)));
+    // What SIGKILL leaves: an order that nobody takes back or renews.
+    std::mem::forget(killed);
+    until("another may begin", || sites[0].host.run(start).unwrap().is_ok());
+}
+
+#[test]
 fn a_filter_takes_what_a_packet_carries() {
     if let Some(why) = kuafu_lab::unavailable() {
         return kuafu_lab::skip(why);

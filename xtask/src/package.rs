@@ -20,6 +20,9 @@ const UNITS: &str = "deploy/systemd";
 /// The services' environment, a conffile: a host's changes survive upgrades.
 const DEFAULTS: &str = "deploy/default/kuafu";
 const DEFAULTS_PLACE: &str = "etc/default/kuafu";
+/// What decodes captures, for tshark and Wireshark.
+const DISSECTOR: &str = "deploy/kuafu.lua";
+const DISSECTOR_PLACE: &str = "usr/share/kuafu/kuafu.lua";
 /// What `kuafu completions` writes for each argument, and where Debian looks for it.
 const GENERATED: [(&str, &str); 4] = [
     ("bash", "usr/share/bash-completion/completions/kuafu"),
@@ -53,6 +56,8 @@ fn assemble(workspace: &Workspace, binary: &Path, folder: &Path) -> Result<PathB
     stage_licences(workspace, &staging)?;
     let defaults = fs::read(workspace.path(DEFAULTS)).with_context(|| format!("no {DEFAULTS}"))?;
     staging.place(DEFAULTS_PLACE, &defaults, 0o644)?;
+    let dissector = fs::read(workspace.path(DISSECTOR)).with_context(|| format!("no {DISSECTOR}"))?;
+    staging.place(DISSECTOR_PLACE, &dissector, 0o644)?;
 
     let architecture = query(workspace, "dpkg", &["--print-architecture"])?;
     let control = control(&architecture, &program)?;
@@ -146,6 +151,7 @@ Section: net
 Priority: optional
 Depends: libc6 (>= 2.{glibc}), libgcc-s1
 Recommends: iproute2, nftables
+Suggests: tcpdump, tshark
 Description: software-defined network and global accelerator
  VPC encapsulation, load balancing and backbone forwarding by eBPF programs on
  every host; a controller that measures the links and steers traffic over the
@@ -265,6 +271,7 @@ mod tests {
             "etc/default/kuafu",
             "man1/kuafu.1.gz",
             "completions/kuafu",
+            "share/kuafu/kuafu.lua",
         ];
         for file in units.iter().map(String::as_str).chain(others) {
             assert!(

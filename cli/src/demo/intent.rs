@@ -115,11 +115,18 @@ pub(super) fn nodes(world: &World) -> Result<String> {
     Ok(text)
 }
 
+/// One game's accelerator.
+pub(super) fn accelerated(world: &World, game: &Game) -> Result<String> {
+    let mut text = String::new();
+    accelerator(&mut text, game, world)?;
+    Ok(text)
+}
+
 /// Every node, and an accelerator for each game.
 pub(super) fn manifests(world: &World) -> Result<String> {
     let mut text = nodes(world)?;
     for game in &GAMES {
-        accelerator(&mut text, game, world)?;
+        text += &accelerated(world, game)?;
     }
     Ok(text)
 }

@@ -6,6 +6,7 @@ mod line;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result as Any, bail};
@@ -16,7 +17,7 @@ use kuafu_dataplane::capture::{Capture, Options, Passage, SNAP_LENGTH};
 use super::agent::PIN_ROOT;
 use crate::args::Global;
 use crate::failure::Result;
-use crate::interrupt::Interrupt;
+use crate::interrupt;
 use crate::out;
 
 /// How often what the programs told is taken out of their buffers.
@@ -64,8 +65,8 @@ pub(crate) struct Args {
     pin_root: PathBuf,
 }
 
-pub(crate) async fn run(global: &Global, args: Args) -> Result {
-    let mut interrupt = Interrupt::catch()?;
+pub(crate) fn run(global: &Global, args: Args) -> Result {
+    let interrupted = interrupt::receiver()?;
     let filter = match args.filter.join(" ") {
         all if all.trim().is_empty() => None,
         expression => Some(Filter::compile(&expression)?),
@@ -87,7 +88,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
         .seconds
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     out::complain(&format!("capturing on {node}; Ctrl-C ends"));
-    let ended = run.until_it_ends(&mut sink, &mut interrupt, until).await;
+    let ended = run.until_it_ends(&mut sink, &interrupted, until);
     let left_out = run.capture.left_out();
     let shown = run.shown;
     // The programs stop telling before anything is said of the end.
@@ -132,20 +133,16 @@ struct Run {
 }
 
 impl Run {
-    async fn until_it_ends(
+    fn until_it_ends(
         &mut self,
         sink: &mut Sink,
-        interrupt: &mut Interrupt,
+        interrupted: &Receiver<()>,
         until: Option<Instant>,
     ) -> Any<()> {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut kept = Instant::now();
         loop {
-            let is_over = tokio::select! {
-                () = interrupt.wait() => true,
-                _ = look.tick() => until.is_some_and(|until| Instant::now() >= until),
-            };
+            let is_over = interrupted.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout)
+                || until.is_some_and(|until| Instant::now() >= until);
             match self.show(sink) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                 shown => shown.context("cannot write")?,

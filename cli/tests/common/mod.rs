@@ -126,6 +126,13 @@ impl Stage {
         Some(serde_json::from_str(&text).unwrap())
     }
 
+    /// A verb of a node, over the node's own pins; to be run in its namespace.
+    pub fn on(&self, node: &str, verb: &str) -> std::process::Command {
+        let mut command = command(&self.folders.0, node);
+        command.args([verb, "--pin-root"]).arg(&self.folders.0.pins);
+        command
+    }
+
     /// What `status` says of a node.
     pub fn status(&self, node: &str) -> Option<HostEntry> {
         let status: ClusterStatus = self.cluster.json(&self.world, &["status"]).ok()?;

@@ -40,7 +40,11 @@ pub(super) const PACKAGES: &[Package] = &[
         BENCH,
         "TCP through a VPC and through the kernel's vxlan",
     ),
-    package("tcpdump", TEST, "the capture at a player's machine"),
+    package(
+        "tcpdump",
+        TEST,
+        "the capture at a player's machine; compiles filters",
+    ),
     package("tshark", TEST, "the independent decoder of VXLAN and Geneve"),
     package(
         "chocolate-doom",
