@@ -66,6 +66,7 @@ fn a_relay_shows_each_packet_before_and_after() {
     one_flow_is_filtered(&file);
     probes_are_decoded(&stage, &folder.path().join("probes.pcapng"));
     drops_have_reason_and_hook(&stage, folder.path());
+    a_traceroute_sees_the_ends_alone(&stage);
     while_playing(&stage.world, || {
         an_interrupt_leaves_a_whole_file(&stage, folder.path())
     });
@@ -247,6 +248,36 @@ fn drops_have_reason_and_hook(stage: &Stage, folder: &Path) {
             "{line}"
         );
     }
+}
+
+/// To mtr the whole accelerator is one hop, which does not answer; behind it is the server, under the accelerated
+/// address. ICMP echo is no listener's.
+fn a_traceroute_sees_the_ends_alone(stage: &Stage) {
+    if !Path::new("/usr/bin/mtr").exists() {
+        return kuafu_lab::skip("no /usr/bin/mtr: cargo xtask setup");
+    }
+    let to = GAME.accelerated(&stage.world).unwrap();
+    let hops = |by: &[&str]| {
+        let mut mtr = Command::new("mtr");
+        mtr.args(["-n", "-r", "-c", "1", "-G", "1", "-m", "4", "--csv"]);
+        mtr.args(by).arg(to.ip().to_string());
+        let output = stage
+            .world
+            .netns(GAME.player)
+            .unwrap()
+            .output(mtr, LIMIT)
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let hops = text
+            .lines()
+            .skip(1)
+            .map(|line| line.split(',').nth(5).unwrap().to_owned());
+        hops.collect::<Vec<_>>()
+    };
+    let udp = hops(&["-u", "-P", &to.port().to_string()]);
+    assert_eq!(udp, ["???".to_owned(), to.ip().to_string()]);
+    let icmp = hops(&[]);
+    assert!(icmp.iter().all(|hop| hop == "???"), "{icmp:?}");
 }
 
 /// Ctrl-C ends it, with every packet whole in the file and no order left in the kernel.

@@ -34,7 +34,7 @@ impl Watch {
             // SAFETY: a value of the map, read at once.
             unsafe { (*order).until != 0 }
         });
-        let is_on = is_wanted && before(context, program as u32, interface, length()) != 0;
+        let is_on = is_wanted && before(context, program, interface, length());
         Self { context, is_on }
     }
 
@@ -56,40 +56,41 @@ pub fn reason(outcome: &Outcome) -> u32 {
     }
 }
 
-/// Returns 1 where the packet is chosen. The programs leave little of the stack: the record is built in a map.
-#[inline(never)]
-fn before(context: *mut c_void, program: u32, interface: u32, length: u32) -> u32 {
+/// Whether the packet is chosen. The edge leaves little of the stack: the record is built in a map, and this is
+/// inlined, since a frame of its own would not fit.
+#[inline(always)]
+fn before(context: *mut c_void, program: CapturedProgram, interface: u32, length: u32) -> bool {
     let Some(record) = maps::CAPTURE_RECORD.get_ptr_mut(0) else {
-        return 0;
+        return false;
     };
     // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
     let record = unsafe { &mut *record };
-    record.program = program;
+    record.program = program as u32;
     record.interface = interface;
     record.after = 0;
     describe(record, length, 0, 0);
     let (Some(order), Some(state)) = (maps::CAPTURE.get_ptr(0), maps::CAPTURE_STATE.get_ptr(0)) else {
-        return 0;
+        return false;
     };
     // SAFETY: values of the maps; what packets change in the state is atomic or a word that may be lost.
     let (order, state) = unsafe { (&*order, &*state) };
     // A capture that died is forgotten.
     // SAFETY: takes nothing and returns a number.
     if unsafe { bpf_jiffies64() } >= order.until {
-        return 0;
+        return false;
     }
     let atomics = KernelTables::new(context, 0);
     if order.drops_only == 0 && !state.may_tell(&atomics, order.rate, record.time / SECOND) {
-        return 0;
+        return false;
     }
     record.number = atomics.add(&state.number, 1).wrapping_add(1);
     if order.drops_only == 0 {
         tell(context, record, order);
     }
-    1
+    true
 }
 
-#[inline(never)]
+#[inline(always)]
 fn after(context: *mut c_void, length: u32, verdict: u32, reason: u32) {
     let Some(record) = maps::CAPTURE_RECORD.get_ptr_mut(0) else {
         return;

@@ -46,6 +46,7 @@ pub(super) const PACKAGES: &[Package] = &[
         "the capture at a player's machine; compiles filters",
     ),
     package("tshark", TEST, "the independent decoder of VXLAN and Geneve"),
+    package("mtr-tiny", TEST, "a traceroute through an accelerator"),
     package(
         "chocolate-doom",
         TEST,
