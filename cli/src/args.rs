@@ -64,7 +64,7 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
 }
 
 /// A number of ms on the command line.
-pub(crate) fn milliseconds(text: &str) -> std::result::Result<f64, String> {
+pub(crate) fn milliseconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ms) if (0.0..=1_000_000.0).contains(&ms) => Ok(ms),
         _ => Err("a number of milliseconds from 0 to 1000000".to_owned()),
