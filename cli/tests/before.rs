@@ -68,7 +68,7 @@ fn recorded() -> Vec<Recorded> {
             .to_vec(),
         legs: both.clone().map(leg).collect(),
         pairs: vec![pair],
-        events: Vec::new(),
+        ..Input::default()
     };
     let mut steering = Steering::new(Config::default());
     (0..5)

@@ -36,6 +36,7 @@ pub use measure::{Alarm, LegReport};
 pub use member::{JoinRefusal, UnixSeconds};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
+pub use steer::LegCosts;
 pub use view::{HostView, LegView, RouteView};
 
 /// Milliseconds of a clock that never goes back.

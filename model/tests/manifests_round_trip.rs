@@ -147,7 +147,8 @@ fn accelerator() -> impl Strategy<Value = Value> {
                     .collect();
                 json!({"pool": pool, "entries": entries, "listeners": listeners, "class": class,
                 "groups": [{"service": service, "region": region, "dial": dial}],
-                "idle_timeout": {"udp_s": udp_s, "tcp_s": tcp_s}})
+                "idle_timeout": {"udp_s": udp_s, "tcp_s": tcp_s},
+                "relays": {"never": {"countries": ["AQ"]}, "only": {"providers": ["one", "two"]}, "strict": false}})
             },
         )
 }

@@ -27,7 +27,6 @@ mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cost::TrafficClass;
 use crate::id::{LegId, Millis, NodeId, PairId};
 #[cfg(doc)]
 use crate::routes;
@@ -39,7 +38,7 @@ pub use input::{
 pub use why::{Cause, Change, Choice, Decision, Why};
 
 use pair::PairState;
-use view::{Costs, Views};
+use view::{Costs, Terms, Views, terms_of};
 
 /// The state of all pairs between ticks.
 #[derive(Clone, Debug)]
@@ -90,9 +89,17 @@ impl Steering {
         changes
     }
 
-    /// What all legs cost now for the classes of the input's pairs.
-    pub fn costs(&self, input: &Input) -> BTreeMap<TrafficClass, CostMatrix> {
-        Costs::new(&self.config, input, &self.alarms).0
+    /// What all legs and relays cost the input's pairs now: those that have the same costs side by side.
+    pub fn costs(&self, input: &Input) -> Vec<(Vec<PairInput>, CostMatrix)> {
+        let costs = Costs::new(&self.config, input, &self.alarms).0;
+        let of = |terms: &Terms| {
+            let pairs = input.pairs.iter().filter(|pair| terms_of(input, pair) == *terms);
+            pairs.copied().collect()
+        };
+        costs
+            .into_iter()
+            .map(|(terms, costs)| (of(&terms), costs))
+            .collect()
     }
 
     /// How many ticks there were.

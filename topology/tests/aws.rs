@@ -77,7 +77,7 @@ fn decide(pairs: &[(usize, usize)]) -> Option<Steering> {
         nodes: (0..10).map(|index| NodeInput::new(node(index))).collect(),
         legs: legs.collect(),
         pairs: (0..).zip(pairs).map(pair).collect(),
-        events: vec![],
+        ..Input::default()
     };
     let mut steering = Steering::new(Config::default());
     steering.tick(&input);

@@ -28,11 +28,6 @@ impl Matrix {
         Self { nodes, costs }
     }
 
-    /// How many nodes.
-    pub(crate) fn nodes(&self) -> usize {
-        self.nodes
-    }
-
     /// What the leg costs, in µs; 0 from a node to itself.
     pub(crate) fn cost(&self, from: usize, to: usize) -> u32 {
         self.costs[from * self.nodes + to]

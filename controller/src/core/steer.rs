@@ -1,8 +1,8 @@
 //! Path choice: what [`Steering`] is told, and what becomes of what it decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kuafu_model::compile::{Choice, PairName, pairs};
+use kuafu_model::compile::{Choice, PairName, forbidden_relays, pairs};
 use kuafu_model::kinds::{Name, Node};
 use kuafu_topology::steering::{LegInput, NodeInput, PairInput};
 use kuafu_topology::{
@@ -58,6 +58,17 @@ pub(super) struct Steered {
     pub(super) costs: [Option<Cost>; 4],
     /// Why the path is what it is.
     pub(super) why: String,
+}
+
+/// What legs and relays cost some pairs.
+#[derive(Clone, Debug)]
+pub struct LegCosts {
+    /// The pairs, all of one class.
+    pub pairs: Vec<PairName>,
+    /// The nodes, in the order of the costs.
+    pub nodes: Vec<Name>,
+    /// The costs.
+    pub costs: CostMatrix,
 }
 
 impl Core {
@@ -147,7 +158,23 @@ impl Core {
                 .filter_map(|pair| self.pair_input(pair))
                 .collect(),
             events: self.steer.events.clone(),
+            forbidden: self.forbidden(),
         }
+    }
+
+    /// The nodes that must not relay for a pair, by the rules of the accelerators that use it.
+    fn forbidden(&self) -> BTreeMap<PairId, BTreeSet<NodeId>> {
+        let numbers = self.steer.numbers.iter();
+        let forbidden = numbers.map(|(pair, number)| {
+            let nodes = forbidden_relays(&self.intent, pair).into_iter();
+            (
+                *number,
+                nodes.filter_map(|node| self.node_id(node.as_str())).collect(),
+            )
+        });
+        forbidden
+            .filter(|(_, nodes): &(_, BTreeSet<_>)| !nodes.is_empty())
+            .collect()
     }
 
     fn node_id(&self, node: &str) -> Option<NodeId> {
@@ -289,14 +316,22 @@ impl Core {
         ids.iter().map(|id| name_of(id).cloned()).collect()
     }
 
-    /// What all legs cost for each class, by which the last choice was made; with the names of the nodes.
+    /// What all legs and relays cost, by which the last choice was made, and for which pairs.
     #[must_use]
-    pub fn leg_costs(&self) -> Vec<(TrafficClass, Vec<String>, CostMatrix)> {
+    pub fn leg_costs(&self) -> Vec<LegCosts> {
         let costs = self.steer.steering.costs(&self.steer.told).into_iter();
-        let named = costs.map(|(class, costs)| {
+        let named = costs.map(|(pairs, costs)| {
             let ids: Vec<NodeId> = costs.relays().iter().map(|relay| relay.id).collect();
-            let names = self.names(&ids).unwrap_or_default();
-            (class, names.iter().map(ToString::to_string).collect(), costs)
+            let is_of = |number: &PairId| pairs.iter().any(|pair| pair.id == *number);
+            let numbers = self.steer.numbers.iter();
+            LegCosts {
+                pairs: numbers
+                    .filter(|(_, number)| is_of(number))
+                    .map(|(pair, _)| pair.clone())
+                    .collect(),
+                nodes: self.names(&ids).unwrap_or_default(),
+                costs,
+            }
         });
         named.collect()
     }

@@ -38,6 +38,27 @@ pub fn pairs(intent: &Intent) -> Vec<PairName> {
     wanted.iter().filter(|pair| first(pair)).cloned().collect()
 }
 
+/// The nodes that must not relay for a pair. Accelerators of a class share pairs: a pair keeps to the rules of all that
+/// use it.
+#[must_use]
+pub fn forbidden_relays<'a>(intent: &'a Intent, pair: &PairName) -> BTreeSet<&'a Name> {
+    let accelerators = intent.accelerators().values();
+    let ruled = accelerators
+        .filter(|accelerator| accelerator.spec.class == pair.class && !accelerator.spec.relays.is_none());
+    let uses = |accelerator: &Accelerator| {
+        let (entries, exits) = (entries(intent, accelerator), exits(intent, accelerator));
+        let goes = |pair: &PairName| entries.contains(&pair.entry) && exits.contains(&pair.exit);
+        goes(pair) || goes(&pair.reversed())
+    };
+    let forbidden = ruled
+        .filter(|accelerator| uses(accelerator))
+        .flat_map(|accelerator| {
+            let nodes = intent.nodes().iter();
+            nodes.filter(|(_, node)| !accelerator.spec.relays.allow(&node.spec))
+        });
+    forbidden.map(|(name, _)| name).collect()
+}
+
 impl PairName {
     fn reversed(&self) -> Self {
         Self {

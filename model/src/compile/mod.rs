@@ -30,7 +30,7 @@ use crate::manifest::Intent;
 use crate::state::HostState;
 
 pub use allocations::Allocations;
-pub use demand::{PairName, pairs};
+pub use demand::{PairName, forbidden_relays, pairs};
 pub use fleet::{Fleet, Running, unchanged};
 pub use next::{Stage, next, stages};
 

@@ -7,7 +7,10 @@ mod rollout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::{Allocations, Choice, CompileError, Fleet, Input, compile, next, pairs, stages, unchanged};
+use super::{
+    Allocations, Choice, CompileError, Fleet, Input, compile, forbidden_relays, next, pairs, stages,
+    unchanged,
+};
 use crate::contents::{Capacities, HostFacts, contents};
 use crate::kinds::{Class, Name};
 use crate::manifest::{File, Intent};
@@ -343,6 +346,38 @@ fn a_declared_vni_that_was_given_away_is_refused() {
         )
     );
     assert_eq!(allocations, before);
+}
+
+#[test]
+fn rules_about_relays_are_those_of_all_accelerators_that_use_a_pair() {
+    let node = |name: &str, number: u32, place: &str| {
+        format!(
+            "kind: Node\nmetadata: {{name: {name}}}\nspec: {{region: {name}, address: {{local: 192.0.2.{number}}}, \
+             {place}}}\n---\n"
+        )
+    };
+    let accelerator = |name: &str, port: u32, rules: &str| {
+        format!(
+            "kind: Accelerator\nmetadata: {{name: {name}}}\nspec: {{pool: p, listeners: [{{protocol: udp, port: \
+             {port}}}], groups: [{{service: s, region: exit}}], relays: {rules}}}\n---\n"
+        )
+    };
+    let world = [
+        node("entry", 1, "country: JP"),
+        node("exit", 2, "country: ZA"),
+        node("taipei", 3, "country: TW, provider: one"),
+        node("virginia", 4, "country: US, provider: two"),
+        node("nowhere", 5, "provider: two"),
+        "kind: AddressPool\nmetadata: {name: p}\nspec: {addresses: [{node: entry, public: 203.0.113.1}]}\n---\n".into(),
+        "kind: Service\nmetadata: {name: s}\nspec: {targets: [{address: 198.51.100.1, port: 9}]}\n---\n".into(),
+        accelerator("one", 7000, "{never: {countries: [TW]}}"),
+        accelerator("two", 7001, "{only: {providers: [two]}, strict: true}"),
+    ];
+    let intent = intent(&world.concat());
+    let [pair] = pairs(&intent).try_into().unwrap();
+    let names = |names: &[&str]| names.iter().map(|text| name(text)).collect::<BTreeSet<_>>();
+    let forbidden: BTreeSet<Name> = forbidden_relays(&intent, &pair).into_iter().cloned().collect();
+    assert_eq!(forbidden, names(&["entry", "exit", "nowhere", "taipei"]));
 }
 
 #[test]

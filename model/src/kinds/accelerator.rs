@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::common::{integers, words};
 use super::network::{PortNumber, Protocol};
-use super::{Name, Resource};
+use super::{Country, Name, NodeSpec, Resource};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Public addresses at entries, and the services behind them.
@@ -35,6 +35,9 @@ pub struct AcceleratorSpec {
     pub class: Class,
     /// When a silent flow is forgotten.
     pub idle_timeout: IdleTimeout,
+    /// Which nodes may relay. Default: all.
+    #[serde(skip_serializing_if = "RelayRules::is_none")]
+    pub relays: RelayRules,
 }
 
 impl AcceleratorSpec {
@@ -56,6 +59,7 @@ impl Field for AcceleratorSpec {
             let group = fields.single("groups", "one {service, region}");
             let class = fields.or("class", Class::Game);
             let idle_timeout = fields.or("idle_timeout", IdleTimeout::default());
+            let relays = fields.or("relays", RelayRules::default());
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
             refuse_twice(fields, "listeners", listeners.iter().flatten());
             Some(Self {
@@ -65,6 +69,7 @@ impl Field for AcceleratorSpec {
                 groups: vec![group?],
                 class: class?,
                 idle_timeout: idle_timeout?,
+                relays: relays?,
             })
         })
     }
@@ -141,6 +146,94 @@ impl Field for Group {
                 service: service?,
                 region: region?,
                 dial: dial?,
+            })
+        })
+    }
+}
+
+/// Which nodes may relay an accelerator's packets. A node that does not say its country or provider passes no rule about
+/// it. Entries and exits are where the accelerator says, whatever the rules.
+///
+/// ```yaml
+/// relays:
+///   never: {countries: [AQ], providers: [cheap]}
+///   only: {countries: [JP, TW, US]}
+///   strict: true
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RelayRules {
+    /// No node of these.
+    pub never: Places,
+    /// Of each list that is given, only nodes of these.
+    pub only: Places,
+    /// Refuse what leaves a pair no relay at all, where it would otherwise go direct. Default: false.
+    pub strict: bool,
+}
+
+impl RelayRules {
+    /// Is there no rule?
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// May this node relay?
+    #[must_use]
+    pub fn allow(&self, node: &NodeSpec) -> bool {
+        passes(&self.never.countries, &self.only.countries, node.country.as_ref())
+            && passes(
+                &self.never.providers,
+                &self.only.providers,
+                node.provider.as_ref(),
+            )
+    }
+}
+
+fn passes<T: PartialEq>(never: &[T], only: &[T], own: Option<&T>) -> bool {
+    let ruled = !never.is_empty() || !only.is_empty();
+    let passed = |own: &T| !never.contains(own) && (only.is_empty() || only.contains(own));
+    !ruled || own.is_some_and(passed)
+}
+
+impl Field for RelayRules {
+    const EXPECTS: &'static str = "a mapping with never, only and strict";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let never = fields.or("never", Places::default());
+            let only = fields.or("only", Places::default());
+            let strict = fields.or("strict", false);
+            Some(Self {
+                never: never?,
+                only: only?,
+                strict: strict?,
+            })
+        })
+    }
+}
+
+/// Where nodes stand, and who runs them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Places {
+    /// ISO 3166 codes of two letters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub countries: Vec<Country>,
+    /// As nodes name them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<Name>,
+}
+
+impl Field for Places {
+    const EXPECTS: &'static str = "a mapping with countries and providers";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let countries = fields.optional_list("countries", "at least one country, or no countries at all");
+            let providers =
+                fields.optional_list("providers", "at least one provider, or no providers at all");
+            Some(Self {
+                countries: countries?.unwrap_or_default(),
+                providers: providers?.unwrap_or_default(),
             })
         })
     }

@@ -310,6 +310,7 @@ impl<'a> Check<'a> {
                 );
                 self.exits(&group.region, at("region"));
             }
+            self.strict_rules(&me, accelerator);
             for address in self.intent.accelerated_addresses(accelerator) {
                 for (index, listener) in accelerator.spec.listeners.iter().enumerate() {
                     let at = field(&me, format!("spec.listeners[{index}].port"));
@@ -318,6 +319,33 @@ impl<'a> Check<'a> {
                     self.listener_on_node(accelerator, address, *listener, at);
                 }
             }
+        }
+    }
+
+    /// Strict rules leave every pair a node that may relay.
+    fn strict_rules(&mut self, me: &ObjectRef, accelerator: &Accelerator) {
+        let rules = &accelerator.spec.relays;
+        let agents = || self.intent.nodes().iter().filter(|(_, node)| node.spec.agent);
+        let relays: Vec<&Name> = agents()
+            .filter(|(_, node)| rules.allow(&node.spec))
+            .map(|(name, _)| name)
+            .collect();
+        let ends = self
+            .intent
+            .accelerated_addresses(accelerator)
+            .flat_map(|address| {
+                let groups = &accelerator.spec.groups;
+                let exits =
+                    agents().filter(|(_, node)| groups.iter().any(|group| group.region == node.spec.region));
+                exits.map(|(exit, _)| (&address.node, exit))
+            });
+        let alone = |(entry, exit): &(&Name, &Name)| {
+            entry != exit && !relays.iter().any(|relay| relay != entry && relay != exit)
+        };
+        if let Some((entry, exit)) = ends.into_iter().find(alone).filter(|_| rules.strict) {
+            let node = |name: &Name| ObjectRef::new(Kind::Node, name);
+            let (entry, exit) = (node(entry), node(exit));
+            self.add(field(me, "spec.relays"), [], Conflict::NoRelay { entry, exit });
         }
     }
 

@@ -141,6 +141,16 @@ pub enum Conflict {
         /// The rule that forbids it.
         rule: &'static str,
     },
+    /// Strict rules under which no node may relay for a pair.
+    #[error(
+        "no node may relay from {entry} to {exit}; allow more, or leave out strict: then what has no relay goes direct"
+    )]
+    NoRelay {
+        /// Where the pair begins.
+        entry: ObjectRef,
+        /// Where it ends.
+        exit: ObjectRef,
+    },
     /// A port's address that its VPC does not have.
     #[error("{address} is not an address for a port of {vpc} (cidr {cidr}); choose one of {first}-{last}")]
     NotInVpc {

@@ -244,7 +244,7 @@ fn recorded(seconds: u64) -> String {
                 })
                 .collect(),
             pairs: (1..).zip(ends()).map(pair).collect(),
-            events: Vec::new(),
+            ..Input::default()
         };
         let at_once = Input {
             now: input.now.after(100),

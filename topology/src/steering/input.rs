@@ -1,5 +1,6 @@
 //! What steering is told, and recordings of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -260,6 +261,9 @@ pub struct Input {
     pub pairs: Vec<PairInput>,
     /// What happened since the last tick, in order.
     pub events: Vec<Event>,
+    /// The nodes that must not relay for a pair, beside those that relay for none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forbidden: BTreeMap<PairId, BTreeSet<NodeId>>,
 }
 
 /// One tick: what came in and what was decided. A log of these, one JSON object a line, is a recording.

@@ -62,6 +62,7 @@ impl Weather {
             legs,
             pairs: (0..16).map(pair).collect(),
             events,
+            ..Input::default()
         }
     }
 

@@ -336,6 +336,32 @@ fn what_is_no_longer_listed_is_forgotten() {
 }
 
 #[test]
+fn a_forbidden_relay_is_left_at_once_and_never_a_part_of_a_backup() {
+    let mut world = World::new(300, &[200, 240, 250]);
+    world.tick(1000, vec![]);
+    assert_eq!(world.primary(), path(&[1, 3, 2]));
+    let forbid = |relays: &[u16]| relays.iter().map(|&relay| node(relay)).collect();
+    world.input.forbidden.insert(PairId(1), forbid(&[3, 4]));
+    let change = world.tick(1000, vec![]).pop().unwrap();
+    assert_eq!(change.primary, Some(path(&[1, 5, 2])));
+    assert_eq!(change.backup, Some(path(&[1, 2])));
+    assert_eq!(
+        change.why.to_string(),
+        "moved at once: node 3 must not relay any more"
+    );
+    world.input.forbidden.insert(PairId(1), forbid(&[3, 4, 5]));
+    assert_eq!(
+        world.tick(1000, vec![]).pop().unwrap().primary,
+        Some(path(&[1, 2]))
+    );
+    world.input.forbidden.clear();
+    assert_eq!(
+        world.seconds_to_change(20).unwrap().1.primary,
+        Some(path(&[1, 3, 2]))
+    );
+}
+
+#[test]
 fn pairs_of_other_classes_weigh_otherwise() {
     let mut world = World::new(300, &[250]);
     let game = world.input.pairs[0];

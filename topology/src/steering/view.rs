@@ -1,6 +1,6 @@
 //! What a tick knows, as costs between indices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cause, Choice, Config, Input, NodeInput, PairInput, Path};
 use crate::cost::{Cost, Direction, TrafficClass, cost};
@@ -8,8 +8,16 @@ use crate::estimate::LegStats;
 use crate::id::{LegId, Millis, NodeId};
 use crate::routes::{self, CostMatrix, Relay, Rests, Route};
 
-/// The costs of a tick, by class.
-pub(super) struct Costs(pub(super) BTreeMap<TrafficClass, CostMatrix>);
+/// What of a pair decides what legs and relays cost it: its class, and the nodes that must not relay for it.
+pub(super) type Terms = (TrafficClass, BTreeSet<NodeId>);
+
+/// The costs of a tick.
+pub(super) struct Costs(pub(super) BTreeMap<Terms, CostMatrix>);
+
+pub(super) fn terms_of(input: &Input, pair: &PairInput) -> Terms {
+    let forbidden = input.forbidden.get(&pair.id);
+    (pair.class, forbidden.cloned().unwrap_or_default())
+}
 
 impl Costs {
     pub(super) fn new(config: &Config, input: &Input, alarms: &BTreeMap<LegId, u32>) -> Self {
@@ -19,13 +27,13 @@ impl Costs {
         for (leg, stats) in &mut legs {
             stats.loss_ppm = stats.loss_ppm.max(alarms.get(leg).copied().unwrap_or(0));
         }
-        let mut classes = BTreeMap::new();
+        let mut costs = BTreeMap::new();
         for pair in &input.pairs {
-            classes
-                .entry(pair.class)
-                .or_insert_with(|| matrix(config, pair.class, &nodes, &legs));
+            costs
+                .entry(terms_of(input, pair))
+                .or_insert_with_key(|terms| matrix(config, terms, &nodes, &legs));
         }
-        Self(classes)
+        Self(costs)
     }
 }
 
@@ -33,9 +41,10 @@ impl Costs {
 pub(super) struct Views<'a> {
     config: &'a Config,
     now: Millis,
+    input: &'a Input,
     costs: &'a Costs,
-    /// By class and exit.
-    rests: BTreeMap<(TrafficClass, NodeId), Rests<'a>>,
+    /// By exit.
+    rests: BTreeMap<(Terms, NodeId), Rests<'a>>,
     alarms: &'a BTreeMap<LegId, u32>,
     down: &'a BTreeMap<Path, Millis>,
     first_seen: &'a BTreeMap<NodeId, Millis>,
@@ -44,7 +53,7 @@ pub(super) struct Views<'a> {
 impl<'a> Views<'a> {
     pub(super) fn new(
         config: &'a Config,
-        input: &Input,
+        input: &'a Input,
         costs: &'a Costs,
         alarms: &'a BTreeMap<LegId, u32>,
         down: &'a BTreeMap<Path, Millis>,
@@ -52,17 +61,19 @@ impl<'a> Views<'a> {
     ) -> Self {
         let mut rests = BTreeMap::new();
         for pair in &input.pairs {
-            if let Some(costs) = costs.0.get(&pair.class)
+            let terms = terms_of(input, pair);
+            if let Some(costs) = costs.0.get(&terms)
                 && let Some(to) = costs.index_of(pair.exit)
             {
                 rests
-                    .entry((pair.class, pair.exit))
+                    .entry((terms, pair.exit))
                     .or_insert_with(|| Rests::new(costs, to, config.max_relays));
             }
         }
         Self {
             config,
             now: input.now,
+            input,
             costs,
             rests,
             alarms,
@@ -73,9 +84,10 @@ impl<'a> Views<'a> {
 
     /// One pair's part; `None` where a node of it is not listed, or it leads nowhere.
     pub(super) fn of(&'a self, pair: &PairInput) -> Option<View<'a>> {
-        let costs = self.costs.0.get(&pair.class)?;
+        let terms = terms_of(self.input, pair);
+        let costs = self.costs.0.get(&terms)?;
         let (from, to) = (costs.index_of(pair.entry)?, costs.index_of(pair.exit)?);
-        let rests = self.rests.get(&(pair.class, pair.exit))?;
+        let rests = self.rests.get(&(terms, pair.exit))?;
         (from != to).then_some(View {
             views: self,
             now: self.now,
@@ -89,11 +101,11 @@ impl<'a> Views<'a> {
 
 fn matrix(
     config: &Config,
-    class: TrafficClass,
+    (class, forbidden): &Terms,
     nodes: &[&NodeInput],
     legs: &BTreeMap<LegId, LegStats>,
 ) -> CostMatrix {
-    let mut costs = CostMatrix::of_sorted(relays(nodes));
+    let mut costs = CostMatrix::of_sorted(relays(nodes, forbidden));
     let way = |from: usize, to: usize| {
         let stats = legs.get(&LegId {
             from: nodes[from].id,
@@ -107,7 +119,7 @@ fn matrix(
     for from in 0..nodes.len() {
         for to in 0..from {
             if let (Some(forward), Some(reverse)) = (way(from, to), way(to, from)) {
-                let both = cost(forward, reverse, config.weights(class));
+                let both = cost(forward, reverse, config.weights(*class));
                 costs.set(from, to, both);
                 costs.set(to, from, both);
             }
@@ -116,13 +128,13 @@ fn matrix(
     costs
 }
 
-fn relays<'a>(nodes: &[&'a NodeInput]) -> Vec<Relay> {
+fn relays<'a>(nodes: &[&'a NodeInput], forbidden: &BTreeSet<NodeId>) -> Vec<Relay> {
     let (mut sites, mut providers) = (Names::default(), Names::default());
     let relay = |node: &&'a NodeInput| Relay {
         id: node.id,
         site: sites.number(&node.site),
         provider: providers.number(&node.provider),
-        transit: if node.relay && !node.draining {
+        transit: if node.relay && !node.draining && !forbidden.contains(&node.id) {
             Cost::from_us(node.transit_us)
         } else {
             Cost::UNUSABLE

@@ -60,7 +60,7 @@ pub enum Cause {
         /// The leg.
         leg: LegId,
     },
-    /// A relay is being emptied, or is no relay any more.
+    /// A relay is being emptied, or must not relay for the pair any more.
     Drain {
         /// The relay.
         node: NodeId,
@@ -137,7 +137,7 @@ impl fmt::Display for Cause {
         match self {
             Self::PathDown => f.write_str("the path before is down"),
             Self::LegUnusable { leg } => write!(f, "leg {leg} is unusable"),
-            Self::Drain { node } => write!(f, "node {node} drains"),
+            Self::Drain { node } => write!(f, "node {node} must not relay any more"),
             Self::Alarm { leg } => write!(f, "leg {leg} loses packets"),
         }
     }

@@ -5,16 +5,16 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use anyhow::{Context, ensure};
-use kuafu_proto::v1::{ClassCosts, RouteInfo};
+use kuafu_proto::v1::{LegCosts, RouteInfo};
 use kuafu_topology::routes::{CostMatrix, MAX_RELAYS, Relay, Routes, best, oracle};
 use kuafu_topology::{Cost, NodeId};
 
 use crate::failure::{Failure, Result};
 use crate::out;
 
-/// Computes the paths of every pair of nodes from the costs of all legs, checks them by the oracle, and the best path
+/// Computes the paths of every pair of nodes from the costs of all legs and relays, checks them by the oracle, and the best path
 /// that the controller found for each of these pairs by both. Says what was compared.
-pub(super) fn check(costs: Vec<ClassCosts>, live: &[RouteInfo]) -> Result {
+pub(super) fn check(costs: Vec<LegCosts>, live: &[RouteInfo]) -> Result {
     let mut text = String::new();
     let mut differ = 0;
     for class in costs {
@@ -22,7 +22,12 @@ pub(super) fn check(costs: Vec<ClassCosts>, live: &[RouteInfo]) -> Result {
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let routes = best(matrix(&class)?, MAX_RELAYS, threads);
         let pairs = oracle::check(&routes).with_context(|| format!("class {}", class.class))?;
-        let live: Vec<&RouteInfo> = live.iter().filter(|route| route.class == class.class).collect();
+        let is_of = |route: &&RouteInfo| {
+            let mut pairs = class.pairs.iter();
+            route.class == class.class
+                && pairs.any(|pair| pair.entry == route.entry && pair.exit == route.exit)
+        };
+        let live: Vec<&RouteInfo> = live.iter().filter(is_of).collect();
         let other = live.iter().filter_map(|route| other(route, &names, &routes));
         let other: Vec<String> = other.collect();
         writeln!(
@@ -44,7 +49,7 @@ pub(super) fn check(costs: Vec<ClassCosts>, live: &[RouteInfo]) -> Result {
     if differ == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn matrix(class: &ClassCosts) -> anyhow::Result<CostMatrix> {
+fn matrix(class: &LegCosts) -> anyhow::Result<CostMatrix> {
     let n = class.nodes.len();
     ensure!(
         class.legs_us.len() == n * n,
@@ -93,11 +98,11 @@ fn other(route: &RouteInfo, names: &[String], routes: &Routes) -> Option<String>
 
 #[cfg(test)]
 mod tests {
-    use kuafu_proto::v1::RelayCost;
+    use kuafu_proto::v1::{Ends, RelayCost};
 
     use super::*;
 
-    fn class() -> ClassCosts {
+    fn class() -> LegCosts {
         let node = |number: u32| RelayCost {
             node: format!("n{number}"),
             number,
@@ -105,7 +110,11 @@ mod tests {
             provider: number,
             transit_us: 1_000,
         };
-        ClassCosts {
+        LegCosts {
+            pairs: vec![Ends {
+                entry: "n1".to_owned(),
+                exit: "n2".to_owned(),
+            }],
             class: "game".to_owned(),
             nodes: (1..=3).map(node).collect(),
             legs_us: vec![0, 90_000, 30_000, 90_000, 0, 20_000, 30_000, 20_000, 0],

@@ -5,7 +5,7 @@ use kuafu_model::manifest::Change;
 use kuafu_proto::v1;
 use kuafu_proto::v1::query_answer::Answer;
 
-use crate::core::{Core, DeclareError, HostView, LegView, Now, RouteView};
+use crate::core::{Core, DeclareError, HostView, LegCosts, LegView, Now, RouteView};
 
 pub(super) fn changes(changes: &[Change], revision: u64) -> v1::ApplyAnswer {
     let change = |change: &Change| v1::Change {
@@ -74,16 +74,17 @@ pub(super) fn routes(core: &Core) -> Vec<v1::RouteInfo> {
     core.route_views().into_iter().map(route).collect()
 }
 
-/// What the choice was made by, class by class.
-pub(super) fn costs(core: &Core) -> Vec<v1::ClassCosts> {
-    let classes = core.leg_costs().into_iter();
-    let costs = classes.map(|(class, names, costs)| {
+/// What the choice was made by.
+pub(super) fn costs(core: &Core) -> Vec<v1::LegCosts> {
+    let costs = core.leg_costs().into_iter();
+    let costs = costs.map(|LegCosts { pairs, nodes, costs }| {
+        let class = pairs.first().map(|pair| pair.class.word());
         let nodes = costs
             .relays()
             .iter()
-            .zip(names)
+            .zip(nodes)
             .map(|(relay, node)| v1::RelayCost {
-                node,
+                node: node.to_string(),
                 number: relay.id.get().into(),
                 site: relay.site,
                 provider: relay.provider,
@@ -91,8 +92,13 @@ pub(super) fn costs(core: &Core) -> Vec<v1::ClassCosts> {
             });
         let n = costs.len();
         let ends = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
-        v1::ClassCosts {
-            class: class.word().to_owned(),
+        let pairs = pairs.iter().map(|pair| v1::Ends {
+            entry: pair.entry.to_string(),
+            exit: pair.exit.to_string(),
+        });
+        v1::LegCosts {
+            pairs: pairs.collect(),
+            class: class.unwrap_or_default().to_owned(),
             nodes: nodes.collect(),
             legs_us: ends.map(|(from, to)| costs.leg(from, to).us()).collect(),
         }
