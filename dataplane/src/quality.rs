@@ -1,8 +1,10 @@
-//! What the probes of this host's paths measured: reports each second, alarms at once.
+//! What probes and data of this host's paths measured: reports each second, alarms at once.
 //!
 //! A probe's fate is known when a later one came home, or two seconds after it left. The round trip is
-//! (T4 − T1) − (T3 − T2): the reflector's own time is not the path's.
+//! (T4 − T1) − (T3 − T2): the reflector's own time is not the path's. Data packets count by what both ends have
+//! counted, which probes bring home: on the path that they take, and where that is direct on its leg too.
 
+mod data;
 mod path;
 
 use std::collections::BTreeMap;
@@ -12,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use kuafu_model::HostState;
+use kuafu_model::state::PathState as PathInfo;
 use kuafu_pipeline::map::{PathState, Sample};
 use kuafu_proto::v1;
 use kuafu_topology::Millis;
@@ -30,6 +33,8 @@ pub(crate) struct Quality {
     state: Option<HostState>,
     opened: Option<Opened>,
     paths: BTreeMap<u32, Measurement>,
+    /// Direct paths of pairs, and the legs that they lead over.
+    legs: BTreeMap<u32, u32>,
     liveness: bool,
 }
 
@@ -46,6 +51,7 @@ impl Default for Quality {
             state: None,
             opened: None,
             paths: BTreeMap::new(),
+            legs: BTreeMap::new(),
             liveness: false,
         }
     }
@@ -84,6 +90,7 @@ impl Quality {
             let new = || Measurement::new(path.id, path.nodes.len() == 2);
             self.paths.insert(path.index, kept.unwrap_or_else(new));
         }
+        self.legs = legs(state);
         self.state = Some(state.clone());
     }
 
@@ -96,9 +103,7 @@ impl Quality {
         let now = self.now();
         let samples: Vec<Sample> = self.opened(maps)?.samples.by_ref().collect();
         for sample in &samples {
-            if let Some(path) = self.paths.get_mut(&sample.path) {
-                path.came_home(now, sample);
-            }
+            self.came_home(now, sample);
         }
         let jiffies = clock.jiffies()?;
         let Some(opened) = &self.opened else {
@@ -114,6 +119,17 @@ impl Quality {
             alarms.extend(path.alarm(live.is_dead(jiffies)));
         }
         Ok(alarms)
+    }
+
+    fn came_home(&mut self, now: Millis, sample: &Sample) {
+        let Some(path) = self.paths.get_mut(&sample.path) else {
+            return;
+        };
+        let data = path.came_home(now, sample);
+        let leg = self.legs.get(&sample.path);
+        if let Some(leg) = leg.and_then(|leg| self.paths.get_mut(leg)) {
+            leg.observe(now, data);
+        }
     }
 
     /// The last second of each leg.
@@ -141,6 +157,20 @@ impl Quality {
     pub(crate) fn measured(&self, path: u32) -> Option<Measured> {
         self.paths.get(&path).map(Measurement::measured)
     }
+}
+
+/// Each direct path that is not the leg itself, with the leg: of paths over the same two nodes the leg has the lowest
+/// number in the cluster.
+fn legs(state: &HostState) -> BTreeMap<u32, u32> {
+    let direct = || state.paths.iter().filter(|path| path.nodes.len() == 2);
+    let leg = |of: &PathInfo| {
+        let same = direct().filter(|path| path.nodes == of.nodes);
+        same.min_by_key(|path| path.id).map(|leg| (of.index, leg.index))
+    };
+    direct()
+        .filter_map(leg)
+        .filter(|(path, leg)| path != leg)
+        .collect()
 }
 
 /// What the programs and the prober keep of a path.
@@ -183,5 +213,78 @@ impl Live {
 fn set(states: &Words, index: u32, offset: usize, value: u64) {
     if let Some(word) = states.word(index, offset) {
         word.store(value, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use kuafu_model::state::{Host, LegState};
+
+    use super::*;
+
+    fn path(index: u32, id: u64, nodes: &[&str]) -> PathInfo {
+        PathInfo {
+            index,
+            id,
+            nodes: nodes.iter().map(ToString::to_string).collect(),
+            leg: LegState {
+                keys: Vec::new(),
+                label: 1,
+                address: Ipv4Addr::LOCALHOST,
+                port: 6081,
+                source_port: 50_000,
+            },
+        }
+    }
+
+    fn state(paths: Vec<PathInfo>) -> HostState {
+        HostState {
+            cluster: String::new(),
+            revision: 1,
+            node: Host {
+                id: 1,
+                name: "a".into(),
+                local: Ipv4Addr::LOCALHOST,
+                public: Ipv4Addr::LOCALHOST,
+                overlay: Ipv4Addr::LOCALHOST,
+                udp_port: 6081,
+                nat_ports: None,
+            },
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            vteps: Vec::new(),
+            slots: Vec::new(),
+            paths,
+            pairs: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn data_of_a_direct_path_counts_on_its_leg() {
+        let mut quality = Quality::default();
+        quality.follow(&state(vec![
+            path(1, 10, &["a", "b"]),
+            path(2, 11, &["a", "c"]),
+            path(3, 20, &["a", "b"]),
+            path(4, 21, &["a", "c", "b"]),
+        ]));
+        assert_eq!(quality.legs, BTreeMap::from([(3, 1)]));
+        for (at, sequence) in (0..).zip(0..3) {
+            for path in [1, 3, 4] {
+                let sample = Sample {
+                    path,
+                    sequence,
+                    data_sent: if path == 1 { 0 } else { sequence * 100 },
+                    data_received: if path == 1 { 0 } else { sequence * 90 },
+                    ..Sample::default()
+                };
+                quality.came_home(Millis(at * 50), &sample);
+            }
+        }
+        let mut raised = |index| quality.paths.get_mut(&index).unwrap().alarm(false).is_some();
+        assert_eq!([1, 2, 3, 4].map(&mut raised), [true, false, true, true]);
     }
 }

@@ -1,4 +1,4 @@
-//! One path's probes, counted.
+//! One path's packets, counted: its probes, and the data that flows on it.
 
 use std::collections::VecDeque;
 
@@ -8,6 +8,7 @@ use kuafu_proto::v1::alarm::Kind;
 use kuafu_topology as topology;
 use kuafu_topology::{LegEstimator, LossAlarm, Millis, Verdict};
 
+use super::data::{Counted, Data};
 use crate::read::Measured;
 
 /// After so long a probe does not come home any more.
@@ -21,6 +22,9 @@ pub(super) struct Measurement {
     is_leg: bool,
     estimator: LegEstimator,
     loss: LossAlarm,
+    /// Lost in a million of the packets that raised the alarm.
+    loss_ppm: u32,
+    data: Data,
     /// The count of departures, as it was at times of the last two seconds.
     departures: VecDeque<(Millis, u64)>,
     /// The count before the first drain, in which nothing is known.
@@ -46,6 +50,8 @@ impl Measurement {
             is_leg,
             estimator: LegEstimator::new(),
             loss: LossAlarm::new(),
+            loss_ppm: 0,
+            data: Data::default(),
             departures: VecDeque::new(),
             first: None,
             known: 0,
@@ -57,8 +63,8 @@ impl Measurement {
         }
     }
 
-    /// Takes in a probe that came home.
-    pub(super) fn came_home(&mut self, now: Millis, sample: &Sample) {
+    /// Takes in a probe that came home; returns what it says of the path's data.
+    pub(super) fn came_home(&mut self, now: Millis, sample: &Sample) -> Counted {
         let number = u64::from(sample.sequence);
         // Of probes that left before this began, the number is not counted; the round trip is as good.
         if self.first.is_some_and(|first| number >= first) {
@@ -68,11 +74,14 @@ impl Measurement {
         let there_and_back = sample.received.saturating_sub(sample.sent);
         let there = sample.reflector_sent.saturating_sub(sample.reflector_received);
         let rtt_us = there_and_back.saturating_sub(there) / 1_000;
-        let sample = topology::Sample {
+        let round_trip = topology::Sample {
             rtt_us: u32::try_from(rtt_us).ok(),
             ..topology::Sample::default()
         };
-        self.estimator.observe(now, sample);
+        self.estimator.observe(now, round_trip);
+        let counted = self.data.observe(sample);
+        self.observe(now, counted);
+        counted
     }
 
     /// Counts what has a fate by now; `departed` probes have left so far.
@@ -91,23 +100,32 @@ impl Measurement {
         let lost = sent.saturating_sub(self.received).max(self.told.1);
         let (more_sent, more_lost) = (sent - self.told.0, lost - self.told.1);
         self.told = (sent, lost);
-        self.observe(now, more_sent, more_lost);
+        self.observe(
+            now,
+            Counted {
+                sent: more_sent,
+                lost: more_lost,
+            },
+        );
     }
 
-    fn observe(&mut self, now: Millis, sent: u64, lost: u64) {
-        if sent == 0 {
+    /// Takes in packets that passed the path, probes or data.
+    pub(super) fn observe(&mut self, now: Millis, counted: Counted) {
+        if counted.sent == 0 {
             return;
         }
         let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let (sent, lost) = (narrow(sent), narrow(lost.min(sent)));
+        let (sent, lost) = (narrow(counted.sent), narrow(counted.lost.min(counted.sent)));
         let sample = topology::Sample {
             sent,
             lost,
             rtt_us: None,
         };
         self.estimator.observe(now, sample);
-        if self.loss.observe(sent, lost) == Verdict::Clean {
-            self.estimator.restart_loss();
+        match self.loss.observe(sent, lost) {
+            Verdict::Clean => self.estimator.restart_loss(),
+            Verdict::Lossy { loss_ppm } => self.loss_ppm = loss_ppm,
+            Verdict::Undecided => {}
         }
     }
 
@@ -125,6 +143,11 @@ impl Measurement {
         Some(v1::Alarm {
             path_id: self.id,
             kind: kind.into(),
+            loss: if kind == Kind::Loss {
+                f64::from(self.loss_ppm) / 1e6
+            } else {
+                0.0
+            },
         })
     }
 
@@ -198,6 +221,29 @@ mod tests {
         path.settle(Millis(2_100), 5);
         assert_eq!(path.told, (5, 5));
         assert!(path.report(Millis(3_000)).is_none(), "nothing ever came home");
+    }
+
+    #[test]
+    fn lost_data_raises_the_alarm_though_probes_come_home() {
+        let mut path = Measurement::new(7, false);
+        path.settle(Millis(0), 0);
+        let mut said = None;
+        // 20 probes and 120 data packets a second; one data packet in 20 is lost.
+        for number in 0..40 {
+            let sample = Sample {
+                data_sent: number * 6,
+                data_received: number * 6 - number * 6 / 20,
+                ..sample(number, 80)
+            };
+            let now = Millis(u64::from(number) * 50);
+            path.came_home(now, &sample);
+            path.settle(now, u64::from(number) + 1);
+            said = said.or(path.alarm(false).map(|alarm| (number, alarm)));
+        }
+        let (number, alarm) = said.expect("an alarm");
+        assert!((20..36).contains(&number), "probe {number}");
+        assert_eq!(alarm.kind, i32::from(Kind::Loss));
+        assert!((0.03..0.06).contains(&alarm.loss), "{}", alarm.loss);
     }
 
     #[test]
