@@ -156,6 +156,16 @@ pub struct Weights {
     pub ms_per_usd_per_gb: f64,
 }
 
+impl Weights {
+    /// What losing so many packets of a million costs; unusable where none arrives.
+    pub fn loss(self, loss_ppm: u32) -> Cost {
+        if loss_ppm >= 1_000_000 {
+            return Cost::UNUSABLE;
+        }
+        Cost::from_us_f64(1000.0 * self.loss_ms * -(-f64::from(loss_ppm) / 1e6).ln_1p())
+    }
+}
+
 /// One way over a leg, with its quality and the price of what its sender emits.
 #[derive(Clone, Copy, Debug)]
 pub struct Direction<'a> {

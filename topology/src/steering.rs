@@ -6,7 +6,8 @@
 //! 2. **First choice.** A pair without a path takes the candidate at once.
 //! 3. **Bypass.** If the path in use is down, has an unusable leg or a node that drains, the pair moves to the
 //!    candidate at once; likewise if a loss alarm is up on one of its legs and the candidate is cheaper and has
-//!    none. While an alarm is up, its leg counts with at least the loss that raised it.
+//!    none. While an alarm is up, its leg counts with at least the loss that raised it. A path with an alarm of its
+//!    own is treated alike, and nothing over its relays is a candidate for its ends.
 //! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row. A relay
 //!    whose gain over direct has shrunk below half the gate on 3 ticks in a row gives way to direct.
 //! 5. **Dwell.** Not within 10 s of the last move, unless the candidate goes through a node that is new (seen for
@@ -19,6 +20,10 @@
 //! possible, else by the same hysteresis on its score. One that is down stays where there is no other: it is
 //! probed as long as it is installed. A path that no pair has installed any more is not, so its being down is
 //! forgotten after 10 s; its legs are judged on their own.
+//!
+//! A path's own alarm is about what it carried, which nobody can measure once it carries nothing: a relay may pass
+//! probes on and lose data. It stands for 10 minutes after it was last said; but the alarm of a leg of the path
+//! explains it, and stands in its place.
 
 mod input;
 mod pair;
@@ -50,6 +55,8 @@ pub struct Steering {
     down: BTreeMap<Path, Millis>,
     /// The loss in a million that raised it.
     alarms: BTreeMap<LegId, u32>,
+    /// When an alarm of the path itself was last said, and its loss in a million.
+    lossy: BTreeMap<Path, (Millis, u32)>,
     first_seen: BTreeMap<NodeId, Millis>,
 }
 
@@ -62,6 +69,7 @@ impl Steering {
             pairs: BTreeMap::new(),
             down: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            lossy: BTreeMap::new(),
             first_seen: BTreeMap::new(),
         }
     }
@@ -75,8 +83,8 @@ impl Steering {
         self.ticks += 1;
         self.take_in(input);
         let costs = Costs::new(&self.config, input, &self.alarms);
-        let (alarms, down, first_seen) = (&self.alarms, &self.down, &self.first_seen);
-        let views = Views::new(&self.config, input, &costs, alarms, down, first_seen);
+        let bad = (&self.alarms, &self.down, &self.lossy);
+        let views = Views::new(&self.config, input, &costs, bad, &self.first_seen);
         let mut changes = Vec::new();
         for listed in &input.pairs {
             let Some(view) = views.of(listed) else { continue };
@@ -128,11 +136,15 @@ impl Steering {
                 Event::PathUp { path } => _ = self.down.remove(path),
                 Event::Alarm { leg, loss_ppm } => _ = self.alarms.insert(*leg, *loss_ppm),
                 Event::AlarmOver { leg } => _ = self.alarms.remove(leg),
+                Event::PathAlarm { path, loss_ppm } => {
+                    self.lossy.insert(path.clone(), (input.now, *loss_ppm));
+                }
             }
         }
         self.first_seen.retain(|node, _| nodes.contains(node));
         self.alarms
             .retain(|leg, _| nodes.contains(&leg.from) && nodes.contains(&leg.to));
+        self.forget_lossy(input.now);
         let pairs: BTreeMap<PairId, &PairInput> = input.pairs.iter().map(|pair| (pair.id, pair)).collect();
         self.pairs
             .retain(|id, state| pairs.get(id).is_some_and(|pair| state.is_of(pair)));
@@ -140,6 +152,14 @@ impl Steering {
         let memory_ms = self.config.down_memory_ms;
         self.down
             .retain(|path, &mut since| input.now.since(since) < memory_ms || installed(path));
+    }
+
+    /// Alarms of paths that are old, or that the alarm of a leg explains.
+    fn forget_lossy(&mut self, now: Millis) {
+        let (alarms, memory_ms) = (&self.alarms, self.config.alarm_memory_ms);
+        let explains = |leg: LegId| alarms.contains_key(&leg) || alarms.contains_key(&leg.reversed());
+        self.lossy
+            .retain(|path, (said, _)| now.since(*said) < memory_ms && !path.legs().any(explains));
     }
 }
 #[cfg(test)]

@@ -105,6 +105,11 @@ impl Measured {
         alarm.is_some_and(|(alarm, _)| *alarm == Alarm::Dead)
     }
 
+    /// Whether a path is the leg between its two ends.
+    pub(super) fn is_leg(&self, id: u64) -> bool {
+        self.legs.values().any(|leg| *leg == id)
+    }
+
     /// A path by its number.
     pub(super) fn path(&self, id: u64) -> Option<&PathInfo> {
         self.paths.get(&id)
@@ -159,30 +164,31 @@ impl Core {
         };
         if report.received > 0 && now.saturating_sub(since) >= WHOLE_SECOND_MS {
             self.measured.alarms.remove(&id);
-            let nodes = self.measured.path(id).map(|path| path.nodes.clone());
-            let dead = Some(Alarm::Dead);
-            self.note_alarm(&nodes.unwrap_or_default(), dead, Alarm::Clear, report.loss);
+            self.note_alarm(id, Some(Alarm::Dead), Alarm::Clear, report.loss);
         }
     }
 
-    /// An alarm of one host: taken where the path begins there, and acted upon at once.
-    pub fn handle_alarm(&mut self, now: Now, session: SessionId, path_id: u64, alarm: Alarm) -> Vec<Command> {
+    /// An alarm of one host, and of a loss the fraction lost: taken where the path begins there, and acted upon at once.
+    pub fn handle_alarm(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        path_id: u64,
+        (alarm, loss): (Alarm, f64),
+    ) -> Vec<Command> {
         let Some(node) = self.node_of(session).cloned() else {
             return Vec::new();
         };
         if !self.begins_at(path_id, &node) {
             return Vec::new();
         }
-        let nodes = self.measured.path(path_id).map(|path| path.nodes.clone());
-        let reported = self.measured.reports.get(&path_id);
-        let loss = reported.map_or(0.0, |reported| reported.report.loss);
         let before = if alarm == Alarm::Clear {
             self.measured.alarms.remove(&path_id)
         } else {
             self.measured.alarms.insert(path_id, (alarm, now))
         };
         let before = before.map(|(before, _)| before);
-        self.note_alarm(&nodes.unwrap_or_default(), before, alarm, loss);
+        self.note_alarm(path_id, before, alarm, loss);
         self.handle_tick(now)
     }
 

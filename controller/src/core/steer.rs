@@ -88,37 +88,37 @@ impl Core {
         commands
     }
 
-    /// Keeps an alarm for the next tick. A path and its twin live and die together.
-    pub(super) fn note_alarm(&mut self, nodes: &[String], before: Option<Alarm>, alarm: Alarm, loss: f64) {
-        let ids: Option<Vec<NodeId>> = nodes.iter().map(|node| self.node_id(node)).collect();
-        let ids = ids.unwrap_or_default();
-        let [entry, relays @ .., exit] = ids.as_slice() else {
+    /// Keeps an alarm for the next tick. A path and its twin live and die together; a loss that follows a death is the
+    /// death's. A path's own loss has no end here: that it loses nothing while it carries nothing does not say that it
+    /// may carry again.
+    pub(super) fn note_alarm(&mut self, path_id: u64, before: Option<Alarm>, alarm: Alarm, loss: f64) {
+        let Some(path) = self.path(path_id) else {
             return;
         };
-        let path = Path::new(*entry, relays, *exit);
-        let leg = LegId {
-            from: *entry,
-            to: *exit,
-        };
-        let is_leg = relays.is_empty();
-        let event = match (alarm, before) {
-            (Alarm::Dead, _) | (Alarm::Clear, Some(Alarm::Dead)) => None,
-            (Alarm::Loss, _) if is_leg => Some(Event::Alarm {
-                leg,
-                loss_ppm: ppm(loss).max(ALARM_PPM),
-            }),
-            (Alarm::Clear, Some(Alarm::Loss)) if is_leg => Some(Event::AlarmOver { leg }),
-            _ => return,
-        };
-        match event {
-            Some(event) => self.steer.events.push(event),
-            None => self
-                .steer
-                .events
-                .extend([path.reversed(), path].map(|path| match alarm {
-                    Alarm::Dead => Event::PathDown { path },
-                    _ => Event::PathUp { path },
-                })),
+        let (is_leg, leg) = (self.measured.is_leg(path_id), path.legs().next());
+        let (was_dead, loss_ppm) = (before == Some(Alarm::Dead), ppm(loss).max(ALARM_PPM));
+        let both = [path.reversed(), path];
+        let events = &mut self.steer.events;
+        if was_dead && alarm != Alarm::Dead {
+            events.extend(both.clone().map(|path| Event::PathUp { path }));
+        }
+        match (alarm, leg.filter(|_| is_leg)) {
+            (Alarm::Dead, _) => events.extend(both.map(|path| Event::PathDown { path })),
+            (Alarm::Loss, Some(leg)) => events.push(Event::Alarm { leg, loss_ppm }),
+            (Alarm::Clear, Some(leg)) => events.push(Event::AlarmOver { leg }),
+            (Alarm::Loss, None) if !was_dead => {
+                events.extend(both.map(|path| Event::PathAlarm { path, loss_ppm }));
+            }
+            _ => {}
+        }
+    }
+
+    fn path(&self, id: u64) -> Option<Path> {
+        let nodes = self.measured.path(id)?.nodes.iter();
+        let ids: Option<Vec<NodeId>> = nodes.map(|node| self.node_id(node)).collect();
+        match ids?.as_slice() {
+            [entry, relays @ .., exit] => Some(Path::new(*entry, relays, *exit)),
+            _ => None,
         }
     }
 

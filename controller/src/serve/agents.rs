@@ -130,7 +130,8 @@ fn handle(shell: &Shell, session: SessionId, node: &Name, message: Message) -> R
         }
         Message::Alarm(alarm) => shell.drive(|core, now| {
             let kind = alarm_kind(alarm.kind());
-            let commands = kind.map(|kind| core.handle_alarm(now, session, alarm.path_id, kind));
+            let said = |kind| core.handle_alarm(now, session, alarm.path_id, (kind, alarm.loss));
+            let commands = kind.map(said);
             ((), commands.unwrap_or_default())
         }),
         Message::Liveness(liveness) => shell.drive(|core, now| {

@@ -49,6 +49,8 @@ pub struct Config {
     pub new_node_ms: u64,
     /// ms after which it is forgotten that a path was down which no pair has installed.
     pub down_memory_ms: u64,
+    /// ms for which a path that lost packets is avoided, where no alarm of a leg explains it.
+    pub alarm_memory_ms: u64,
     /// Penalty of a move.
     pub damping_move: u32,
     /// Penalty above which a pair is held.
@@ -82,6 +84,7 @@ impl Default for Config {
             dwell_ms: 10_000,
             new_node_ms: 30_000,
             down_memory_ms: 10_000,
+            alarm_memory_ms: 600_000,
             damping_move: 1_000,
             damping_hold: 4_000,
             damping_reuse: 1_500,
@@ -220,7 +223,7 @@ pub struct PairInput {
     pub class: TrafficClass,
 }
 
-/// What happened since the last tick. It holds until its opposite happens.
+/// What happened since the last tick. It holds until its opposite happens; a path's alarm as the steering says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -245,6 +248,13 @@ pub enum Event {
     AlarmOver {
         /// The leg.
         leg: LegId,
+    },
+    /// A path loses packets, as its own ends count them.
+    PathAlarm {
+        /// The path.
+        path: Path,
+        /// Lost in a million of the packets that raised it.
+        loss_ppm: u32,
     },
 }
 

@@ -189,9 +189,9 @@ fn bypass(view: &View<'_>, current: &Path, candidate: &Choice) -> Option<Cause> 
         return None;
     }
     view.broken(current).or_else(|| {
-        let leg = view.alarmed(current)?;
+        let cause = view.alarmed(current)?;
         let better = candidate.cost < view.cost(current) && view.alarmed(&candidate.path).is_none();
-        better.then_some(Cause::Alarm { leg })
+        better.then_some(cause)
     })
 }
 

@@ -275,6 +275,51 @@ fn a_dead_path_a_drain_and_an_alarm_move_at_once() {
 }
 
 #[test]
+fn a_path_with_an_alarm_of_its_own_is_left_and_avoided() {
+    let mut world = World::new(300, &[250, 240]);
+    world.tick(1000, vec![]);
+    let alarm = |nodes: &[u16]| Event::PathAlarm {
+        path: path(nodes),
+        loss_ppm: 50_000,
+    };
+    let change = world.tick(10, vec![alarm(&[1, 4, 2])]).pop().unwrap();
+    assert_eq!(
+        (change.primary, change.backup),
+        (Some(path(&[1, 3, 2])), Some(path(&[1, 2])))
+    );
+    let cause = Cause::PathAlarm;
+    assert_eq!(change.why, Why::Bypass { cause });
+    // Over 3 with 5 % of loss (102.6 ms) is worse than direct.
+    let change = world.tick(10, vec![alarm(&[1, 3, 2])]).pop().unwrap();
+    assert_eq!((change.primary, change.backup), (Some(path(&[1, 2])), None));
+    // Where all have one, nothing moves.
+    assert_eq!(world.tick(10, vec![alarm(&[1, 2])]), []);
+    assert_eq!(world.seconds_to_change(590), None);
+    world.seconds_to_change(15);
+    world.seconds_to_change(15);
+    assert_eq!(world.primary(), path(&[1, 4, 2]), "forgotten");
+}
+
+#[test]
+fn the_alarm_of_a_leg_explains_that_of_its_path() {
+    let mut world = World::new(300, &[250]);
+    world.tick(1000, vec![]);
+    let (leg, loss_ppm) = (leg(2, 3), 30_000);
+    let path_alarm = Event::PathAlarm {
+        path: path(&[1, 3, 2]),
+        loss_ppm,
+    };
+    world.tick(10, vec![path_alarm.clone()]);
+    assert_eq!(world.primary(), path(&[1, 2]));
+    world.tick(1000, vec![Event::Alarm { leg, loss_ppm }]);
+    world.tick(1000, vec![path_alarm]);
+    assert_eq!(world.seconds_to_change(20), None);
+    world.tick(1000, vec![Event::AlarmOver { leg }]);
+    let (seconds, change) = world.seconds_to_change(5).unwrap();
+    assert_eq!((seconds, change.primary), (2, Some(path(&[1, 3, 2]))));
+}
+
+#[test]
 fn an_alarm_without_a_better_path_moves_nothing() {
     let mut world = World::new(300, &[200]);
     world.tick(1000, vec![]);

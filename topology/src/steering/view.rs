@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cause, Choice, Config, Input, NodeInput, PairInput, Path};
-use crate::cost::{Cost, Direction, TrafficClass, cost};
+use crate::cost::{Cost, Direction, TrafficClass, Weights, cost};
 use crate::estimate::LegStats;
 use crate::id::{LegId, Millis, NodeId};
 use crate::routes::{self, CostMatrix, Relay, Rests, Route};
@@ -37,6 +37,13 @@ impl Costs {
     }
 }
 
+/// Alarms of legs, paths that are down, and paths with an alarm of their own.
+type Bad<'a> = (
+    &'a BTreeMap<LegId, u32>,
+    &'a BTreeMap<Path, Millis>,
+    &'a BTreeMap<Path, (Millis, u32)>,
+);
+
 /// What a tick knows.
 pub(super) struct Views<'a> {
     config: &'a Config,
@@ -47,6 +54,7 @@ pub(super) struct Views<'a> {
     rests: BTreeMap<(Terms, NodeId), Rests<'a>>,
     alarms: &'a BTreeMap<LegId, u32>,
     down: &'a BTreeMap<Path, Millis>,
+    lossy: &'a BTreeMap<Path, (Millis, u32)>,
     first_seen: &'a BTreeMap<NodeId, Millis>,
 }
 
@@ -55,8 +63,7 @@ impl<'a> Views<'a> {
         config: &'a Config,
         input: &'a Input,
         costs: &'a Costs,
-        alarms: &'a BTreeMap<LegId, u32>,
-        down: &'a BTreeMap<Path, Millis>,
+        (alarms, down, lossy): Bad<'a>,
         first_seen: &'a BTreeMap<NodeId, Millis>,
     ) -> Self {
         let mut rests = BTreeMap::new();
@@ -78,6 +85,7 @@ impl<'a> Views<'a> {
             rests,
             alarms,
             down,
+            lossy,
             first_seen,
         }
     }
@@ -93,6 +101,7 @@ impl<'a> Views<'a> {
             now: self.now,
             costs,
             rests,
+            weights: self.config.weights(pair.class),
             from,
             to,
         })
@@ -168,6 +177,7 @@ pub(super) struct View<'a> {
     pub(super) now: Millis,
     costs: &'a CostMatrix,
     rests: &'a Rests<'a>,
+    weights: Weights,
     from: usize,
     to: usize,
 }
@@ -177,7 +187,7 @@ impl View<'_> {
     pub(super) fn direct(&self) -> Option<Choice> {
         let cost = self.direct_cost();
         let path = self.path(&[]);
-        (cost.is_usable() && !self.is_down(&path)).then_some(Choice { path, cost })
+        (cost.is_usable() && !self.is_out(&path)).then_some(Choice { path, cost })
     }
 
     /// What direct costs, up or down.
@@ -192,22 +202,26 @@ impl View<'_> {
             .ranked(self.from)
             .filter(|route| !route.relays.is_empty());
         let mut choices = over_relays.map(|route| self.choice(&route));
-        choices.find(|choice| !self.is_down(&choice.path))
+        choices.find(|choice| !self.is_out(&choice.path))
     }
 
     /// The backup beside a path.
     pub(super) fn backup(&self, primary: &Path) -> Option<Choice> {
-        let allowed =
-            |relay: Option<usize>| self.views.down.is_empty() || !self.is_down(&self.path(relay.as_slice()));
+        let Views { down, lossy, .. } = self.views;
+        let allowed = |relay: Option<usize>| {
+            (down.is_empty() && lossy.is_empty()) || !self.is_out(&self.path(relay.as_slice()))
+        };
         let relays = self.relays(primary)?;
         routes::backup(self.costs, self.from, self.to, &relays, allowed).map(|route| self.choice(&route))
     }
 
-    /// What a path costs; unusable where it has a node that is not listed.
+    /// What a path costs, with the loss of its own alarm; unusable where it has a node that is not listed.
     pub(super) fn cost(&self, path: &Path) -> Cost {
-        self.relays(path).map_or(Cost::UNUSABLE, |relays| {
-            self.costs.path(self.from, &relays, self.to)
-        })
+        let lost = self.views.lossy.get(path);
+        let lost = lost.map_or(Cost::ZERO, |(_, loss_ppm)| self.weights.loss(*loss_ppm));
+        let legs = self.relays(path);
+        let legs = legs.map(|relays| self.costs.path(self.from, &relays, self.to));
+        legs.map_or(Cost::UNUSABLE, |legs| legs + lost)
     }
 
     /// What a backup is ranked by, beside a primary.
@@ -243,10 +257,14 @@ impl View<'_> {
         drain.or_else(|| path.legs().find(unusable).map(|leg| Cause::LegUnusable { leg }))
     }
 
-    /// A leg of the path, there or back, whose alarm is up.
-    pub(super) fn alarmed(&self, path: &Path) -> Option<LegId> {
-        let both = path.legs().flat_map(|leg| [leg, leg.reversed()]);
-        both.into_iter().find(|leg| self.views.alarms.contains_key(leg))
+    /// The alarm of the path itself, or of one of its legs, there or back.
+    pub(super) fn alarmed(&self, path: &Path) -> Option<Cause> {
+        if self.views.lossy.contains_key(path) {
+            return Some(Cause::PathAlarm);
+        }
+        let mut both = path.legs().flat_map(|leg| [leg, leg.reversed()]);
+        let leg = both.find(|leg| self.views.alarms.contains_key(leg))?;
+        Some(Cause::Alarm { leg })
     }
 
     /// Whether a relay of the path is new.
@@ -260,6 +278,18 @@ impl View<'_> {
 
     fn is_down(&self, path: &Path) -> bool {
         self.views.down.contains_key(path)
+    }
+
+    /// Whether a path is no candidate: it is down, loses what it carries, or passes a relay of a path between the same
+    /// ends that does.
+    fn is_out(&self, path: &Path) -> bool {
+        let Views { down, lossy, .. } = self.views;
+        let shares = |other: &Path| {
+            let ends = |path: &Path| (path.nodes().first().copied(), path.nodes().last().copied());
+            let mut relays = other.relays().iter();
+            ends(other) == ends(path) && relays.any(|relay| path.relays().contains(relay))
+        };
+        down.contains_key(path) || lossy.contains_key(path) || lossy.keys().any(shares)
     }
 
     fn choice(&self, route: &Route) -> Choice {

@@ -70,6 +70,8 @@ pub enum Cause {
         /// The leg.
         leg: LegId,
     },
+    /// It loses packets, and its legs do not say where.
+    PathAlarm,
 }
 
 /// Why a pair uses the path that it uses.
@@ -139,6 +141,7 @@ impl fmt::Display for Cause {
             Self::LegUnusable { leg } => write!(f, "leg {leg} is unusable"),
             Self::Drain { node } => write!(f, "node {node} must not relay any more"),
             Self::Alarm { leg } => write!(f, "leg {leg} loses packets"),
+            Self::PathAlarm => f.write_str("the path before loses packets"),
         }
     }
 }

@@ -239,9 +239,23 @@ impl Cluster {
             over.extend(passing.map(|path| (agent.session, path.id)));
         }
         for (session, id) in over {
-            let commands = self.world.core.handle_alarm(self.world.now, session, id, alarm);
+            let now = self.world.now;
+            let commands = self.world.core.handle_alarm(now, session, id, (alarm, 0.0));
             self.world.carry_out(commands);
         }
+        self.settle();
+    }
+
+    /// The first of these nodes says so of the path over them that carries a pair, or of the leg.
+    fn say(&mut self, nodes: &[String], leg: bool, alarm: (Alarm, f64)) {
+        let agent = &self.agents[&nodes[0]];
+        let (session, state) = (agent.session, agent.state.as_ref().unwrap());
+        let over = state.paths.iter().filter(|path| path.nodes == nodes);
+        let mut ids: Vec<u64> = over.map(|path| path.id).collect();
+        ids.sort_unstable();
+        let id = if leg { ids[0] } else { *ids.last().unwrap() };
+        let commands = self.world.core.handle_alarm(self.world.now, session, id, alarm);
+        self.world.carry_out(commands);
         self.settle();
     }
 
@@ -342,6 +356,58 @@ fn an_alarm_that_its_agent_forgot_ends_with_the_next_returns() {
     assert!(!cluster.route(entry, exit).path.contains(&relay));
     cluster.seconds(30);
     assert!(cluster.route(entry, exit).path.contains(&relay));
+}
+
+#[test]
+fn a_relay_that_loses_data_and_answers_probes_is_avoided_for_ten_minutes() {
+    let mut cluster = Cluster::steered();
+    let (entry, exit) = PAIRS[0];
+    let path = cluster.route(entry, exit).path;
+    cluster.say(&path, false, (Alarm::Loss, 0.2));
+    let around = cluster.route(entry, exit);
+    assert_ne!(around.path, path);
+    assert_ne!(around.backup, path);
+    assert_eq!(cluster.in_force(entry, exit), around.path);
+    assert_eq!(around.why, "moved at once: the path before loses packets");
+    cluster.seconds(590);
+    assert_eq!(
+        cluster.route(entry, exit).path,
+        around.path,
+        "its probes tell nothing"
+    );
+    cluster.seconds(20);
+    assert_eq!(cluster.route(entry, exit).path, path, "it is tried again");
+}
+
+#[test]
+fn a_loss_that_a_leg_explains_is_over_with_the_legs() {
+    let mut cluster = Cluster::steered();
+    let (entry, exit) = PAIRS[0];
+    let path = cluster.route(entry, exit).path;
+    cluster.say(&path, false, (Alarm::Loss, 0.05));
+    assert_ne!(cluster.route(entry, exit).path, path);
+    cluster.seconds(2);
+    cluster.say(&path[path.len() - 2..], true, (Alarm::Loss, 0.05));
+    cluster.seconds(20);
+    assert_ne!(cluster.route(entry, exit).path, path);
+    cluster.say(&path[path.len() - 2..], true, (Alarm::Clear, 0.0));
+    cluster.seconds(4);
+    assert_eq!(cluster.route(entry, exit).path, path);
+}
+
+#[test]
+fn a_leg_that_lost_and_died_is_whole_when_it_is_clear() {
+    let mut cluster = Cluster::steered();
+    let (entry, exit) = PAIRS[0];
+    let path = cluster.route(entry, exit).path;
+    for alarm in [Alarm::Loss, Alarm::Dead, Alarm::Loss, Alarm::Dead] {
+        cluster.say(&path[path.len() - 2..], true, (alarm, 0.3));
+        cluster.seconds(1);
+        assert_ne!(cluster.route(entry, exit).path, path);
+    }
+    cluster.say(&path[path.len() - 2..], true, (Alarm::Clear, 0.0));
+    cluster.seconds(20);
+    assert_eq!(cluster.route(entry, exit).path, path);
 }
 
 #[test]

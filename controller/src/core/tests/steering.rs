@@ -59,7 +59,9 @@ fn a_relay_that_gains_is_taken_and_left_when_its_path_dies() {
     kuafu_topology::replay(kuafu_topology::Config::default(), &recording).unwrap();
 
     let (id, session) = (path.id, agents[0].session);
-    let commands = world.core.handle_alarm(world.now, session, id, Alarm::Dead);
+    let commands = world
+        .core
+        .handle_alarm(world.now, session, id, (Alarm::Dead, 0.0));
     world.carry_out(commands);
     settle(&mut world, &mut agents);
     let route = world.core.route_views().remove(0);
