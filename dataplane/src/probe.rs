@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use kuafu_pipeline::map::{NO_PATH, PathState};
 
+pub(crate) use self::schedule::{IDLE_BITS, PROBE_BITS};
 use self::schedule::{Judgement, Schedule, Use};
 use self::socket::Socket;
 use crate::bpf::{Clock, Maps, Pins, Words};
@@ -25,7 +26,7 @@ use crate::error::Result;
 /// Between two looks at which paths there are and which pairs carry packets.
 const REFRESH: Duration = Duration::from_secs(1);
 /// A pair is in use so long after its last packet.
-const IN_USE: Duration = Duration::from_secs(30);
+pub(crate) const IN_USE: Duration = Duration::from_secs(30);
 /// While there is no agent's work to probe for.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// The longest sleep, so that a stop is seen.
@@ -104,7 +105,7 @@ impl<'a> Prober<'a> {
             }
             self.confirm();
             for path in self.schedule.due(now) {
-                if !self.socket.send(path) {
+                if self.is_installed(path)? && !self.socket.send(path) {
                     return Ok(());
                 }
             }
@@ -114,6 +115,12 @@ impl<'a> Prober<'a> {
         let all: Vec<Judgement> = self.schedule.indices().map(|index| (index, None)).collect();
         self.write(&all);
         Ok(())
+    }
+
+    /// A path may have been removed since paths were looked at.
+    fn is_installed(&self, index: u32) -> Result<bool> {
+        let path = self.maps.paths.get(&index)?;
+        Ok(path.is_some_and(|path| path.leg.label != 0))
     }
 
     fn confirm(&mut self) {
@@ -166,6 +173,7 @@ impl<'a> Prober<'a> {
             departed: word(offset_of!(PathState, departed)),
             returns: word(offset_of!(PathState, returns)),
             last_return: word(offset_of!(PathState, last_return)),
+            watch: word(offset_of!(PathState, watch)),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod data;
 mod path;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use kuafu_proto::v1;
 use kuafu_topology::Millis;
 
 use self::path::Measurement;
+use self::watch::Used;
 use crate::bpf::{Clock, Maps, Reader, Words};
 use crate::error::Result;
 use crate::read::{self, Measured};
@@ -35,6 +37,9 @@ pub(crate) struct Quality {
     paths: BTreeMap<u32, Measurement>,
     /// Direct paths of pairs, and the legs that they lead over.
     legs: BTreeMap<u32, u32>,
+    /// What carried packets as of the last report.
+    used: Used,
+    probing: v1::Probing,
     liveness: bool,
 }
 
@@ -52,6 +57,8 @@ impl Default for Quality {
             opened: None,
             paths: BTreeMap::new(),
             legs: BTreeMap::new(),
+            used: Used::default(),
+            probing: v1::Probing::default(),
             liveness: false,
         }
     }
@@ -90,7 +97,13 @@ impl Quality {
             let new = || Measurement::new(path.id, path.nodes.len() == 2);
             self.paths.insert(path.index, kept.unwrap_or_else(new));
         }
-        self.legs = legs(state);
+        let legs = watch::legs(state);
+        let leg = |path: &PathInfo| match path.nodes.as_slice() {
+            [_, end] => legs.get(end.as_str()).map(|leg| (path.index, leg.index)),
+            _ => None,
+        };
+        let over = state.paths.iter().filter_map(leg);
+        self.legs = over.filter(|(path, leg)| path != leg).collect();
         self.state = Some(state.clone());
     }
 
@@ -116,7 +129,11 @@ impl Quality {
                 set(&opened.states, *index, offset_of!(PathState, down), 0);
             }
             path.settle(now, live.departed);
-            alarms.extend(path.alarm(live.is_dead(jiffies)));
+            alarms.extend(path.alarm(now, live.is_dead(jiffies)));
+            let word = self.used.word(*index, path.is_doubted(now));
+            if word != live.watch {
+                set(&opened.states, *index, offset_of!(PathState, watch), word);
+            }
         }
         Ok(alarms)
     }
@@ -132,15 +149,17 @@ impl Quality {
         }
     }
 
-    /// The last second of each leg.
+    /// The last second of each leg; also learns what carries packets, and what probing takes.
     ///
     /// # Errors
     /// `Io`.
     pub(crate) fn reports(&mut self, maps: &Maps, clock: &Clock) -> Result<v1::LegReports> {
-        self.liveness = match &self.state {
-            Some(state) => read::liveness(maps, state, clock.jiffies()?)?,
-            None => false,
-        };
+        if let Some(state) = &self.state {
+            self.liveness = read::liveness(maps, state, clock.jiffies()?)?;
+            self.used = Used::now(maps, state, clock)?;
+        }
+        let departed = self.paths.values_mut().map(Measurement::departed).sum();
+        self.probing = self.used.probing(departed);
         let now = self.now();
         let reports = self.paths.values_mut().filter_map(|path| path.report(now));
         Ok(v1::LegReports {
@@ -153,24 +172,15 @@ impl Quality {
         self.liveness
     }
 
+    /// What probing takes.
+    pub(crate) fn probing(&self) -> v1::Probing {
+        self.probing
+    }
+
     /// What was measured of a path, by its number on this host.
     pub(crate) fn measured(&self, path: u32) -> Option<Measured> {
         self.paths.get(&path).map(Measurement::measured)
     }
-}
-
-/// Each direct path that is not the leg itself, with the leg: of paths over the same two nodes the leg has the lowest
-/// number in the cluster.
-fn legs(state: &HostState) -> BTreeMap<u32, u32> {
-    let direct = || state.paths.iter().filter(|path| path.nodes.len() == 2);
-    let leg = |of: &PathInfo| {
-        let same = direct().filter(|path| path.nodes == of.nodes);
-        same.min_by_key(|path| path.id).map(|leg| (of.index, leg.index))
-    };
-    direct()
-        .filter_map(leg)
-        .filter(|(path, leg)| path != leg)
-        .collect()
 }
 
 /// What the programs and the prober keep of a path.
@@ -178,6 +188,7 @@ struct Live {
     down: bool,
     returns: u64,
     departed: u64,
+    watch: u64,
     last_echo: u64,
     last_probe: u64,
     stale_after: u64,
@@ -191,6 +202,7 @@ impl Live {
             down: word(offset_of!(PathState, down)) != 0,
             returns: word(offset_of!(PathState, returns)),
             departed: word(offset_of!(PathState, departed)),
+            watch: word(offset_of!(PathState, watch)),
             last_echo: word(offset_of!(PathState, last_echo)),
             last_probe: word(offset_of!(PathState, last_probe)),
             stale_after: word(offset_of!(PathState, stale_after)),
@@ -224,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    fn path(index: u32, id: u64, nodes: &[&str]) -> PathInfo {
+    pub(super) fn path(index: u32, id: u64, nodes: &[&str]) -> PathInfo {
         PathInfo {
             index,
             id,
@@ -239,7 +251,7 @@ mod tests {
         }
     }
 
-    fn state(paths: Vec<PathInfo>) -> HostState {
+    pub(super) fn state(paths: Vec<PathInfo>) -> HostState {
         HostState {
             cluster: String::new(),
             revision: 1,
@@ -284,7 +296,14 @@ mod tests {
                 quality.came_home(Millis(at * 50), &sample);
             }
         }
-        let mut raised = |index| quality.paths.get_mut(&index).unwrap().alarm(false).is_some();
+        let mut raised = |index| {
+            quality
+                .paths
+                .get_mut(&index)
+                .unwrap()
+                .alarm(Millis(150), false)
+                .is_some()
+        };
         assert_eq!([1, 2, 3, 4].map(&mut raised), [true, false, true, true]);
     }
 }

@@ -38,6 +38,8 @@ pub struct View<'a> {
     pub incarnation: u32,
     /// Whether paths are watched.
     pub liveness: bool,
+    /// What probing takes.
+    pub probing: v1::Probing,
     /// What is wrong.
     pub faults: &'a [String],
     /// What was measured of a path, by its number on this host.

@@ -76,6 +76,7 @@ impl Host {
             programs: &programs,
             incarnation: 3,
             liveness: false,
+            probing: v1::Probing::default(),
             faults: &["something is wrong".to_owned()],
             measured: &|path| (path == 1).then_some(MEASURED),
             drops: &self.drops,

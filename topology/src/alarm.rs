@@ -45,6 +45,11 @@ impl LossAlarm {
         self.raised
     }
 
+    /// Whether the packets since the last verdict speak for a loss, though not enough.
+    pub fn is_suspicious(&self) -> bool {
+        self.ratio > 0.0
+    }
+
     /// Takes in packets, data and probes alike: how many were sent, and how many of them did not arrive (at most
     /// as many). They count as a batch, whose order is unknown, so one batch gives one verdict.
     ///
@@ -128,5 +133,16 @@ mod tests {
         assert!(alarm.is_raised());
         assert_eq!(alarm.observe(1, 0), Verdict::Clean);
         assert!(!alarm.is_raised());
+    }
+
+    #[test]
+    fn one_loss_is_suspicious_for_84_packets() {
+        let mut alarm = LossAlarm::new();
+        assert!(!alarm.is_suspicious());
+        alarm.observe(1, 1);
+        alarm.observe(83, 0);
+        assert!(alarm.is_suspicious());
+        alarm.observe(1, 0);
+        assert!(!alarm.is_suspicious());
     }
 }

@@ -185,6 +185,7 @@ impl Worker {
             programs: &programs,
             incarnation: self.host.incarnation(),
             liveness: self.liveness,
+            probing: self.quality.probing(),
             faults: &faults,
             measured: &|path| self.quality.measured(path),
             drops: &self.drops,

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 
 /// Version of the maps' layouts; part of the path, so that two versions never meet in one map.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Where the BPF file system usually is.
 const BPFFS: &str = "/sys/fs/bpf";

@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kuafu_pipeline::map::watch;
+
+/// Bits of a probe's IP packet on the backbone.
+pub(crate) const PROBE_BITS: u64 = 148 * 8;
+/// Bits a second for the probes of all paths that carry nothing.
+pub(crate) const IDLE_BITS: u64 = 1_000_000;
+
 /// Between two probes of a path.
 const IDLE: Duration = Duration::from_secs(1);
 const IN_USE: Duration = Duration::from_millis(50);
-const DOWN: Duration = Duration::from_millis(20);
+/// Of a path that is down or doubted, and of a leg in use: fifty a second tell a loss of 5 % in three seconds.
+const CLOSE: Duration = Duration::from_millis(20);
+/// Of a path that is new, for so long.
+const NEW: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Intervals without an echo after which a path is stale.
 const STALE: u32 = 5;
 /// Intervals without a probe after which nobody is judged.
 const SILENT: u32 = 3;
-/// Without a return for so long a path has fallen silent; six probes of an idle path would raise its loss alarm.
-const SILENCE: Duration = Duration::from_secs(3);
-/// A path that fell silent is probed quickly for so long, and for as long again when it returns.
-const PURSUIT: Duration = Duration::from_secs(600);
-/// Returns in a row that end that: the loss alarm needs 168 to fall.
-const CALM: u64 = 500;
 /// Parts of an interval by which departures are spread at random: a tenth to either side.
 const SPREAD: u32 = 5;
 
@@ -33,6 +37,8 @@ pub(super) struct Use {
     pub(super) returns: u64,
     /// The number of the last of them.
     pub(super) last_return: u64,
+    /// How closely the agent wants it watched: one of [`watch`].
+    pub(super) watch: u64,
 }
 
 /// The silences by which a path is judged; `None`: it is not judged.
@@ -62,16 +68,35 @@ struct Path {
     judged: Option<Duration>,
     /// A shorter one, from when a probe of at least this number has come home.
     wanted: Option<(Duration, u64)>,
-    /// The number of the last return, and when it was new.
-    heard: (u64, Duration),
-    lost: Option<Lost>,
+    /// Since when it is known.
+    since: Duration,
 }
 
-/// A path that fell silent, and has not been calm since.
-#[derive(Clone, Copy, Debug)]
-struct Lost {
-    silent: bool,
-    since: Duration,
+/// Between two probes of what carries nothing, so that all of it keeps to [`IDLE_BITS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Paces {
+    idle: Duration,
+    /// For what is doubted or new.
+    close: Duration,
+}
+
+impl Paces {
+    /// Of so many paths that carry nothing, and of so many of these that are doubted or new: those share what an even
+    /// pace of all leaves, a fifth at least.
+    fn new(all: u64, close: u64) -> Self {
+        let bits = |count: u64| count * PROBE_BITS * 1_000;
+        let idle = IDLE.max(Duration::from_millis(bits(all) / (IDLE_BITS / 5 * 4)));
+        let left = IDLE_BITS.saturating_sub(bits(all) / milliseconds(idle));
+        let close = Duration::from_millis(bits(close).div_ceil(left.max(1)));
+        Self {
+            idle,
+            close: close.clamp(CLOSE, idle),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Schedule {
@@ -80,28 +105,31 @@ impl Schedule {
     pub(super) fn follow(&mut self, now: Duration, uses: &BTreeMap<u32, Use>) -> Vec<Judgement> {
         let mut judgements = Vec::new();
         self.paths.retain(|index, _| uses.contains_key(index));
-        for (index, usage) in uses {
-            let judging = if usage.down || usage.in_use { IN_USE } else { IDLE };
-            let share = self.share();
-            let path = self.paths.entry(*index).or_insert_with(|| {
+        for index in uses.keys() {
+            let share = draw(&mut self.random);
+            self.paths.entry(*index).or_insert_with(|| {
                 judgements.push((*index, None));
-                Path {
-                    interval: judging,
-                    due: now + judging.mul_f64(share),
-                    judged: None,
-                    wanted: None,
-                    heard: (usage.last_return, now),
-                    lost: None,
-                }
+                Path::new(now, share)
             });
-            let pursued = path.is_pursued(now, usage);
-            let sending = if usage.down || pursued { DOWN } else { judging };
-            judgements.extend(
-                path.pace(now, (sending, judging), usage)
-                    .map(|limits| (*index, limits)),
-            );
+        }
+        let paces = self.paces(now, uses);
+        for (index, usage) in uses {
+            if let Some(path) = self.paths.get_mut(index) {
+                let pace = path.pace(now, &paces, usage);
+                judgements.extend(path.follow(now, pace, usage).map(|limits| (*index, limits)));
+            }
         }
         judgements
+    }
+
+    fn paces(&self, now: Duration, uses: &BTreeMap<u32, Use>) -> Paces {
+        let (mut all, mut close) = (0, 0);
+        for (index, usage) in uses.iter().filter(|(_, usage)| usage.carries_nothing()) {
+            all += 1;
+            let new = self.paths.get(index).is_some_and(|path| path.is_new(now));
+            close += u64::from(new || usage.watch == watch::DOUBTED);
+        }
+        Paces::new(all, close)
     }
 
     /// Notes what came home. What is returned is to be written.
@@ -147,31 +175,50 @@ impl Schedule {
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
         self.paths.keys().copied()
     }
+}
 
-    fn share(&mut self) -> f64 {
-        draw(&mut self.random)
+impl Use {
+    fn carries_nothing(&self) -> bool {
+        !self.in_use && !self.down && self.watch != watch::IN_USE
     }
 }
 
 impl Path {
-    /// Whether it is probed quickly because it fell silent after it had returned probes: at the pace of an idle path
-    /// its loss alarm would stand for minutes after it is whole again.
-    fn is_pursued(&mut self, now: Duration, usage: &Use) -> bool {
-        if usage.last_return != self.heard.0 {
-            self.heard = (usage.last_return, now);
+    /// The first probe leaves within the interval of a new path.
+    fn new(now: Duration, share: f64) -> Self {
+        Self {
+            interval: NEW.0,
+            due: now + NEW.0.mul_f64(share),
+            judged: None,
+            wanted: None,
+            since: now,
         }
-        let silent = usage.last_return != 0 && now.saturating_sub(self.heard.1) >= SILENCE;
-        self.lost = match self.lost {
-            None => silent.then_some(Lost { silent, since: now }),
-            Some(lost) if lost.silent != silent => Some(Lost { silent, since: now }),
-            Some(_) if !silent && usage.returns >= CALM => None,
-            lost => lost,
-        };
-        self.lost
-            .is_some_and(|lost| now.saturating_sub(lost.since) < PURSUIT)
     }
 
-    fn pace(
+    fn is_new(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) < NEW.1
+    }
+
+    /// The interval at which it is probed, and that by which it is judged.
+    fn pace(&self, now: Duration, paces: &Paces, usage: &Use) -> (Duration, Duration) {
+        let judging = if usage.down || usage.in_use {
+            IN_USE
+        } else {
+            paces.idle
+        };
+        let sending = if usage.down || usage.watch == watch::IN_USE {
+            CLOSE
+        } else if usage.watch == watch::DOUBTED {
+            paces.close
+        } else if self.is_new(now) {
+            paces.close.max(NEW.0)
+        } else {
+            judging
+        };
+        (sending.min(judging), judging)
+    }
+
+    fn follow(
         &mut self,
         now: Duration,
         (sending, judging): (Duration, Duration),
@@ -276,30 +323,64 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_fell_silent_is_pursued_until_it_is_calm() {
+    fn a_new_path_is_probed_quickly_for_two_seconds() {
         let mut schedule = Schedule::default();
-        let home = |last_return, returns| Use {
-            returns,
-            last_return,
-            ..Use::default()
+        let mut interval = |ms, index: u32| {
+            let uses = (5..=index).map(|index| (index, Use::default())).collect();
+            schedule.follow(Duration::from_millis(ms), &uses);
+            schedule.paths[&index].interval
         };
-        let mut interval = |s: u32, usage| {
-            schedule.follow(s * S, &uses(usage));
-            schedule.paths[&5].interval
-        };
-        assert_eq!(interval(1, home(1, 1)), IDLE);
-        assert_eq!(interval(3, home(1, 1)), IDLE);
-        assert_eq!(interval(4, home(1, 1)), DOWN);
-        assert_eq!(interval(700, home(1, 1)), IDLE, "it has been gone too long");
-        assert_eq!(interval(701, home(900, 1)), DOWN, "back, but for how long?");
-        assert_eq!(interval(706, home(1_100, 200)), DOWN);
-        assert_eq!(interval(712, home(1_400, 500)), IDLE);
-        assert_eq!(interval(800, home(1_400, 500)), DOWN);
+        assert_eq!(interval(0, 5), NEW.0);
+        assert_eq!(interval(1_000, 5), NEW.0);
+        assert_eq!(interval(2_000, 5), IDLE);
+        assert_eq!(interval(2_500, 6), NEW.0, "and so is the next");
+        assert_eq!(interval(2_600, 5), IDLE);
+    }
 
+    #[test]
+    fn what_the_agent_wants_watched_is_probed_closely_and_judged_as_before() {
         let mut schedule = Schedule::default();
-        schedule.follow(S, &uses(Use::default()));
-        schedule.follow(100 * S, &uses(Use::default()));
-        assert_eq!(schedule.paths[&5].interval, IDLE, "it never was there");
+        let mut intervals = |s: u32, watch, in_use| {
+            let usage = Use {
+                in_use,
+                watch,
+                returns: 1,
+                ..Use::default()
+            };
+            schedule.follow(s * S, &uses(usage));
+            schedule.confirm(5, &usage);
+            (schedule.paths[&5].interval, schedule.paths[&5].judged)
+        };
+        assert_eq!(intervals(10, watch::AS_USED, false), (NEW.0, Some(IDLE)));
+        assert_eq!(intervals(20, watch::DOUBTED, false), (CLOSE, Some(IDLE)));
+        assert_eq!(intervals(30, watch::IN_USE, false), (CLOSE, Some(IDLE)));
+        assert_eq!(intervals(40, watch::DOUBTED, true), (CLOSE, Some(IN_USE)));
+        assert_eq!(intervals(50, watch::AS_USED, true), (IN_USE, Some(IN_USE)));
+        assert_eq!(intervals(60, watch::AS_USED, false), (IDLE, Some(IDLE)));
+    }
+
+    #[test]
+    fn what_carries_nothing_keeps_to_its_budget() {
+        let ms = |idle, close| Paces {
+            idle: Duration::from_millis(idle),
+            close: Duration::from_millis(close),
+        };
+        assert_eq!(Paces::new(9, 0), ms(1_000, 20));
+        assert_eq!(Paces::new(9, 9), ms(1_000, 20));
+        assert_eq!(Paces::new(20, 20), ms(1_000, 25));
+        assert_eq!(Paces::new(675, 3), ms(1_000, 20));
+        assert_eq!(
+            Paces::new(1_000, 1_000),
+            ms(1_480, 1_480),
+            "a rack of them is lost"
+        );
+        for (all, close) in [(5, 5), (40, 40), (300, 20), (4_000, 3), (4_000, 2_000)] {
+            let paces = Paces::new(all, close);
+            let bits = |count: u64, pace: Duration| count * PROBE_BITS * 1_000 / milliseconds(pace);
+            let taken = bits(all - close, paces.idle) + bits(close, paces.close);
+            println!("{all} paths, {close} of them doubted: {taken} b/s, {paces:?}");
+            assert!(taken <= IDLE_BITS);
+        }
     }
 
     #[test]

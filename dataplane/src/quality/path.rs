@@ -13,6 +13,8 @@ use crate::read::Measured;
 
 /// After so long a probe does not come home any more.
 const LOST_MS: u64 = 2_000;
+/// So long after an alarm rose its path is watched closely, so that its end is known soon.
+const DOUBT_MS: u64 = 600_000;
 
 /// What was measured of a path.
 pub(super) struct Measurement {
@@ -27,6 +29,8 @@ pub(super) struct Measurement {
     data: Data,
     /// The count of departures, as it was at times of the last two seconds.
     departures: VecDeque<(Millis, u64)>,
+    /// The same as of the last look at how many left.
+    left: u64,
     /// The count before the first drain, in which nothing is known.
     first: Option<u64>,
     /// Numbers below it have a fate.
@@ -39,6 +43,8 @@ pub(super) struct Measurement {
     reported: (u64, u64),
     /// What was said last.
     alarm: Kind,
+    /// When an alarm last rose, or became another.
+    risen: Option<Millis>,
     shown: Measured,
 }
 
@@ -53,12 +59,14 @@ impl Measurement {
             loss_ppm: 0,
             data: Data::default(),
             departures: VecDeque::new(),
+            left: 0,
             first: None,
             known: 0,
             received: 0,
             told: (0, 0),
             reported: (0, 0),
             alarm: Kind::Clear,
+            risen: None,
             shown: Measured::default(),
         }
     }
@@ -130,7 +138,7 @@ impl Measurement {
     }
 
     /// What is to be said at once, if it has changed.
-    pub(super) fn alarm(&mut self, is_dead: bool) -> Option<v1::Alarm> {
+    pub(super) fn alarm(&mut self, now: Millis, is_dead: bool) -> Option<v1::Alarm> {
         let kind = match (is_dead, self.loss.is_raised()) {
             (true, _) => Kind::Dead,
             (false, true) => Kind::Loss,
@@ -138,6 +146,9 @@ impl Measurement {
         };
         if kind == self.alarm {
             return None;
+        }
+        if kind != Kind::Clear {
+            self.risen = Some(now);
         }
         self.alarm = kind;
         Some(v1::Alarm {
@@ -149,6 +160,13 @@ impl Measurement {
                 0.0
             },
         })
+    }
+
+    /// Whether it lost a packet lately that is not made up for yet, or had an alarm not long ago. One whose alarm
+    /// stands for longer is not: it may be gone for ever.
+    pub(super) fn is_doubted(&self, now: Millis) -> bool {
+        (self.alarm == Kind::Clear && self.loss.is_suspicious())
+            || self.risen.is_some_and(|risen| now.since(risen) < DOUBT_MS)
     }
 
     /// The last second, of a leg on which something came home in the last 30 s.
@@ -174,6 +192,13 @@ impl Measurement {
             rtt_ewma_us: ewma_us,
             loss: f64::from(stats.loss_ppm) / 1e6,
         })
+    }
+
+    /// Probes that have left since this was asked last.
+    pub(super) fn departed(&mut self) -> u64 {
+        let now = self.departures.back().map_or(self.left, |(_, count)| *count);
+        let before = std::mem::replace(&mut self.left, now);
+        now.saturating_sub(before.max(self.first.unwrap_or(now)))
     }
 
     /// What is shown of it.
@@ -238,7 +263,7 @@ mod tests {
             let now = Millis(u64::from(number) * 50);
             path.came_home(now, &sample);
             path.settle(now, u64::from(number) + 1);
-            said = said.or(path.alarm(false).map(|alarm| (number, alarm)));
+            said = said.or(path.alarm(now, false).map(|alarm| (number, alarm)));
         }
         let (number, alarm) = said.expect("an alarm");
         assert!((20..36).contains(&number), "probe {number}");
@@ -249,9 +274,24 @@ mod tests {
     #[test]
     fn an_alarm_is_said_once() {
         let mut path = Measurement::new(7, false);
-        assert!(path.alarm(false).is_none());
-        assert_eq!(path.alarm(true).unwrap().kind, i32::from(Kind::Dead));
-        assert!(path.alarm(true).is_none());
-        assert_eq!(path.alarm(false).unwrap().kind, i32::from(Kind::Clear));
+        let mut alarm = |ms, is_dead| path.alarm(Millis(ms), is_dead).map(|alarm| alarm.kind());
+        assert_eq!(alarm(0, false), None);
+        assert_eq!(alarm(1_000, true), Some(Kind::Dead));
+        assert_eq!(alarm(2_000, true), None);
+        assert_eq!(alarm(3_000, false), Some(Kind::Clear));
+        assert!(path.is_doubted(Millis(600_999)), "for ten minutes after it rose");
+        assert!(!path.is_doubted(Millis(601_000)));
+    }
+
+    #[test]
+    fn a_path_that_lost_a_probe_is_doubted_until_more_have_returned() {
+        let mut path = Measurement::new(7, true);
+        path.settle(Millis(0), 0);
+        assert!(!path.is_doubted(Millis(0)));
+        for number in 1..=85 {
+            path.came_home(Millis(100), &sample(number, 80));
+            path.settle(Millis(100), 86);
+            assert_eq!(path.is_doubted(Millis(100)), number < 84, "{number}");
+        }
     }
 }

@@ -32,6 +32,7 @@ pub fn status(view: &View<'_>) -> Result<v1::HostStatus> {
         incarnation: view.incarnation,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         liveness: view.liveness,
+        probing: Some(view.probing),
         programs: view.programs.to_vec(),
         faults: faults(view, &ports),
         ports,

@@ -21,7 +21,7 @@ pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey};
 pub use next_hop::{HopKind, NextHop};
 pub use node::{Bucket, Counter, Drop, FRAME_START, NodeConfig};
-pub use path::{Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey};
+pub use path::{Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch};
 pub use sample::Sample;
 pub use service::{Service, ServiceKey};
 pub use shared::{Atomics, Shared, SingleThreaded};

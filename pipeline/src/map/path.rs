@@ -106,6 +106,8 @@ map_types! {
         pub next_probe: Shared,
         /// Probes of this host's prober that left: the next one's own number.
         pub departed: Shared,
+        /// How closely the prober is to watch it: one of [`watch`]. Written by the agent.
+        pub watch: Shared,
     }
 
     /// The two paths of an (entry, exit, class).
@@ -125,6 +127,16 @@ map_types! {
         /// The next sequence number of each lane.
         pub lanes: [Shared; LANES],
     }
+}
+
+/// How closely the prober is to watch a path.
+pub mod watch {
+    /// As its pair uses it.
+    pub const AS_USED: u64 = 0;
+    /// It may be losing packets, or was left because it did.
+    pub const DOUBTED: u64 = 1;
+    /// It is a leg that carries packets.
+    pub const IN_USE: u64 = 2;
 }
 
 /// What a label leads to.
@@ -302,6 +314,7 @@ impl PathState {
             last_return: Shared::new(0),
             next_probe: Shared::new(0),
             departed: Shared::new(0),
+            watch: Shared::new(watch::AS_USED),
         }
     }
 

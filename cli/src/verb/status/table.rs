@@ -1,6 +1,6 @@
 //! The hosts' status for people.
 
-use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus};
+use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus, Probing};
 
 use crate::out::{ago, columns, or_dash, us_as_ms};
 
@@ -39,13 +39,14 @@ fn hosts(status: &ClusterStatus) -> String {
         "IN FORCE",
         "INCARNATION",
         "LIVENESS",
+        "PROBING",
         "PORTS",
         "VERSION",
     ];
     columns(headings, status.hosts.iter().map(host))
 }
 
-fn host(host: &HostEntry) -> [String; 7] {
+fn host(host: &HostEntry) -> [String; 8] {
     let agent = match (host.foreign, host.connected) {
         (true, _) => "foreign",
         (false, true) => "connected",
@@ -61,6 +62,7 @@ fn host(host: &HostEntry) -> [String; 7] {
         format!("{attached}/{}", status.ports.len())
     });
     let liveness = host.liveness.map(|on| if on { "on" } else { "off" });
+    let probing = host.status.as_ref().and_then(|status| status.probing);
     let known = |text: String| if host.foreign { "-".to_owned() } else { text };
     [
         host.node.clone(),
@@ -68,9 +70,20 @@ fn host(host: &HostEntry) -> [String; 7] {
         known(in_force),
         known(host.incarnation.to_string()),
         or_dash(liveness),
+        or_dash(probing.map(of_budget)),
         or_dash(ports),
         or_dash(Some(&host.version).filter(|version| !version.is_empty())),
     ]
+}
+
+/// What probes take, of what they may.
+fn of_budget(probing: Probing) -> String {
+    let kilobits = |bits: u64| bits.div_ceil(1_000);
+    format!(
+        "{} of {} kb/s",
+        kilobits(probing.bits_per_second),
+        kilobits(probing.budget_bits_per_second)
+    )
 }
 
 /// A table of what each host's own answer lists; empty when there is nothing.

@@ -1,0 +1,112 @@
+//! Which paths the prober is to watch closely, and what probing takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kuafu_model::HostState;
+use kuafu_model::state::PathState;
+use kuafu_pipeline::map::watch;
+use kuafu_proto::v1;
+
+use crate::bpf::{Clock, Maps};
+use crate::error::Result;
+use crate::probe::{IDLE_BITS, IN_USE, PROBE_BITS};
+
+/// Bits a second that probing may take for each leg in use.
+const LEG_BITS: u64 = 120_000;
+/// The same for each path that carries.
+const PATH_BITS: u64 = 35_000;
+
+/// What carries packets.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    /// Paths of pairs that carried a packet lately.
+    paths: BTreeSet<u32>,
+    /// The legs that these begin with, by their own paths.
+    legs: BTreeSet<u32>,
+}
+
+impl Used {
+    /// # Errors
+    /// `Io`.
+    pub(super) fn now(maps: &Maps, state: &HostState, clock: &Clock) -> Result<Self> {
+        let since = clock.jiffies()?.saturating_sub(clock.ticks(IN_USE));
+        let mut paths = BTreeSet::new();
+        for pair in &state.pairs {
+            let live = maps.pair_states.get(&pair.index)?.unwrap_or_default();
+            let last_packet = live.last_packet.get();
+            if last_packet != 0 && last_packet >= since {
+                paths.extend([pair.primary, pair.backup].into_iter().flatten());
+            }
+        }
+        Ok(Self::of(state, paths))
+    }
+
+    fn of(state: &HostState, paths: BTreeSet<u32>) -> Self {
+        let by_end = legs(state);
+        let carrying = state.paths.iter().filter(|path| paths.contains(&path.index));
+        let legs = carrying.filter_map(|path| by_end.get(path.nodes.get(1)?.as_str()));
+        Self {
+            legs: legs.map(|leg| leg.index).collect(),
+            paths,
+        }
+    }
+
+    /// The word that the prober reads of a path.
+    pub(super) fn word(&self, index: u32, is_doubted: bool) -> u64 {
+        match (self.legs.contains(&index), is_doubted) {
+            (true, _) => watch::IN_USE,
+            (false, true) => watch::DOUBTED,
+            (false, false) => watch::AS_USED,
+        }
+    }
+
+    /// What so many probes in a second take, and what they may.
+    pub(super) fn probing(&self, probes: u64) -> v1::Probing {
+        let count = |set: &BTreeSet<u32>| u64::try_from(set.len()).unwrap_or(u64::MAX);
+        let budget = IDLE_BITS + LEG_BITS * count(&self.legs) + PATH_BITS * count(&self.paths);
+        v1::Probing {
+            bits_per_second: probes * PROBE_BITS,
+            budget_bits_per_second: budget,
+        }
+    }
+}
+
+/// The host's legs by the nodes where they end: of paths over the same two nodes the leg has the lowest number in the
+/// cluster.
+pub(super) fn legs(state: &HostState) -> BTreeMap<&str, &PathState> {
+    let mut legs: BTreeMap<&str, &PathState> = BTreeMap::new();
+    for path in &state.paths {
+        if let [_, end] = path.nodes.as_slice() {
+            let leg = legs.entry(end).or_insert(path);
+            if path.id < leg.id {
+                *leg = path;
+            }
+        }
+    }
+    legs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{path, state};
+    use super::*;
+
+    #[test]
+    fn a_leg_is_in_use_where_a_path_that_carries_begins_with_it() {
+        let state = state(vec![
+            path(1, 10, &["a", "b"]),
+            path(2, 11, &["a", "c"]),
+            path(3, 12, &["a", "d"]),
+            path(4, 20, &["a", "b"]),
+            path(5, 21, &["a", "c", "b"]),
+        ]);
+        let used = Used::of(&state, BTreeSet::from([4, 5]));
+        let words = [1, 2, 3, 4, 5].map(|index| used.word(index, index >= 3));
+        let (leg, doubted) = (watch::IN_USE, watch::DOUBTED);
+        assert_eq!(words, [leg, leg, doubted, doubted, doubted]);
+        let probing = used.probing(100);
+        assert_eq!(probing.bits_per_second, 118_400);
+        assert_eq!(probing.budget_bits_per_second, 1_310_000);
+        assert_eq!(Used::default().word(3, false), watch::AS_USED);
+    }
+}
