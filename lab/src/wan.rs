@@ -80,6 +80,16 @@ pub enum Change {
         /// The share.
         share: f64,
     },
+    /// The share of Geneve's data packets lost in one direction, 0 to 1: those without the O bit (RFC 8926). A router
+    /// that passes probes on and loses what it should carry.
+    DataLoss {
+        /// Where the frames come from.
+        from: SiteId,
+        /// Where they go.
+        to: SiteId,
+        /// The share.
+        share: f64,
+    },
     /// A delay on top of one direction's law. When it falls, frames wait for those before them.
     ExtraDelay {
         /// Where the frames come from.
@@ -122,7 +132,7 @@ pub struct Counters {
     pub entered: u64,
     /// Handed out.
     pub delivered: u64,
-    /// Lost by the line's share of loss.
+    /// Lost by the line's shares of loss.
     pub lost: u64,
     /// Dropped because their sender or receiver was killed.
     pub killed: u64,
@@ -273,6 +283,11 @@ impl Wan {
         self.apply(Change::Loss { from, to, share })
     }
 
+    /// [`Change::DataLoss`], now.
+    pub fn set_data_loss(&self, from: SiteId, to: SiteId, share: f64) -> Result<Duration> {
+        self.apply(Change::DataLoss { from, to, share })
+    }
+
     /// [`Change::ExtraDelay`], now.
     pub fn set_extra_delay(&self, from: SiteId, to: SiteId, extra: Duration) -> Result<Duration> {
         self.apply(Change::ExtraDelay { from, to, extra })
@@ -345,6 +360,7 @@ fn check(change: &Change, sites: usize) -> Result<()> {
     let named = match *change {
         Change::Kill(site) | Change::Heal(site) => [site, site],
         Change::Loss { from, to, .. }
+        | Change::DataLoss { from, to, .. }
         | Change::ExtraDelay { from, to, .. }
         | Change::Rate { from, to, .. } => [from, to],
     };

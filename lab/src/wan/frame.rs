@@ -7,6 +7,9 @@ use crate::link::Mac;
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+/// Geneve's port and its O bit, of control packets (RFC 8926).
+const GENEVE_PORT: u16 = 6081;
+const GENEVE_CONTROL: u8 = 0x80;
 const ARP_LENGTH: usize = ETHERNET + 28;
 /// Ethernet and IPv4, request (RFC 826).
 const ARP_REQUEST: [u8; 8] = [0, 1, 0x08, 0x00, 6, 4, 0, 1];
@@ -29,6 +32,15 @@ pub(crate) fn wanted(frame: &[u8]) -> Wanted {
         Some(kind) if kind == ETHERTYPE_ARP && is_question(frame) => Wanted::Resolve,
         _ => Wanted::Nothing,
     }
+}
+
+/// Whether a frame is a data packet of Geneve over IPv4 without options.
+pub(crate) fn is_geneve_data(frame: &[u8]) -> bool {
+    let Some(head) = frame.get(..ETHERNET + 30) else {
+        return false;
+    };
+    let is_udp = head[12..14] == ETHERTYPE_IPV4 && head[14] == 0x45 && head[23] == 17;
+    is_udp && head[36..38] == GENEVE_PORT.to_be_bytes() && head[43] & GENEVE_CONTROL == 0
 }
 
 /// The answer to an ARP request that [`wanted`] recognised: every address is behind `mac`.

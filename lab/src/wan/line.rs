@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::delay::{DelayLaw, Follower};
+use super::frame::is_geneve_data;
 use super::seed::Seed;
 
 /// How long a line with a rate lets frames wait before it drops them.
@@ -39,6 +40,7 @@ pub(crate) struct Line {
     access_ns: u64,
     extra_ns: u64,
     loss: f64,
+    data_loss: f64,
     rate_bps: Option<u64>,
     seed: Seed,
     frames: u64,
@@ -54,6 +56,7 @@ impl Line {
             access_ns: saturating_ns(config.access),
             extra_ns: 0,
             loss: config.loss,
+            data_loss: 0.0,
             rate_bps: config.rate_bps,
             seed,
             frames: 0,
@@ -62,13 +65,18 @@ impl Line {
         }
     }
 
-    /// Takes a frame of `length` bytes that entered at `entry_ns`.
-    pub(crate) fn enter(&mut self, entry_ns: u64, length: usize) -> Entry {
+    /// Takes a frame that entered at `entry_ns`.
+    pub(crate) fn enter(&mut self, entry_ns: u64, frame: &[u8]) -> Entry {
         self.frames += 1;
-        if self.loss > 0.0 && self.seed.uniform(self.frames) <= self.loss {
+        let loss = if self.data_loss > self.loss && is_geneve_data(frame) {
+            self.data_loss
+        } else {
+            self.loss
+        };
+        if loss > 0.0 && self.seed.uniform(self.frames) <= loss {
             return Entry::Lost;
         }
-        let Some(start_ns) = self.transmit(entry_ns, length) else {
+        let Some(start_ns) = self.transmit(entry_ns, frame.len()) else {
             return Entry::RateLimited;
         };
         let leaves = start_ns + self.delay.at(start_ns) + self.access_ns + self.extra_ns;
@@ -79,6 +87,10 @@ impl Line {
 
     pub(crate) fn set_loss(&mut self, loss: f64) {
         self.loss = loss;
+    }
+
+    pub(crate) fn set_data_loss(&mut self, loss: f64) {
+        self.data_loss = loss;
     }
 
     pub(crate) fn set_extra_delay(&mut self, extra: Duration) {
@@ -130,7 +142,7 @@ mod tests {
         let lost = |loss| {
             let mut line = line(loss, None);
             (0..100_000)
-                .filter(|&entry| line.enter(entry, 100) == Entry::Lost)
+                .filter(|&entry| line.enter(entry, &[0; 100]) == Entry::Lost)
                 .count()
         };
         assert_eq!(lost(0.0), 0);
@@ -139,23 +151,43 @@ mod tests {
     }
 
     #[test]
+    fn data_may_be_lost_where_probes_are_not() {
+        let packet = |port: u16, flags: u8| {
+            let mut frame = [0; 100];
+            frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+            frame[23] = 17;
+            frame[36..38].copy_from_slice(&port.to_be_bytes());
+            frame[43] = flags;
+            frame
+        };
+        let mut line = line(0.0, None);
+        line.set_data_loss(1.0);
+        assert_eq!(line.enter(0, &packet(6081, 0)), Entry::Lost);
+        for other in [packet(6081, 0x80), packet(4789, 0), [0; 100]] {
+            assert_ne!(line.enter(0, &other), Entry::Lost);
+        }
+        line.set_data_loss(0.0);
+        assert_ne!(line.enter(0, &packet(6081, 0)), Entry::Lost);
+    }
+
+    #[test]
     fn a_rate_spaces_frames_and_drops_what_would_wait_too_long() {
         // 1250 bytes at 1 Mb/s take 10 ms.
         let mut line = line(0.0, Some(1_000_000));
-        let fates: Vec<_> = (0..13).map(|_| line.enter(0, 1_250)).collect();
+        let fates: Vec<_> = (0..13).map(|_| line.enter(0, &[0; 1_250])).collect();
         assert_eq!(fates[0], Entry::Leaves(13 * MS));
         assert_eq!(fates[10], Entry::Leaves(113 * MS));
         assert_eq!(fates[11..], [Entry::RateLimited; 2]);
-        assert_eq!(line.enter(200 * MS, 1_250), Entry::Leaves(213 * MS));
+        assert_eq!(line.enter(200 * MS, &[0; 1_250]), Entry::Leaves(213 * MS));
     }
 
     #[test]
     fn order_is_kept_when_the_extra_delay_falls() {
         let mut line = line(0.0, None);
         line.set_extra_delay(Duration::from_millis(50));
-        assert_eq!(line.enter(0, 100), Entry::Leaves(53 * MS));
+        assert_eq!(line.enter(0, &[0; 100]), Entry::Leaves(53 * MS));
         line.set_extra_delay(Duration::ZERO);
-        assert_eq!(line.enter(MS, 100), Entry::Leaves(53 * MS));
-        assert_eq!(line.enter(60 * MS, 100), Entry::Leaves(63 * MS));
+        assert_eq!(line.enter(MS, &[0; 100]), Entry::Leaves(53 * MS));
+        assert_eq!(line.enter(60 * MS, &[0; 100]), Entry::Leaves(63 * MS));
     }
 }

@@ -202,6 +202,7 @@ impl Wire {
             Change::Kill(site) => self.sites[site.index()].alive = false,
             Change::Heal(site) => self.sites[site.index()].alive = true,
             Change::Loss { from, to, share } => self.lines[line(from, to)].set_loss(share),
+            Change::DataLoss { from, to, share } => self.lines[line(from, to)].set_data_loss(share),
             Change::ExtraDelay { from, to, extra } => self.lines[line(from, to)].set_extra_delay(extra),
             Change::Rate { from, to, bps } => self.lines[line(from, to)].set_rate(bps),
         }
@@ -325,7 +326,7 @@ impl Wire {
         }
         let line = from * self.sites.len() + to.index();
         let (bytes, _) = self.buffers.frame(index);
-        match self.lines[line].enter(entry_ns, bytes.len()) {
+        match self.lines[line].enter(entry_ns, bytes) {
             Entry::Lost => self.counters.lost += 1,
             Entry::RateLimited => self.counters.rate_limited += 1,
             Entry::Leaves(leaves_ns) => {
