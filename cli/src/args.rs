@@ -82,6 +82,8 @@ pub(crate) enum Verb {
     Delete(verb::delete::Args),
     /// Let a host into the cluster
     Node(verb::node::Args),
+    /// Lead all paths around a node, so that it can be taken away
+    Drain(verb::drain::Args),
     /// Print how the hosts are: programs, legs, limits, and each fault once with its cause
     Status(verb::status::Args),
     /// Print each pair of nodes: direct, best, path, backup, and why

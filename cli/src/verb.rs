@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod controller;
 pub(crate) mod delete;
 pub(crate) mod design;
+pub(crate) mod drain;
 pub(crate) mod drops;
 pub(crate) mod explain;
 pub(crate) mod flows;
@@ -34,6 +35,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Get(args) => wait_for(get::run(global, args)),
         Verb::Delete(args) => wait_for(delete::run(global, args)),
         Verb::Node(args) => wait_for(node::run(global, args)),
+        Verb::Drain(args) => wait_for(drain::run(global, args)),
         Verb::Status(args) => wait_for(status::run(global, args)),
         Verb::Routes(args) => routes::run(global, args),
         Verb::Flows(args) => wait_for(flows::run(global, args)),

@@ -189,6 +189,7 @@ impl Core {
             site: text(&node.spec.site),
             provider: text(&node.spec.provider),
             relay: !self.is_late(now, name),
+            draining: node.spec.drain,
             ..NodeInput::new(id)
         })
     }

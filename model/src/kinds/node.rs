@@ -43,6 +43,8 @@ pub struct NodeSpec {
     pub udp_port: PortNumber,
     /// Does Kuafu's agent run there? `false`: a foreign VTEP. Default: true.
     pub agent: bool,
+    /// Is the node being emptied? Then it relays nothing. Default: false.
+    pub drain: bool,
     /// The ports of this node that its exit NAT may use. Default: 10000-29999.
     pub nat_ports: NatPorts,
 }
@@ -79,6 +81,7 @@ impl Field for NodeSpec {
             let address = fields.required("address");
             let udp_port = fields.or("udp_port", Self::UDP_PORT);
             let agent = fields.or("agent", true);
+            let drain = fields.or("drain", false);
             let nat_ports = fields.or("nat_ports", NatPorts::default());
             let spec = Self {
                 region: region?,
@@ -89,6 +92,7 @@ impl Field for NodeSpec {
                 address: address?,
                 udp_port: udp_port?,
                 agent: agent?,
+                drain: drain?,
                 nat_ports: nat_ports?,
             };
             spec.refuse_shared_ports(fields);

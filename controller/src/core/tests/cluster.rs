@@ -411,6 +411,34 @@ fn a_leg_that_lost_and_died_is_whole_when_it_is_clear() {
 }
 
 #[test]
+fn a_node_that_drains_is_led_around_and_relays_again_after_that() {
+    let mut cluster = Cluster::steered();
+    let before = PAIRS.map(|(entry, exit)| cluster.route(entry, exit).path);
+    let relay = before[0][1].clone();
+    let (nodes, others) = MANIFEST.split_once("---\nkind: AddressPool").unwrap();
+    let line = format!("name: {relay}");
+    let at = nodes.find(&line).unwrap();
+    let spec = at + nodes[at..].find("spec:\n").unwrap() + "spec:\n".len();
+    let drained = format!("{}  drain: true\n{}", &nodes[..spec], &nodes[spec..]);
+    cluster
+        .world
+        .apply(&format!("{drained}---\nkind: AddressPool{others}"))
+        .unwrap();
+    cluster.settle();
+    cluster.second();
+    for (name, agent) in &cluster.agents {
+        for path in &agent.state.as_ref().unwrap().paths {
+            let relays = &path.nodes[1..path.nodes.len() - 1];
+            assert!(!relays.contains(&relay), "{name} has {:?}", path.nodes);
+        }
+    }
+    cluster.world.apply(MANIFEST).unwrap();
+    cluster.settle();
+    cluster.seconds(30);
+    assert_eq!(PAIRS.map(|(entry, exit)| cluster.route(entry, exit).path), before);
+}
+
+#[test]
 fn a_host_that_never_acknowledges_holds_up_only_what_passes_it() {
     let mut cluster = Cluster::joined();
     let relay = cluster.expected("osaka", "cape-town")[1].clone();
