@@ -31,7 +31,7 @@ pub(super) struct Measurement {
     departures: VecDeque<(Millis, u64)>,
     /// The same as of the last look at how many left.
     left: u64,
-    /// The count before the first drain, in which nothing is known.
+    /// Numbers below it do not count: until the first probe comes home, the other end may not be there yet.
     first: Option<u64>,
     /// Numbers below it have a fate.
     known: u64,
@@ -76,6 +76,9 @@ impl Measurement {
         let number = u64::from(sample.sequence);
         // Of probes that left before this began, the number is not counted; the round trip is as good.
         if self.first.is_some_and(|first| number >= first) {
+            if self.received == 0 {
+                self.first = Some(number);
+            }
             self.received += 1;
             self.known = self.known.max(number + 1);
         }
@@ -103,6 +106,10 @@ impl Measurement {
             }
             self.known = self.known.max(count);
             self.departures.pop_front();
+        }
+        if self.received == 0 {
+            self.first = Some(self.known);
+            return;
         }
         let sent = self.known - first;
         let lost = sent.saturating_sub(self.received).max(self.told.1);
@@ -240,12 +247,25 @@ mod tests {
     fn what_has_not_come_home_for_two_seconds_is_lost() {
         let mut path = Measurement::new(7, true);
         path.settle(Millis(0), 0);
-        path.settle(Millis(100), 5);
-        path.settle(Millis(2_099), 5);
-        assert_eq!(path.told, (0, 0));
-        path.settle(Millis(2_100), 5);
-        assert_eq!(path.told, (5, 5));
-        assert!(path.report(Millis(3_000)).is_none(), "nothing ever came home");
+        path.came_home(Millis(50), &sample(0, 40));
+        path.settle(Millis(100), 6);
+        path.settle(Millis(2_099), 6);
+        assert_eq!(path.told, (1, 0));
+        path.settle(Millis(2_100), 6);
+        assert_eq!(path.told, (6, 5));
+    }
+
+    #[test]
+    fn nothing_is_lost_before_the_first_probe_comes_home() {
+        let mut path = Measurement::new(7, true);
+        for number in 0..200 {
+            path.settle(Millis(number * 50), number);
+        }
+        assert!(!path.is_doubted(Millis(10_000)));
+        assert!(path.report(Millis(10_000)).is_none());
+        path.came_home(Millis(10_010), &sample(199, 40));
+        path.settle(Millis(10_050), 201);
+        assert_eq!(path.told, (1, 0));
     }
 
     #[test]
