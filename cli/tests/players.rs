@@ -20,6 +20,8 @@ mod death;
 mod failover;
 #[path = "../src/demo/intent.rs"]
 mod intent;
+#[path = "players/loss.rs"]
+mod loss;
 #[path = "../src/demo/play.rs"]
 mod play;
 #[path = "players/reboot.rs"]
@@ -44,6 +46,7 @@ use intent::{GAMES, Game};
 use kuafu_lab::world::World;
 use kuafu_proto::v1::{ClusterFlows, Flow};
 use kuafu_topology::replay::{Policy, Recording};
+use loss::{a_leg_loses, a_relay_loses_data};
 use play::Servers;
 use reboot::a_host_reboots;
 use restarts::{agents_are_restarted, probers_die, under_a_stream};
@@ -74,6 +77,7 @@ fn players_gain_and_survive() {
     the_wire_carries_what_it_should(&stage.world, &servers);
     a_relay_dies(&stage, &servers, 3_000);
     every_decision_replays(&stage);
+    a_leg_loses(&stage, &servers, 3_005);
     let loss = agents_are_restarted(&mut stage, &servers, 3_001, 3, Duration::ZERO);
     println!("3 restarts: {loss}");
     assert!(loss.is_small(), "{loss}");
@@ -84,6 +88,7 @@ fn players_gain_and_survive() {
     large_packets_have_a_defined_result(&stage.world, &stage.cluster);
     unmodified_programs_work(&stage.world);
     let servers = Servers::start(&stage.world).unwrap();
+    a_relay_loses_data(&stage, &servers, 3_006);
     everything_but_the_programs_dies(&mut stage, &servers, 3_004);
 }
 

@@ -1,0 +1,106 @@
+//! What a relay carries is lost: on the link to it, or inside it while it passes probes on.
+
+use std::time::{Duration, Instant};
+
+use kuafu_proto::v1::RouteInfo;
+
+use super::LIMIT;
+use super::common::{Stage, soon};
+use super::intent::{GAMES, Game};
+use super::play::{self, Servers};
+
+/// The game whose path has no equal, so that it returns as soon as it may.
+const LOSSY: &Game = &GAMES[0];
+/// Packets a second: few, as of a game.
+const RATE: u32 = 100;
+const LOSS: f64 = 0.05;
+/// What is looked at on a busy machine; the figure printed is the one that counts.
+const LEFT_AT_MOST: Duration = Duration::from_secs(20);
+
+/// The link from the relay to the exit loses packets of all sorts; then it is whole again, and the game returns.
+pub(super) fn a_leg_loses(stage: &Stage, servers: &Servers, id: u32) {
+    stage.until_relayed(LOSSY);
+    let before = route(stage, LOSSY);
+    let world = &stage.world;
+    let [relay, exit] = last_leg(&before).map(|site| world.site(site).unwrap().id());
+    let lose = |share| {
+        for (from, to) in [(relay, exit), (exit, relay)] {
+            world.wan().set_loss(from, to, share).unwrap();
+        }
+    };
+    let (left, after) = left(stage, servers, id, &before, || lose(LOSS));
+    println!(
+        "a leg that loses 5 % under {RATE} packets a second was left within {left:?}: {}",
+        after.why
+    );
+    std::thread::sleep(Duration::from_secs(15));
+    lose(0.0);
+    let healed = Instant::now();
+    soon("the path before", || {
+        (route(stage, LOSSY).path == before.path).then_some(())
+    });
+    println!(
+        "healed after 15 s, it was back on its path within {:?}",
+        healed.elapsed()
+    );
+}
+
+/// The relay's link onward loses data, and no probe.
+pub(super) fn a_relay_loses_data(stage: &Stage, servers: &Servers, id: u32) {
+    stage.until_relayed(LOSSY);
+    let before = route(stage, LOSSY);
+    let world = &stage.world;
+    let [relay, exit] = last_leg(&before).map(|site| world.site(site).unwrap().id());
+    let lose = |share| world.wan().set_data_loss(relay, exit, share).unwrap();
+    let (left, after) = left(stage, servers, id, &before, || _ = lose(0.2));
+    println!(
+        "a relay that loses 20 % of its data was left within {left:?}: {}",
+        after.why
+    );
+    assert!(
+        !after.path.contains(&before.path[before.path.len() - 2]),
+        "{after:?}"
+    );
+    std::thread::sleep(Duration::from_secs(20));
+    assert_ne!(route(stage, LOSSY).path, before.path, "its probes say nothing");
+    lose(0.0);
+}
+
+/// The last relay of a path, and its exit.
+fn last_leg(route: &RouteInfo) -> [&str; 2] {
+    match route.path.as_slice() {
+        [.., relay, exit] => [relay, exit],
+        path => panic!("no path: {path:?}"),
+    }
+}
+
+/// How long until the game has another path, under a stream that was there before.
+fn left(
+    stage: &Stage,
+    servers: &Servers,
+    id: u32,
+    before: &RouteInfo,
+    lose: impl FnOnce(),
+) -> (Duration, RouteInfo) {
+    let stream = play::duplex(&stage.world, LOSSY, id, RATE).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while servers.of(LOSSY).unwrap().arrived(id).is_empty() {
+        assert!(Instant::now() < deadline, "nothing arrives");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    let began = Instant::now();
+    lose();
+    let after = soon("another path", || {
+        let route = route(stage, LOSSY);
+        (route.path != before.path).then_some(route)
+    });
+    let left = began.elapsed();
+    assert!(left < LEFT_AT_MOST, "{left:?}");
+    drop(stream);
+    (left, after)
+}
+
+fn route(stage: &Stage, game: &Game) -> RouteInfo {
+    play::route(&stage.world, &stage.cluster, game).unwrap()
+}
