@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kuafu_pipeline::map::{NO_PATH, PathState};
+use kuafu_pipeline::map::PathState;
 
 pub(crate) use self::schedule::{IDLE_BITS, PROBE_BITS};
 use self::schedule::{Judgement, Schedule, Use};
@@ -104,6 +104,9 @@ impl<'a> Prober<'a> {
                 refresh = now + REFRESH;
             }
             self.confirm();
+            let departed = |index| word(&self.states, index, offset_of!(PathState, departed));
+            let spared = self.schedule.spare(now, departed);
+            self.write(&spared);
             for path in self.schedule.due(now) {
                 if self.is_installed(path)? && !self.socket.send(path) {
                     return Ok(());
@@ -126,7 +129,7 @@ impl<'a> Prober<'a> {
     fn confirm(&mut self) {
         let mut judgements = Vec::new();
         for index in self.schedule.waiting() {
-            let usage = self.usage(index, false);
+            let usage = self.usage(index, None);
             judgements.extend(self.schedule.confirm(index, &usage));
         }
         self.write(&judgements);
@@ -142,14 +145,12 @@ impl<'a> Prober<'a> {
                 carrying.insert(index);
             }
         })?;
-        let mut busy = BTreeSet::new();
+        let mut busy = BTreeMap::new();
         self.maps.pairs.for_each(|index, pair| {
             if carrying.contains(&index) {
-                busy.extend(
-                    [pair.primary, pair.backup]
-                        .into_iter()
-                        .filter(|path| *path != NO_PATH),
-                );
+                for path in [pair.primary, pair.backup] {
+                    busy.insert(path, pair.premium != 0);
+                }
             }
         })?;
         let mut installed = Vec::new();
@@ -158,17 +159,16 @@ impl<'a> Prober<'a> {
                 installed.push(index);
             }
         })?;
-        let usage = |index| (index, self.usage(index, busy.contains(&index)));
+        let usage = |index| (index, self.usage(index, busy.get(&index).copied()));
         Ok(installed.into_iter().map(usage).collect())
     }
 
-    fn usage(&self, index: u32, in_use: bool) -> Use {
-        let word = |offset| {
-            let word = self.states.word(index, offset);
-            word.map_or(0, |word| word.load(Relaxed))
-        };
+    /// `in_use`: whether the pair that uses it is premium.
+    fn usage(&self, index: u32, in_use: Option<bool>) -> Use {
+        let word = |offset| word(&self.states, index, offset);
         Use {
-            in_use,
+            in_use: in_use.is_some(),
+            premium: in_use == Some(true),
             down: word(offset_of!(PathState, down)) != 0,
             departed: word(offset_of!(PathState, departed)),
             returns: word(offset_of!(PathState, returns)),
@@ -191,6 +191,11 @@ impl<'a> Prober<'a> {
             set(offset_of!(PathState, stale_after), stale);
         }
     }
+}
+
+fn word(states: &Words, index: u32, offset: usize) -> u64 {
+    let word = states.word(index, offset);
+    word.map_or(0, |word| word.load(Relaxed))
 }
 
 fn inode(pins: &Pins) -> Option<u64> {

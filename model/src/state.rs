@@ -170,6 +170,8 @@ pub struct PairState {
     pub peer: String,
     /// The traffic class.
     pub class: String,
+    /// Whether both paths are probed as closely as can be while it carries packets.
+    pub premium: bool,
     /// The path in use.
     pub primary: Option<u32>,
     /// The path to use when that is stale.

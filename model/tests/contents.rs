@@ -110,6 +110,7 @@ fn state() -> HostState {
             index: 4,
             peer: "two".into(),
             class: "game".into(),
+            premium: true,
             primary: Some(1),
             backup: None,
         }],

@@ -29,6 +29,8 @@ const SPREAD: u32 = 5;
 pub(super) struct Use {
     /// A pair over it carried a packet lately.
     pub(super) in_use: bool,
+    /// And wants to know soon when it dies.
+    pub(super) premium: bool,
     /// It was found stale, and waits for returns.
     pub(super) down: bool,
     /// Probes that left.
@@ -68,6 +70,8 @@ struct Path {
     judged: Option<Duration>,
     /// A shorter one, from when a probe of at least this number has come home.
     wanted: Option<(Duration, u64)>,
+    /// It is given more time, because the prober stalled, until a probe of at least this number has come home.
+    spared: Option<u64>,
     /// Since when it is known.
     since: Duration,
 }
@@ -135,19 +139,41 @@ impl Schedule {
     /// Notes what came home. What is returned is to be written.
     pub(super) fn confirm(&mut self, index: u32, usage: &Use) -> Option<Judgement> {
         let path = self.paths.get_mut(&index)?;
+        if path.spared.is_some_and(|number| usage.last_return >= number) {
+            path.spared = None;
+            return Some((index, path.judged.map(limits)));
+        }
         let (interval, number) = path.wanted?;
         if usage.returns == 0 || usage.last_return < number {
             return None;
         }
         path.wanted = None;
-        path.judged = Some(interval);
+        (path.judged, path.spared) = (Some(interval), None);
         Some((index, Some(limits(interval))))
     }
 
     /// Paths that wait for a return.
     pub(super) fn waiting(&self) -> Vec<u32> {
-        let waiting = self.paths.iter().filter(|(_, path)| path.wanted.is_some());
+        let waits = |path: &Path| path.wanted.is_some() || path.spared.is_some();
+        let waiting = self.paths.iter().filter(|(_, path)| waits(path));
         waiting.map(|(index, _)| *index).collect()
+    }
+
+    /// After a stall of the prober no echo is there yet, for as long as a round trip takes, though one probe has just
+    /// left: paths are given as much more time. What is returned must be written before a probe leaves.
+    pub(super) fn spare(&mut self, now: Duration, departed: impl Fn(u32) -> u64) -> Vec<Judgement> {
+        let mut judgements = Vec::new();
+        for (index, path) in &mut self.paths {
+            let late = now.saturating_sub(path.due);
+            let Some(judged) = path.judged.filter(|judged| late >= *judged) else {
+                continue;
+            };
+            path.spared = Some(departed(*index));
+            let Limits { stale, silent } = limits(judged);
+            let stale = stale + late;
+            judgements.push((*index, Some(Limits { stale, silent })));
+        }
+        judgements
     }
 
     /// The paths whose probes leave now. A late one does not make up for what it missed.
@@ -191,6 +217,7 @@ impl Path {
             due: now + NEW.0.mul_f64(share),
             judged: None,
             wanted: None,
+            spared: None,
             since: now,
         }
     }
@@ -201,10 +228,10 @@ impl Path {
 
     /// The interval at which it is probed, and that by which it is judged.
     fn pace(&self, now: Duration, paces: &Paces, usage: &Use) -> (Duration, Duration) {
-        let judging = if usage.down || usage.in_use {
-            IN_USE
-        } else {
-            paces.idle
+        let judging = match (usage.in_use || usage.down, usage.premium) {
+            (true, true) => CLOSE,
+            (true, false) => IN_USE,
+            (false, _) => paces.idle,
         };
         let sending = if usage.down || usage.watch == watch::IN_USE {
             CLOSE
@@ -235,7 +262,7 @@ impl Path {
             }
             // Longer: allowed first, then sent more slowly.
             Some(judged) if judged < judging => {
-                self.wanted = None;
+                (self.wanted, self.spared) = (None, None);
                 self.judged = Some(judging);
                 Some(Some(limits(judging)))
             }
@@ -360,6 +387,22 @@ mod tests {
     }
 
     #[test]
+    fn a_premium_path_is_judged_after_a_hundred_ms() {
+        let mut schedule = Schedule::default();
+        let usage = Use {
+            in_use: true,
+            premium: true,
+            returns: 1,
+            ..Use::default()
+        };
+        schedule.follow(S, &uses(usage));
+        assert_eq!(schedule.paths[&5].interval, CLOSE);
+        let limits = schedule.confirm(5, &usage).unwrap().1.unwrap();
+        let ms = Duration::from_millis;
+        assert_eq!((limits.stale, limits.silent), (ms(100), ms(60)));
+    }
+
+    #[test]
     fn what_carries_nothing_keeps_to_its_budget() {
         let ms = |idle, close| Paces {
             idle: Duration::from_millis(idle),
@@ -381,6 +424,30 @@ mod tests {
             println!("{all} paths, {close} of them doubted: {taken} b/s, {paces:?}");
             assert!(taken <= IDLE_BITS);
         }
+    }
+
+    #[test]
+    fn a_stall_of_the_prober_spares_its_paths_until_an_echo_returns() {
+        let mut schedule = Schedule::default();
+        let mut usage = Use {
+            in_use: true,
+            returns: 9,
+            last_return: 9,
+            ..Use::default()
+        };
+        schedule.follow(S, &uses(usage));
+        schedule.confirm(5, &usage);
+        let departed = |_| 10;
+        schedule.due(2 * S);
+        assert_eq!(schedule.spare(2 * S + IN_USE, departed), [], "hardly late");
+        let late = 2 * S + IN_USE * 8;
+        let spared = schedule.spare(late, departed).remove(0).1.unwrap();
+        assert!(spared.stale > IN_USE * 10 && spared.silent == IN_USE * SILENT);
+        assert_eq!(schedule.waiting(), [5]);
+        assert_eq!(schedule.confirm(5, &usage), None, "that one left before");
+        usage.last_return = 10;
+        assert_eq!(schedule.confirm(5, &usage), Some((5, Some(limits(IN_USE)))));
+        assert!(schedule.waiting().is_empty());
     }
 
     #[test]

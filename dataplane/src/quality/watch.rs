@@ -13,14 +13,14 @@ use crate::probe::{IDLE_BITS, IN_USE, PROBE_BITS};
 
 /// Bits a second that probing may take for each leg in use.
 const LEG_BITS: u64 = 120_000;
-/// The same for each path that carries.
-const PATH_BITS: u64 = 35_000;
+/// The same for each path that carries, and for one of a premium pair.
+const PATH_BITS: [u64; 2] = [35_000, 90_000];
 
 /// What carries packets.
 #[derive(Debug, Default)]
 pub(super) struct Used {
-    /// Paths of pairs that carried a packet lately.
-    paths: BTreeSet<u32>,
+    /// Paths of pairs that carried a packet lately, and whether these are premium.
+    paths: BTreeMap<u32, bool>,
     /// The legs that these begin with, by their own paths.
     legs: BTreeSet<u32>,
 }
@@ -30,20 +30,21 @@ impl Used {
     /// `Io`.
     pub(super) fn now(maps: &Maps, state: &HostState, clock: &Clock) -> Result<Self> {
         let since = clock.jiffies()?.saturating_sub(clock.ticks(IN_USE));
-        let mut paths = BTreeSet::new();
+        let mut paths = BTreeMap::new();
         for pair in &state.pairs {
             let live = maps.pair_states.get(&pair.index)?.unwrap_or_default();
             let last_packet = live.last_packet.get();
             if last_packet != 0 && last_packet >= since {
-                paths.extend([pair.primary, pair.backup].into_iter().flatten());
+                let both = [pair.primary, pair.backup].into_iter().flatten();
+                paths.extend(both.map(|path| (path, pair.premium)));
             }
         }
         Ok(Self::of(state, paths))
     }
 
-    fn of(state: &HostState, paths: BTreeSet<u32>) -> Self {
+    fn of(state: &HostState, paths: BTreeMap<u32, bool>) -> Self {
         let by_end = legs(state);
-        let carrying = state.paths.iter().filter(|path| paths.contains(&path.index));
+        let carrying = state.paths.iter().filter(|path| paths.contains_key(&path.index));
         let legs = carrying.filter_map(|path| by_end.get(path.nodes.get(1)?.as_str()));
         Self {
             legs: legs.map(|leg| leg.index).collect(),
@@ -62,11 +63,14 @@ impl Used {
 
     /// What so many probes in a second take, and what they may.
     pub(super) fn probing(&self, probes: u64) -> v1::Probing {
-        let count = |set: &BTreeSet<u32>| u64::try_from(set.len()).unwrap_or(u64::MAX);
-        let budget = IDLE_BITS + LEG_BITS * count(&self.legs) + PATH_BITS * count(&self.paths);
+        let legs: u64 = self.legs.iter().map(|_| LEG_BITS).sum();
+        let paths = self
+            .paths
+            .values()
+            .map(|premium| PATH_BITS[usize::from(*premium)]);
         v1::Probing {
             bits_per_second: probes * PROBE_BITS,
-            budget_bits_per_second: budget,
+            budget_bits_per_second: IDLE_BITS + legs + paths.sum::<u64>(),
         }
     }
 }
@@ -100,13 +104,13 @@ mod tests {
             path(4, 20, &["a", "b"]),
             path(5, 21, &["a", "c", "b"]),
         ]);
-        let used = Used::of(&state, BTreeSet::from([4, 5]));
+        let used = Used::of(&state, BTreeMap::from([(4, false), (5, true)]));
         let words = [1, 2, 3, 4, 5].map(|index| used.word(index, index >= 3));
         let (leg, doubted) = (watch::IN_USE, watch::DOUBTED);
         assert_eq!(words, [leg, leg, doubted, doubted, doubted]);
         let probing = used.probing(100);
         assert_eq!(probing.bits_per_second, 118_400);
-        assert_eq!(probing.budget_bits_per_second, 1_310_000);
+        assert_eq!(probing.budget_bits_per_second, 1_365_000);
         assert_eq!(Used::default().word(3, false), watch::AS_USED);
     }
 }

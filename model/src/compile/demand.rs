@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::allocations::{CoupleKey, NodeId, PathKey};
 use super::{Allocations, Choice, Input};
-use crate::kinds::{Accelerator, Class, Name};
+use crate::kinds::{Accelerator, Class, Liveness, Name};
 use crate::manifest::Intent;
 
 /// A pair by its ends: traffic of a class goes from the entry to the exit, and its answers back.
@@ -23,8 +23,15 @@ pub struct PairName {
 /// by (entry, exit).
 #[must_use]
 pub fn pairs(intent: &Intent) -> Vec<PairName> {
+    let wanted = wanted(intent, |_| true);
+    let first = |pair: &PairName| pair.entry < pair.exit || !wanted.contains(&pair.reversed());
+    wanted.iter().filter(|pair| first(pair)).cloned().collect()
+}
+
+/// The pairs of the accelerators that `takes` takes, in the directions in which clients' packets go.
+fn wanted(intent: &Intent, takes: impl Fn(&Accelerator) -> bool) -> BTreeSet<PairName> {
     let mut wanted = BTreeSet::new();
-    for accelerator in intent.accelerators().values() {
+    for accelerator in intent.accelerators().values().filter(|one| takes(one)) {
         let exits = exits(intent, accelerator);
         for entry in entries(intent, accelerator).difference(&exits) {
             wanted.extend(exits.iter().map(|exit| PairName {
@@ -34,8 +41,7 @@ pub fn pairs(intent: &Intent) -> Vec<PairName> {
             }));
         }
     }
-    let first = |pair: &PairName| pair.entry < pair.exit || !wanted.contains(&pair.reversed());
-    wanted.iter().filter(|pair| first(pair)).cloned().collect()
+    wanted
 }
 
 /// The nodes that must not relay for a pair. Accelerators of a class share pairs: a pair keeps to the rules of all that
@@ -100,6 +106,8 @@ pub(super) struct Paths {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Demand {
     pub(super) couples: BTreeMap<CoupleKey, Paths>,
+    /// Those of which an accelerator wants premium liveness.
+    pub(super) premium: BTreeSet<CoupleKey>,
 }
 
 impl Demand {
@@ -122,7 +130,15 @@ impl Demand {
             let paths = choice.map_or_else(|| relays.direct(), |choice| relays.paths(choice, &pair));
             couples.insert(CoupleKey::new(entry, exit, pair.class), paths);
         }
-        Self { couples }
+        let premium = wanted(input.intent, |one| one.spec.liveness == Liveness::Premium);
+        let couple = |pair: &PairName| {
+            let (entry, exit) = (allocations.node(&pair.entry)?, allocations.node(&pair.exit)?);
+            Some(CoupleKey::new(entry, exit, pair.class))
+        };
+        Self {
+            couples,
+            premium: premium.iter().filter_map(couple).collect(),
+        }
     }
 
     /// The twin paths that couples name.

@@ -223,6 +223,7 @@ impl<'a> World<'a> {
                     index: couple.ends[at].pair,
                     peer: peer.to_string(),
                     class: key.class.to_string(),
+                    premium: self.demand.premium.contains(key),
                     primary: paths.primary.as_ref().and_then(index),
                     backup: paths.backup.as_ref().and_then(index),
                 });

@@ -99,6 +99,8 @@ fn add_pair(
     let value = Pair {
         primary: of("primary", pair.primary)?,
         backup: of("backup", pair.backup)?,
+        premium: pair.premium.into(),
+        spare: 0,
     };
     once(field, pair.index, contents.pairs.insert(pair.index, value))
 }

@@ -106,6 +106,8 @@ pub enum Batch<'u> {
 pub const NO_PAIR: Pair = Pair {
     primary: NO_PATH,
     backup: NO_PATH,
+    premium: 0,
+    spare: 0,
 };
 
 impl Contents {

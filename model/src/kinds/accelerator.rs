@@ -33,6 +33,8 @@ pub struct AcceleratorSpec {
     pub groups: Vec<Group>,
     /// What the traffic needs. Default: game.
     pub class: Class,
+    /// How soon a dead path is left. Default: standard.
+    pub liveness: Liveness,
     /// When a silent flow is forgotten.
     pub idle_timeout: IdleTimeout,
     /// Which nodes may relay. Default: all.
@@ -58,6 +60,7 @@ impl Field for AcceleratorSpec {
             let listeners = fields.list("listeners", "at least one {protocol, port}");
             let group = fields.single("groups", "one {service, region}");
             let class = fields.or("class", Class::Game);
+            let liveness = fields.or("liveness", Liveness::Standard);
             let idle_timeout = fields.or("idle_timeout", IdleTimeout::default());
             let relays = fields.or("relays", RelayRules::default());
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
@@ -68,6 +71,7 @@ impl Field for AcceleratorSpec {
                 listeners: listeners?,
                 groups: vec![group?],
                 class: class?,
+                liveness: liveness?,
                 idle_timeout: idle_timeout?,
                 relays: relays?,
             })
@@ -287,6 +291,16 @@ integers! {
     UdpIdle(u32), "seconds", 5..=3600;
     /// Seconds until a silent TCP flow is forgotten.
     TcpIdle(u32), "seconds", 60..=86400;
+}
+
+words! {
+    /// How closely the paths of an accelerator are probed while they carry packets.
+    Liveness {
+        /// Each 50 ms: a dead path is left after 250 ms.
+        Standard = "standard",
+        /// Each 20 ms: after 100 ms.
+        Premium = "premium"
+    } not_yet []
 }
 
 words! {

@@ -32,7 +32,7 @@ mod service;
 mod vpc;
 
 pub use accelerator::{
-    Accelerator, AcceleratorSpec, Class, Dial, Group, IdleTimeout, Listener, Places, RelayRules, TcpIdle,
+    Accelerator, AcceleratorSpec, Class, Dial, Group, IdleTimeout, Listener, Liveness, Places, RelayRules, TcpIdle,
     UdpIdle,
 };
 pub use address_pool::{AddressPool, AddressPoolSpec, PoolAddress, Reach};

@@ -228,6 +228,7 @@ fn host() -> HostState {
                 index,
                 peer: "peer".into(),
                 class: "game".into(),
+                premium: false,
                 primary,
                 backup,
             })

@@ -117,6 +117,10 @@ map_types! {
         pub primary: u32,
         /// The path to use when that is stale, or [`NO_PATH`].
         pub backup: u32,
+        /// 1: both are probed as closely as can be while it carries packets.
+        pub premium: u32,
+        /// Zero.
+        pub spare: u32,
     }
 
     /// What packets change in a pair.

@@ -278,6 +278,7 @@ impl Read for PairState {
             index: message.index,
             peer: text("peer", message.peer)?,
             class: message.class,
+            premium: message.premium,
             primary: message.primary,
             backup: message.backup,
         })

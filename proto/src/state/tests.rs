@@ -94,6 +94,7 @@ pub(crate) fn sample() -> HostState {
             index: 1,
             peer: "calgary".to_owned(),
             class: "game".to_owned(),
+            premium: true,
             primary: Some(1),
             backup: None,
         }],

@@ -150,6 +150,7 @@ impl From<&PairState> for v1::PairState {
             index: pair.index,
             peer: pair.peer.clone(),
             class: pair.class.clone(),
+            premium: pair.premium,
             primary: pair.primary,
             backup: pair.backup,
         }
