@@ -9,17 +9,14 @@ use crate::cost::Cost;
 /// over the last leg (Bellman 1958): `paths[relays][to]` in µs, some of which may pass a node twice.
 fn programme(costs: &CostMatrix, from: usize) -> [Vec<u64>; MAX_RELAYS + 1] {
     let n = costs.len();
-    let unusable = u64::from(Cost::UNUSABLE.us());
-    let mut paths = std::array::from_fn(|_| vec![unusable; n]);
-    for to in 0..n {
-        paths[0][to] = costs.leg(from, to).us().into();
-    }
+    let leg = |from: usize, to: usize| u64::from(costs.leg(from, to).us());
+    let mut paths = std::array::from_fn(|_| vec![u64::from(Cost::UNUSABLE.us()); n]);
+    paths[0] = (0..n).map(|to| leg(from, to)).collect();
     for relays in 1..=MAX_RELAYS {
         for last in (0..n).filter(|&last| last != from) {
             let so_far = paths[relays - 1][last] + u64::from(costs.relays()[last].transit.us());
-            for to in 0..n {
-                let path = so_far + u64::from(costs.leg(last, to).us());
-                paths[relays][to] = paths[relays][to].min(path);
+            for (to, path) in paths[relays].iter_mut().enumerate() {
+                *path = (*path).min(so_far + leg(last, to));
             }
         }
     }
