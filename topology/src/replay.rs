@@ -10,7 +10,7 @@
 //!   return, and there are no alarms. A leg without a round trip in what its estimate looks back on is unusable.
 //! - A pair's *realised* round trip in a tick is the sum of that tick's legs on the path in force, row to column,
 //!   plus each relay's transit; a lost leg counts as `clip_ms`. Before the first decision the path is direct. The
-//!   *oracle* takes each tick's own best path over at most `max_relays` relays.
+//!   *oracle* takes each tick's own best path over at most `max_relays` relays, also those that a pair must not use.
 //! - Of a controller's recording a tick's legs are the medians that the next tick was told (of the last 30 s, so
 //!   milder than single packets); one that it was not told is lost. A tick that an event made, less than half a
 //!   second after the last, decides and is not counted.
