@@ -400,10 +400,11 @@ fn a_forbidden_relay_is_left_at_once_and_never_a_part_of_a_backup() {
         Some(path(&[1, 2]))
     );
     world.input.forbidden.clear();
-    assert_eq!(
-        world.seconds_to_change(20).unwrap().1.primary,
-        Some(path(&[1, 3, 2]))
-    );
+    let back = (0..20).any(|_| {
+        world.tick(1000, vec![]);
+        world.primary() == path(&[1, 3, 2])
+    });
+    assert!(back, "{}", world.why());
 }
 
 #[test]
