@@ -439,7 +439,7 @@ mod tests {
         schedule.confirm(5, &usage);
         let departed = |_| 10;
         schedule.due(2 * S);
-        assert_eq!(schedule.spare(2 * S + IN_USE, departed), [], "hardly late");
+        assert_eq!(schedule.spare(2 * S + IN_USE / 2, departed), [], "hardly late");
         let late = 2 * S + IN_USE * 8;
         let spared = schedule.spare(late, departed).remove(0).1.unwrap();
         assert!(spared.stale > IN_USE * 10 && spared.silent == IN_USE * SILENT);
