@@ -16,6 +16,8 @@ mod cluster;
 mod common;
 #[path = "players/death.rs"]
 mod death;
+#[path = "players/drain.rs"]
+mod drain;
 #[path = "../src/demo/failover.rs"]
 mod failover;
 #[path = "../src/demo/intent.rs"]
@@ -41,6 +43,7 @@ use common::programs::{self, Capture};
 use common::sizes::{self, Cut, LARGE, TRANSFER, Talk};
 use common::{Stage, skipped};
 use death::{a_relay_dies, a_relay_is_destroyed, everything_but_the_programs_dies, judge, revive};
+use drain::a_relay_drains;
 use indicatif::ProgressBar;
 use intent::{GAMES, Game};
 use kuafu_lab::world::World;
@@ -78,6 +81,7 @@ fn players_gain_and_survive() {
     a_relay_dies(&stage, &servers, 3_000);
     every_decision_replays(&stage);
     a_leg_loses(&stage, &servers, 3_005);
+    a_relay_drains(&mut stage, &servers, 3_007);
     let loss = agents_are_restarted(&mut stage, &servers, 3_001, 3, Duration::ZERO);
     println!("3 restarts: {loss}");
     assert!(loss.is_small(), "{loss}");
