@@ -107,7 +107,9 @@ impl Measured {
 
     /// Whether a path is the leg between its two ends.
     pub(super) fn is_leg(&self, id: u64) -> bool {
-        self.legs.values().any(|leg| *leg == id)
+        let nodes = self.paths.get(&id).map(|path| path.nodes.as_slice());
+        let Some([from, to]) = nodes else { return false };
+        self.legs.get(&(from.clone(), to.clone())) == Some(&id)
     }
 
     /// A path by its number.

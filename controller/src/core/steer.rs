@@ -164,17 +164,12 @@ impl Core {
 
     /// The nodes that must not relay for a pair, by the rules of the accelerators that use it.
     fn forbidden(&self) -> BTreeMap<PairId, BTreeSet<NodeId>> {
-        let numbers = self.steer.numbers.iter();
-        let forbidden = numbers.map(|(pair, number)| {
-            let nodes = forbidden_relays(&self.intent, pair).into_iter();
-            (
-                *number,
-                nodes.filter_map(|node| self.node_id(node.as_str())).collect(),
-            )
+        let forbidden = forbidden_relays(&self.intent).into_iter();
+        let numbered = forbidden.filter_map(|(pair, nodes)| {
+            let ids = nodes.into_iter().filter_map(|node| self.node_id(node.as_str()));
+            Some((*self.steer.numbers.get(&pair)?, ids.collect()))
         });
-        forbidden
-            .filter(|(_, nodes): &(_, BTreeSet<_>)| !nodes.is_empty())
-            .collect()
+        numbered.collect()
     }
 
     fn node_id(&self, node: &str) -> Option<NodeId> {

@@ -44,25 +44,32 @@ fn wanted(intent: &Intent, takes: impl Fn(&Accelerator) -> bool) -> BTreeSet<Pai
     wanted
 }
 
-/// The nodes that must not relay for a pair. Accelerators of a class share pairs: a pair keeps to the rules of all that
-/// use it.
+/// The nodes that must not relay, by pair and by its reverse; pairs that may use all are left out. Accelerators of a
+/// class share pairs: a pair keeps to the rules of all that use it.
 #[must_use]
-pub fn forbidden_relays<'a>(intent: &'a Intent, pair: &PairName) -> BTreeSet<&'a Name> {
+pub fn forbidden_relays(intent: &Intent) -> BTreeMap<PairName, BTreeSet<&Name>> {
+    let mut forbidden: BTreeMap<PairName, BTreeSet<&Name>> = BTreeMap::new();
     let accelerators = intent.accelerators().values();
-    let ruled = accelerators
-        .filter(|accelerator| accelerator.spec.class == pair.class && !accelerator.spec.relays.is_none());
-    let uses = |accelerator: &Accelerator| {
-        let (entries, exits) = (entries(intent, accelerator), exits(intent, accelerator));
-        let goes = |pair: &PairName| entries.contains(&pair.entry) && exits.contains(&pair.exit);
-        goes(pair) || goes(&pair.reversed())
-    };
-    let forbidden = ruled
-        .filter(|accelerator| uses(accelerator))
-        .flat_map(|accelerator| {
-            let nodes = intent.nodes().iter();
-            nodes.filter(|(_, node)| !accelerator.spec.relays.allow(&node.spec))
-        });
-    forbidden.map(|(name, _)| name).collect()
+    for accelerator in accelerators.filter(|accelerator| !accelerator.spec.relays.is_none()) {
+        let rules = &accelerator.spec.relays;
+        let nodes = intent.nodes().iter().filter(|(_, node)| !rules.allow(&node.spec));
+        let nodes: Vec<&Name> = nodes.map(|(name, _)| name).collect();
+        let exits = exits(intent, accelerator);
+        for entry in entries(intent, accelerator) {
+            for exit in &exits {
+                let pair = PairName {
+                    entry: entry.clone(),
+                    exit: (*exit).clone(),
+                    class: accelerator.spec.class,
+                };
+                for pair in [pair.reversed(), pair] {
+                    forbidden.entry(pair).or_default().extend(&nodes);
+                }
+            }
+        }
+    }
+    forbidden.retain(|_, nodes| !nodes.is_empty());
+    forbidden
 }
 
 impl PairName {

@@ -230,9 +230,6 @@ impl NullaryFnOnce for Least<'_> {
 
     #[inline(always)]
     fn call(self) -> u32 {
-        let legs = self.legs.iter().zip(self.transits).zip(self.rests);
-        legs.fold(UNUSABLE, |least, ((leg, transit), rest)| {
-            least.min(leg + transit + rest)
-        })
+        min_plus::least(self.legs, self.transits, self.rests)
     }
 }

@@ -48,6 +48,15 @@ pub(super) const fn width(n: usize) -> usize {
     n.div_ceil(LANES) * LANES
 }
 
+/// What a first leg, a relay's transit and a rest cost at least together, over all relays.
+#[inline(always)]
+pub(super) fn least(legs: &[u32], transits: &[u32], rests: &[u32]) -> u32 {
+    let relays = legs.iter().zip(transits).zip(rests);
+    relays.fold(UNUSABLE, |least, ((leg, transit), rest)| {
+        least.min(leg + transit + rest)
+    })
+}
+
 /// Relays whose first legs stay in a core's nearest cache, while target after target passes; and among which the
 /// relay of a path is looked for.
 pub(super) const BLOCK: usize = 128;

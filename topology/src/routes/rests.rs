@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use pulp::{Arch, NullaryFnOnce};
 
-use super::{CostMatrix, MAX_RELAYS, Relays, Route};
+use super::{CostMatrix, MAX_RELAYS, Relays, Route, min_plus};
 use crate::cost::Cost;
 
 /// What it costs at least to get to a node, from each other node, by the number of relays that are left.
@@ -61,11 +61,8 @@ impl NullaryFnOnce for Extend<'_> {
     #[inline(always)]
     fn call(self) {
         for (from, path) in self.paths.iter_mut().enumerate() {
-            let legs = self.costs.row(from).iter().zip(self.costs.transits());
-            let over = legs
-                .zip(self.rests)
-                .map(|((leg, transit), rest)| leg + transit + rest);
-            *path = over.fold(*path, u32::min);
+            let legs = self.costs.row(from);
+            *path = (*path).min(min_plus::least(legs, self.costs.transits(), self.rests));
         }
     }
 }
