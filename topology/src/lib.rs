@@ -18,7 +18,6 @@ pub mod pops;
 pub mod replay;
 pub mod routes;
 pub mod steering;
-mod ways;
 
 pub use alarm::{LossAlarm, Verdict};
 pub use cost::{Cost, TrafficClass, Weights, cost};

@@ -15,6 +15,7 @@
 
 mod field;
 mod list;
+mod table;
 #[cfg(test)]
 mod tests;
 

@@ -1,9 +1,9 @@
 //! What a set of places brings, and what one more would.
 
+use super::table::{NONE, Table, us};
 use super::{Demand, Plan};
 use crate::cost::Cost;
 use crate::matrix::Matrix;
-use crate::ways::{NONE, Table, us};
 
 /// The legs and who uses them.
 pub(super) struct Problem {

@@ -4,19 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::cost::Cost;
 use crate::id::{NodeId, PairId};
+use crate::routes::{CostMatrix, Relay, Rests};
 use crate::steering::{PairInput, Path, Steering};
-use crate::ways::{NONE, Table, us};
 
 /// What the legs of a tick were.
 pub(super) struct Weather {
-    /// By index.
-    nodes: Vec<NodeId>,
-    /// Who may relay, with its transit.
-    relays: Vec<(usize, i32)>,
-    /// By index, all transits.
-    transits: Vec<i32>,
-    /// A lost leg is what lost legs count as; one that there is not is none.
-    legs: Table,
+    /// A lost leg costs what lost legs count as; one that there is not is unusable. Who must not relay is no relay.
+    costs: CostMatrix,
+    /// All transits, of those too who must not relay.
+    transits: Vec<Cost>,
 }
 
 impl Weather {
@@ -24,32 +20,33 @@ impl Weather {
     pub(super) fn new(nodes: impl Iterator<Item = (NodeId, Cost, bool)>) -> Self {
         let mut nodes: Vec<_> = nodes.collect();
         nodes.sort_unstable_by_key(|node| node.0);
-        let transits: Vec<i32> = nodes.iter().map(|&(_, transit, _)| us(transit)).collect();
-        let relays = nodes.iter().enumerate().filter(|(_, node)| node.2);
+        let relay = |&(id, transit, relays): &(NodeId, Cost, bool)| Relay {
+            id,
+            site: 0,
+            provider: 0,
+            transit: if relays { transit } else { Cost::UNUSABLE },
+        };
         Self {
-            relays: relays.map(|(index, _)| (index, transits[index])).collect(),
-            legs: Table::of(nodes.len(), nodes.len(), |_, _| NONE),
-            transits,
-            nodes: nodes.into_iter().map(|node| node.0).collect(),
+            costs: CostMatrix::of_sorted(nodes.iter().map(relay).collect()),
+            transits: nodes.iter().map(|node| node.1).collect(),
         }
     }
 
     pub(super) fn set(&mut self, from: NodeId, to: NodeId, round_trip_us: u32) {
-        if let (Some(from), Some(to)) = (self.index(from), self.index(to))
-            && from != to
-        {
-            self.legs.row_mut(from)[to] = us(Cost::from_us(round_trip_us));
+        if let Some((from, to)) = self.ends(from, to) {
+            self.costs.set(from, to, Cost::from_us(round_trip_us));
         }
     }
 
-    fn index(&self, node: NodeId) -> Option<usize> {
-        self.nodes.binary_search(&node).ok()
+    fn ends(&self, from: NodeId, to: NodeId) -> Option<(usize, usize)> {
+        self.costs.index_of(from).zip(self.costs.index_of(to))
     }
 
     /// A leg; `None` where there is none.
     fn leg(&self, from: NodeId, to: NodeId) -> Option<u32> {
-        let us = self.legs.row(self.index(from)?)[self.index(to)?];
-        u32::try_from(us).ok().filter(|_| us < NONE)
+        let (from, to) = self.ends(from, to)?;
+        let cost = self.costs.leg(from, to);
+        cost.is_usable().then(|| cost.us())
     }
 
     /// What the path in force came to.
@@ -59,19 +56,18 @@ impl Weather {
             .map(|leg| self.leg(leg.from, leg.to).unwrap_or(lost_us))
             .sum();
         let transit = |&relay: &NodeId| {
-            let us = self.index(relay).map_or(0, |index| self.transits[index]);
-            u32::try_from(us).unwrap_or(0)
+            let index = self.costs.index_of(relay);
+            index.map_or(0, |index| self.transits[index].us())
         };
         legs + path.relays().iter().map(transit).sum::<u32>()
     }
 
-    /// The best paths of all pairs over at most so many relays.
-    fn best(&self, max_relays: usize) -> Table {
-        let mut best = self.legs.clone();
-        for _ in 0..max_relays {
-            best = best.longer(&self.relays, &best, &self.legs);
-        }
-        best
+    /// The best paths to every node, over at most so many relays.
+    fn best(&self, max_relays: usize) -> Vec<Rests<'_>> {
+        let targets = 0..self.costs.len();
+        targets
+            .map(|to| Rests::new(&self.costs, to, max_relays))
+            .collect()
     }
 }
 
@@ -127,12 +123,12 @@ impl Tally {
             }
             let Some(best) = &best else { continue };
             let used_us = weather.realised(&tally.path, rules.lost_us);
-            let ends = weather.index(pair.entry).zip(weather.index(pair.exit));
-            let best_us = ends.map_or(NONE, |(from, to)| best.row(from)[to]);
+            let ends = weather.ends(pair.entry, pair.exit);
+            let best_us = ends.map_or(Cost::ZERO, |(from, to)| best[to].least(from));
             tally.ticks += 1;
             tally.used_us += u64::from(used_us);
             tally.direct_us += u64::from(direct_us);
-            tally.oracle_us += u64::try_from(best_us).unwrap_or(0);
+            tally.oracle_us += u64::from(best_us.us());
             tally.switches += u64::from(moved);
             self.realised.push(used_us);
         }

@@ -34,6 +34,12 @@ impl<'a> Rests<'a> {
         Self { costs, to, least }
     }
 
+    /// What the cheapest path from a node costs.
+    pub fn least(&self, from: usize) -> Cost {
+        let longest = self.least.last();
+        longest.map_or(Cost::UNUSABLE, |least| Cost::from_us(least[from]))
+    }
+
     /// Every path from a node, the cheapest first; of equal ones that with fewer relays, then by the ids of its
     /// relays. Each is found when it is asked for.
     pub fn ranked(&self, from: usize) -> Ranked<'_> {
