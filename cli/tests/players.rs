@@ -77,6 +77,7 @@ fn players_gain_and_survive() {
         return;
     };
     everyone_gains(&stage.world, &stage.cluster);
+    the_oracle_agrees(&stage);
     the_wire_carries_what_it_should(&stage.world, &servers);
     a_relay_dies(&stage, &servers, 3_000);
     every_decision_replays(&stage);
@@ -94,6 +95,15 @@ fn players_gain_and_survive() {
     let servers = Servers::start(&stage.world).unwrap();
     a_relay_loses_data(&stage, &servers, 3_006);
     everything_but_the_programs_dies(&mut stage, &servers, 3_004);
+}
+
+/// All paths by the live costs are those of a plain dynamic programme.
+fn the_oracle_agrees(stage: &Stage) {
+    // A path that is down at the moment is left out of the live ones.
+    let verify = || stage.cluster.ask(&stage.world, &["routes", "--verify"]).ok();
+    let said = stage.cluster.until("the oracle agrees", LIMIT, verify).unwrap();
+    println!("{}", said.trim_end());
+    assert!(said.starts_with("game: 90 pairs of 10 nodes"), "{said}");
 }
 
 /// What the controller recorded so far leads to the same decisions again.

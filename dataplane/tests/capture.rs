@@ -21,7 +21,7 @@ use kuafu_dataplane::capture::{Capture, Carried, LeftOut, Options, Passage, SNAP
 use kuafu_pipeline::Reason;
 use kuafu_pipeline::map::CaptureOrder;
 use kuafu_pipeline::map::CapturedProgram::{self, Edge, Port, Underlay};
-use site::{Site, answered, opened, sites, until, with_echo};
+use site::{Site, answered, opened, sites, until, until_they_talk, with_echo};
 
 const ALL: Options = Options {
     drops_only: false,
@@ -69,11 +69,7 @@ fn packets_are_seen_before_and_after_each_program() {
     assert!(matches!(nothing, Error::NothingRuns { .. }), "{nothing}");
     let [mut one, mut two] = opened(&sites);
     with_echo(&sites, |client| {
-        until("guests talk", || {
-            sites[0].tick(&mut one);
-            sites[1].tick(&mut two);
-            answered(client, 0)
-        });
+        until_they_talk(&sites, [&mut one, &mut two], client);
         let mut capture = capture(&sites[0], ALL);
         assert!(answered(client, 0xabcd));
         // XDP in the stack does not see what a neighbour on the same machine redirected, but what it sent.
@@ -231,11 +227,7 @@ fn a_filter_takes_what_a_packet_carries() {
     let sites = sites("filter");
     let [mut one, mut two] = opened(&sites);
     with_echo(&sites, |client| {
-        until("guests talk", || {
-            sites[0].tick(&mut one);
-            sites[1].tick(&mut two);
-            answered(client, 0)
-        });
+        until_they_talk(&sites, [&mut one, &mut two], client);
         let mut capture = capture(&sites[1], ALL);
         assert!(answered(client, 1));
         let all = |passages: &[Passage]| passages.iter().filter(|one| one.program == Port).count() >= 1;

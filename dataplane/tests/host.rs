@@ -23,7 +23,7 @@ use kuafu_dataplane::bpf::{Pins, XdpMode};
 use kuafu_dataplane::host::{Host, OVERLAY_DEVICE, OVERLAY_PORT, Options};
 use kuafu_pipeline::Reason;
 use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey};
-use site::{Site, answered, dropped, opened, sites, until, with_echo};
+use site::{Site, answered, dropped, opened, sites, until, until_they_talk, with_echo};
 
 #[test]
 fn what_leaves_kuafu0_meets_the_port_program() {
@@ -115,11 +115,7 @@ fn guests_of_two_hosts_talk_and_a_restart_loses_nothing() {
     let sites = sites("talk");
     let [mut one, mut two] = opened(&sites);
     with_echo(&sites, |client| {
-        until("guests talk", || {
-            sites[0].tick(&mut one);
-            sites[1].tick(&mut two);
-            answered(client, 0)
-        });
+        until_they_talk(&sites, [&mut one, &mut two], client);
         assert_eq!(sites[0].tick(&mut one), Vec::<String>::new());
         let (before, programs) = (links(&sites[0]), one.programs());
         assert_eq!(programs.len(), 4, "{programs:?}");

@@ -160,6 +160,16 @@ pub fn with_echo(sites: &[Site; 2], work: impl FnOnce(&UdpSocket)) {
     });
 }
 
+/// Waits until an echo of the first guest's comes back.
+pub fn until_they_talk(sites: &[Site; 2], hosts: [&mut Host; 2], client: &UdpSocket) {
+    let [one, two] = hosts;
+    until("guests talk", || {
+        sites[0].tick(one);
+        sites[1].tick(two);
+        answered(client, 0)
+    });
+}
+
 /// Stops the echo also when a test fails.
 struct Stops<'s>(&'s AtomicBool);
 
