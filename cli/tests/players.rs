@@ -22,6 +22,8 @@ mod drain;
 mod failover;
 #[path = "../src/demo/intent.rs"]
 mod intent;
+#[path = "players/keys.rs"]
+mod keys;
 #[path = "players/loss.rs"]
 mod loss;
 #[path = "../src/demo/play.rs"]
@@ -46,6 +48,7 @@ use death::{a_relay_dies, a_relay_is_destroyed, everything_but_the_programs_dies
 use drain::a_relay_drains;
 use indicatif::ProgressBar;
 use intent::{GAMES, Game};
+use keys::keys_are_renewed;
 use kuafu_lab::world::World;
 use kuafu_proto::v1::{ClusterFlows, Flow};
 use kuafu_topology::replay::{Policy, Recording};
@@ -68,6 +71,7 @@ const FAILOVERS: u32 = 5;
 /// For an agent's death, its restart and its session; the control run takes as long.
 const RESTART: Duration = Duration::from_secs(6);
 const RESTARTS: u32 = 10;
+const RENEWALS: u32 = 10;
 /// Within this a host forwards again by what its disk says.
 const REBOOT: Duration = Duration::from_secs(5);
 
@@ -85,6 +89,9 @@ fn players_gain_and_survive() {
     a_relay_drains(&mut stage, &servers, 3_007);
     let loss = agents_are_restarted(&mut stage, &servers, 3_001, 3, Duration::ZERO);
     println!("3 restarts: {loss}");
+    assert!(loss.is_small(), "{loss}");
+    let loss = keys_are_renewed(&mut stage, &servers, 3_008, 3);
+    println!("3 renewals of all keys: {loss}");
     assert!(loss.is_small(), "{loss}");
     probers_die(&mut stage, &servers, 3_002);
     let mut tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();
@@ -169,6 +176,9 @@ fn soak_restarts() {
     println!("control run: {control}");
     let loss = agents_are_restarted(&mut stage, &servers, 4_001, RESTARTS, RESTART);
     println!("{RESTARTS} restarts: {loss}");
+    assert!(loss.is_no_more_than(control));
+    let loss = keys_are_renewed(&mut stage, &servers, 4_002, RENEWALS);
+    println!("{RENEWALS} renewals of all keys: {loss}");
     assert!(loss.is_no_more_than(control));
     let mut tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();
     // A relay with ports; then an exit, whose numbers begin anew before windows that have seen larger ones.

@@ -11,6 +11,7 @@
 
 mod declare;
 mod key;
+mod keys;
 mod measure;
 mod member;
 mod restore;
@@ -82,6 +83,9 @@ pub struct Core {
     certificates: BTreeMap<Name, String>,
     measured: measure::Measured,
     steer: steer::Steer,
+    /// Seconds after which keys are renewed.
+    key_lifetime: UnixSeconds,
+    renewed: keys::Renewed,
     random: Random,
 }
 
@@ -90,6 +94,8 @@ pub struct Core {
 struct Host {
     session: Option<SessionId>,
     incarnation: u32,
+    /// How often its lanes passed 2^28 numbers; `None`: it has not said.
+    rounds: Option<u64>,
     version: String,
     liveness: Option<bool>,
     /// Since when it is connected and has not said a word about what it was sent.

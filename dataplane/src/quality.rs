@@ -164,6 +164,7 @@ impl Quality {
         let reports = self.paths.values_mut().filter_map(|path| path.report(now));
         Ok(v1::LegReports {
             reports: reports.collect(),
+            rounds: self.used.rounds(),
         })
     }
 

@@ -279,7 +279,7 @@ async fn controller(root: &Path, listen: SocketAddr) -> Running {
         listen,
         metrics: None,
         root: root.to_owned(),
-        data: None,
+        ..ControllerOptions::default()
     };
     start(options).await.unwrap()
 }

@@ -194,7 +194,7 @@ fn every_map_has_its_entries() {
     );
     assert_eq!(contents.slots[&6].kind(), SlotKind::Exit);
     assert!(contents.slots[&6].key(1).is_some() && contents.slots[&6].key(0).is_none());
-    assert_eq!(contents.paths[&1].leg.key().k0, u64::from_le_bytes(*b"01234567"));
+    assert_eq!(contents.paths[&1].leg.key(1).k0, u64::from_le_bytes(*b"01234567"));
     assert_eq!(
         (contents.pairs[&4].primary, contents.pairs[&4].backup),
         (1, NO_PATH)
@@ -279,6 +279,34 @@ fn an_update_never_names_what_is_not_there() {
     let all = first.update_from(&Contents::default());
     assert!(matches!(all.batches().last(), Some(Batch::Node(_))));
     assert!(all.batches().any(|batch| batch == Batch::FreshWindows(&[3])));
+}
+
+#[test]
+fn a_new_key_is_written_before_its_epoch() {
+    let first = compiled(&state(), None);
+    let mut changed = state();
+    let next = |keys: &mut Vec<LegKey>| {
+        let epoch = (keys[keys.len() - 1].epoch + 1) & 3;
+        keys.drain(..keys.len() - 1);
+        keys.push(LegKey {
+            epoch,
+            key: [epoch; 16],
+        });
+    };
+    changed.paths.iter_mut().for_each(|path| next(&mut path.leg.keys));
+    let renewed = compiled(&changed, Some(&first));
+    let update = renewed.update_from(&first);
+    let Some(Batch::Paths(writes)) = update.batches().next() else {
+        panic!("{update:?}");
+    };
+    let (staged, last) = writes.split_at(writes.len() / 2);
+    for ((index, staged), last) in staged.iter().zip(last) {
+        let (old, new) = (&first.paths[index].leg, &renewed.paths[index].leg);
+        assert_eq!((staged.leg.epoch, new.epoch), (old.epoch, (old.epoch + 1) & 3));
+        assert!(staged.leg.key(old.epoch) == old.key(old.epoch));
+        assert!(staged.leg.key(new.epoch) == new.key(new.epoch));
+        assert_eq!(last, &(*index, renewed.paths[index]));
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "restarts",
-        what: "an agent killed ten times beside a control run; two hosts reboot without a controller",
+        what: "an agent killed ten times and all keys renewed ten times, beside a control run; two hosts reboot without a controller",
         package: "kuafu",
         env: &[],
         limit: Duration::from_secs(30 * 60),

@@ -50,7 +50,7 @@ impl Folders {
     }
 
     /// A host's own root folder.
-    fn of(&self, site: &str) -> PathBuf {
+    pub(super) fn of(&self, site: &str) -> PathBuf {
         self.root.join(site)
     }
 
@@ -102,7 +102,7 @@ impl Cluster {
     pub(super) fn start(world: &World, folders: &Folders, manifests: &str) -> Result<Self> {
         let mut cluster = Self {
             folders: folders.clone(),
-            controller: start_controller(world, folders)?,
+            controller: start_controller(world, folders, &[])?,
             nodes: BTreeMap::new(),
         };
         cluster.until("the controller answers", Duration::from_secs(30), || {
@@ -214,11 +214,12 @@ impl Cluster {
     }
 }
 
-/// Starts the controller, as its unit would.
-pub(super) fn start_controller(world: &World, folders: &Folders) -> Result<Process> {
+/// Starts the controller, as its unit would, with further options.
+pub(super) fn start_controller(world: &World, folders: &Folders, options: &[&str]) -> Result<Process> {
     let control = control(world)?;
     let listen = format!("{}:{PORT}", control.address().local);
-    spawn(control, folders, &["controller", "--listen", &listen])
+    let arguments = [&["controller", "--listen", &listen], options].concat();
+    spawn(control, folders, &arguments)
 }
 
 fn control(world: &World) -> Result<&Site> {

@@ -17,7 +17,8 @@ const PORT: u16 = 7440;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu controller
-  kuafu controller --listen 192.0.2.1:7440 --metrics 192.0.2.1:7441")]
+  kuafu controller --listen 192.0.2.1:7440 --metrics 192.0.2.1:7441
+  kuafu controller --key-lifetime 1h")]
 pub(crate) struct Args {
     /// Where agents and this program dial
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([0, 0, 0, 0], PORT)))]
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Where Prometheus scrapes /metrics
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], 7441)))]
     metrics: SocketAddr,
+    /// After how long the backbone's keys are renewed; no packet is lost by it
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    key_lifetime: humantime::Duration,
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
@@ -32,6 +36,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
         listen: args.listen,
         metrics: Some(args.metrics),
         root: global.root.clone(),
+        key_lifetime: args.key_lifetime.into(),
         data: None,
     };
     Ok(kuafu_controller::run(options).await?)

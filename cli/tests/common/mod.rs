@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
+use kuafu_model::HostState;
 use kuafu_proto::v1::{ClusterStatus, HostEntry};
+use kuafu_proto::{Places, state};
 use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, Folders, command, start_controller, succeed};
@@ -106,9 +108,16 @@ impl Stage {
         self.cluster.controller.wait(LIMIT).unwrap();
     }
 
-    /// Starts it again, as its unit would.
-    pub fn start_controller(&mut self) {
-        self.cluster.controller = start_controller(&self.world, &self.folders.0).unwrap();
+    /// Starts it again, as its unit would, with further options.
+    pub fn start_controller(&mut self, options: &[&str]) {
+        self.cluster.controller = start_controller(&self.world, &self.folders.0, options).unwrap();
+    }
+
+    /// What a node's agent keeps on disk.
+    pub fn state(&self, node: &str) -> HostState {
+        let places = Places::below(&self.folders.0.of(node));
+        let bytes = std::fs::read(places.state()).unwrap();
+        state::from_bytes(&bytes).unwrap()
     }
 
     /// Lets a host lose all but its disk: its namespace with all that runs there, and its pins. It comes back bare.

@@ -38,7 +38,7 @@ pub(super) fn everything_but_the_programs_dies(stage: &mut Stage, servers: &Serv
 
 /// Starts the controller and all agents again.
 pub(super) fn revive(stage: &mut Stage) {
-    stage.start_controller();
+    stage.start_controller(&[]);
     let nodes = stage.nodes();
     for node in &nodes {
         stage.start(node, "agent");

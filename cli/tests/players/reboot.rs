@@ -58,7 +58,7 @@ pub(super) fn a_host_reboots(stage: &mut Stage, tenants: &mut Tenants, node: &st
     );
     assert_ne!(before.incarnation, after.incarnation);
     assert_eq!(refused, replays(stage, node));
-    stage.start_controller();
+    stage.start_controller(&[]);
     stage.until_connected(node);
     took
 }

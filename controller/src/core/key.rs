@@ -6,6 +6,7 @@ pub(super) const CLUSTER: &str = "cluster";
 pub(super) const REVISION: &str = "revision";
 pub(super) const ALLOCATIONS: &str = "allocations";
 pub(super) const CHOICES: &str = "choices";
+pub(super) const RENEWED: &str = "keys-renewed";
 pub(super) const OBJECTS: &str = "object/";
 pub(super) const TOKENS: &str = "token/";
 pub(super) const CERTIFICATES: &str = "certificate/";

@@ -113,6 +113,8 @@ impl Core {
                 .collect::<Result<_, RestoreError>>()?,
             measured: Measured::default(),
             steer: super::steer::Steer::default(),
+            key_lifetime: super::keys::LIFETIME,
+            renewed: json(&entries, key::RENEWED)?.unwrap_or_default(),
             random,
         };
         let (target, allocations) = core.compile(&core.intent.clone(), &core.choices.clone())?;

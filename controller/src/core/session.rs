@@ -90,6 +90,7 @@ impl Core {
         let host = Host {
             session: Some(hello.session),
             incarnation: hello.incarnation,
+            rounds: None,
             version: hello.version,
             liveness: None,
             waits_since: None,

@@ -8,6 +8,7 @@ use super::*;
 use crate::store::{Memory, Store};
 
 mod cluster;
+mod keys;
 mod steering;
 
 const CA: [u8; 32] = [9; 32];
@@ -58,11 +59,11 @@ impl World {
     }
 
     fn over(mut store: Memory) -> Self {
-        let mut seed = 0_u8;
+        let mut seed = 0_u32;
         let random = Box::new(move |bytes: &mut [u8]| {
             for byte in bytes {
-                seed = seed.wrapping_mul(167).wrapping_add(13);
-                *byte = seed;
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (seed >> 24) as u8;
             }
         });
         let (core, writes) = Core::restore(store.list("").unwrap(), random).unwrap();

@@ -122,8 +122,10 @@ fn handle(shell: &Shell, session: SessionId, node: &Name, message: Message) -> R
             })
         }
         Message::Reports(reports) => {
+            let rounds = reports.rounds;
             let reports: Vec<LegReport> = reports.reports.iter().map(report).collect();
             shell.drive(|core, now| {
+                core.handle_rounds(session, rounds);
                 core.handle_reports(now, session, &reports);
                 ((), Vec::new())
             })

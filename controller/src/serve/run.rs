@@ -19,7 +19,7 @@ use super::api::Api;
 use super::enrolment::Enrolment;
 use super::listen::{TlsError, connections, tls};
 use super::metrics;
-use super::shell::Shell;
+use super::shell::{Shell, unix_seconds};
 use crate::authority::{Authority, AuthorityError};
 use crate::core::{Core, RestoreError};
 use crate::store::{Embedded, Store, StoreError, Write};
@@ -41,6 +41,8 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// What prefixes /var/lib/kuafu and /etc/kuafu. Default: `/`.
     pub root: PathBuf,
+    /// After how long keys of legs are renewed. Default: a day.
+    pub key_lifetime: Duration,
     /// Where store and recordings are. Default: `<root>/var/lib/kuafu/controller`.
     pub data: Option<PathBuf>,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             listen: SocketAddr::from(([0, 0, 0, 0], 7440)),
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 7441))),
             root: PathBuf::from("/"),
+            key_lifetime: Duration::from_secs(24 * 60 * 60),
             data: None,
         }
     }
@@ -181,7 +184,8 @@ fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), E
         source,
     })?;
     let mut store = Embedded::open(&data.join("store.redb"))?;
-    let (core, writes) = Core::restore(store.list("")?, Box::new(random))?;
+    let (mut core, writes) = Core::restore(store.list("")?, Box::new(random))?;
+    core.set_key_lifetime(options.key_lifetime.as_secs());
     let authority = authority(&mut store, core.cluster(), writes)?;
     let admin = places.admin();
     if !Identity::load(&admin).is_ok_and(|identity| identity.ca_pem == authority.certificate_pem()) {
@@ -245,7 +249,11 @@ async fn tick(shell: &Shell) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        if shell.drive(|core, now| ((), core.handle_tick(now))).is_err() {
+        let second = |core: &mut Core, now| {
+            let keys = core.handle_keys(unix_seconds());
+            ((), [keys, core.handle_tick(now)].concat())
+        };
+        if shell.drive(second).is_err() {
             return std::future::pending().await;
         }
     }

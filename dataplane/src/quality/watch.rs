@@ -11,6 +11,8 @@ use crate::bpf::{Clock, Maps};
 use crate::error::Result;
 use crate::probe::{IDLE_BITS, IN_USE, PROBE_BITS};
 
+/// Keys are renewed each 2^28 numbers of a lane.
+const ROUND_BITS: u32 = 28;
 /// Bits a second that probing may take for each leg in use.
 const LEG_BITS: u64 = 120_000;
 /// The same for each path that carries, and for one of a premium pair.
@@ -23,6 +25,8 @@ pub(super) struct Used {
     paths: BTreeMap<u32, bool>,
     /// The legs that these begin with, by their own paths.
     legs: BTreeSet<u32>,
+    /// How often lanes passed 2^28 numbers, together.
+    rounds: u64,
 }
 
 impl Used {
@@ -30,16 +34,27 @@ impl Used {
     /// `Io`.
     pub(super) fn now(maps: &Maps, state: &HostState, clock: &Clock) -> Result<Self> {
         let since = clock.jiffies()?.saturating_sub(clock.ticks(IN_USE));
-        let mut paths = BTreeMap::new();
+        let (mut paths, mut rounds) = (BTreeMap::new(), 0_u64);
         for pair in &state.pairs {
             let live = maps.pair_states.get(&pair.index)?.unwrap_or_default();
+            for lane in &live.lanes {
+                rounds += lane.get() >> ROUND_BITS;
+            }
             let last_packet = live.last_packet.get();
             if last_packet != 0 && last_packet >= since {
                 let both = [pair.primary, pair.backup].into_iter().flatten();
                 paths.extend(both.map(|path| (path, pair.premium)));
             }
         }
-        Ok(Self::of(state, paths))
+        Ok(Self {
+            rounds,
+            ..Self::of(state, paths)
+        })
+    }
+
+    /// How often lanes of this host's pairs passed 2^28 numbers, together.
+    pub(super) const fn rounds(&self) -> u64 {
+        self.rounds
     }
 
     fn of(state: &HostState, paths: BTreeMap<u32, bool>) -> Self {
@@ -49,6 +64,7 @@ impl Used {
         Self {
             legs: legs.map(|leg| leg.index).collect(),
             paths,
+            rounds: 0,
         }
     }
 

@@ -145,11 +145,13 @@ fn asked_for(
 /// A leg for each ordered pair of nodes. Its source port follows from the receiver, so that a sender's differ.
 fn legs(allocations: &mut Allocations, random: &mut dyn FnMut() -> [u8; 16]) {
     let nodes: Vec<NodeId> = allocations.nodes.values().copied().collect();
+    let renewal = allocations.renewals;
     for from in &nodes {
         for to in nodes.iter().filter(|to| *to != from) {
             let leg = || Leg {
                 source_port: FIRST_SOURCE_PORT + (to - 1) % SOURCE_PORTS,
                 keys: vec![EpochKey::new(0, random())],
+                renewal,
             };
             allocations.legs.entry((*from, *to)).or_insert_with(leg);
         }

@@ -32,6 +32,9 @@ pub struct Allocations {
     pub(super) twins: BTreeMap<PathKey, Twins>,
     /// The highest number that a path ever had, in the cluster.
     pub(super) last_path: u64,
+    /// How often keys were to be renewed.
+    #[serde(default)]
+    pub(super) renewals: u64,
     /// Numbers that nothing needs any more, and the nodes that may be using them still.
     #[serde(with = "entries")]
     pub(super) resting: BTreeMap<Number, BTreeSet<NodeId>>,
@@ -42,8 +45,11 @@ pub struct Allocations {
 pub(super) struct Leg {
     /// Its UDP source port.
     pub(super) source_port: u16,
-    /// The valid keys, newest last.
+    /// The valid keys, newest last: at most two.
     pub(super) keys: Vec<EpochKey>,
+    /// Of [`Allocations::renewals`], the one that made the newest key.
+    #[serde(default)]
+    pub(super) renewal: u64,
 }
 
 /// One epoch's key.
@@ -57,7 +63,7 @@ pub(super) struct EpochKey {
 impl EpochKey {
     pub(super) const fn new(epoch: u8, key: [u8; 16]) -> Self {
         Self {
-            epoch,
+            epoch: epoch & 3,
             key: u128::from_be_bytes(key),
         }
     }

@@ -17,6 +17,7 @@ mod allocations;
 mod demand;
 mod fleet;
 mod hosts;
+mod keys;
 mod next;
 mod services;
 #[cfg(test)]

@@ -23,16 +23,17 @@ use crate::state::{
 ///    (so exits come first, then relays from the far end on, then entries);
 /// 2. a pair keeps its paths until the new primary is complete by rule 1, and an old path as its backup until the new
 ///    backup is;
-/// 3. at an entry, a listener leads only to pairs that have a path and whose exit has the listener, and stays as it
+/// 3. a leg is sent on under the keys that the host uses until the receiver's slot has the newest;
+/// 4. at an entry, a listener leads only to pairs that have a path and whose exit has the listener, and stays as it
 ///    was while there is none.
 ///
 /// And beside the target a host keeps
 ///
-/// 4. a slot for as long as another host may send to it (so entries let go first, then relays, then exits);
-/// 5. paths that its pairs keep, pairs that its listeners keep, and at an exit a listener for as long as an entry
+/// 5. a slot for as long as another host may send to it (so entries let go first, then relays, then exits);
+/// 6. paths that its pairs keep, pairs that its listeners keep, and at an exit a listener for as long as an entry
 ///    may send to it.
 ///
-/// What a host runs already is never taken from it by rules 1 to 3, and a host of which nothing is known gets its
+/// What a host runs already is never taken from it by rules 1 to 4, and a host of which nothing is known gets its
 /// target whole. Hosts that do not answer hold up only what depends on them. Ports, endpoints and VTEPs do not wait.
 #[must_use]
 pub fn next(fleet: &Fleet, target: &BTreeMap<Name, HostState>) -> BTreeMap<Name, HostState> {
@@ -110,11 +111,26 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Whether the receiver of a leg has its slot.
+    /// Whether the receiver of a leg has its slot, with the newest key.
     fn is_complete(&self, leg: &LegState) -> bool {
         let receiver = self.holders.get(&leg.address);
         let running = receiver.and_then(|receiver| self.fleet.get(receiver));
-        running.is_some_and(|running| running.surely(|state| slot(state, leg.label).is_some()))
+        let knows = |state: &HostState| {
+            slot(state, leg.label).is_some_and(|slot| slot.keys.last() == leg.keys.last())
+        };
+        running.is_some_and(|running| running.surely(knows))
+    }
+
+    /// Rules 1 and 3: the leg as the host may send on it now; `None`: not at all.
+    fn leg(&self, wanted: &LegState, runs: Option<&LegState>) -> Option<LegState> {
+        if self.is_complete(wanted) {
+            return Some(wanted.clone());
+        }
+        let keys = runs?.keys.clone();
+        Some(LegState {
+            keys,
+            ..wanted.clone()
+        })
     }
 
     /// Whether an exit has a listener.
@@ -145,28 +161,39 @@ impl<'a> Surroundings<'a> {
         state
     }
 
-    /// Rules 1 and 4.
+    /// Rules 1, 3 and 5.
     fn slots(&self, name: &Name, wanted: &HostState, runs: &HostState) -> Vec<SlotState> {
-        let ready = |slot_: &&SlotState| match &slot_.action {
-            SlotAction::Exit { .. } => true,
-            SlotAction::Relay(leg) => self.is_complete(leg) || slot(runs, slot_.label).is_some(),
+        let ready = |new: &SlotState| {
+            let SlotAction::Relay(leg) = &new.action else {
+                return Some(new.clone());
+            };
+            let old = slot(runs, new.label).and_then(|old| match &old.action {
+                SlotAction::Relay(leg) => Some(leg),
+                SlotAction::Exit { .. } => None,
+            });
+            let action = SlotAction::Relay(self.leg(leg, old)?);
+            Some(SlotState {
+                action,
+                ..new.clone()
+            })
         };
         let gone =
             |old: &&SlotState| slot(wanted, old.label).is_none() && self.sent_to.contains(&(name, old.label));
-        let kept = runs.slots.iter().filter(gone);
-        wanted.slots.iter().filter(ready).chain(kept).cloned().collect()
+        let kept = runs.slots.iter().filter(gone).cloned();
+        wanted.slots.iter().filter_map(ready).chain(kept).collect()
     }
 
-    /// Rule 1.
+    /// Rules 1 and 3.
     fn paths(&self, wanted: &HostState, runs: &HostState) -> Vec<PathState> {
-        let ready = |path_: &&PathState| {
-            let has = path(runs, path_.index).is_some_and(|old| old.id == path_.id);
-            has || self.is_complete(&path_.leg)
+        let ready = |new: &PathState| {
+            let old = path(runs, new.index).filter(|old| old.id == new.id);
+            let leg = self.leg(&new.leg, old.map(|old| &old.leg))?;
+            Some(PathState { leg, ..new.clone() })
         };
-        wanted.paths.iter().filter(ready).cloned().collect()
+        wanted.paths.iter().filter_map(ready).collect()
     }
 
-    /// Rules 3 and 5.
+    /// Rules 4 and 6.
     fn services(&self, wanted: &HostState, runs: &HostState, pairs: &[PairState]) -> Vec<ServiceState> {
         let now = |new: &ServiceState| {
             let old = service(runs, services::key(new));
@@ -244,7 +271,7 @@ fn fallback(new: &PairState, old: Option<&PairState>) -> Option<u32> {
         .find(|index| Some(*index) != new.primary)
 }
 
-/// Rule 5: what is kept keeps what it names.
+/// Rule 6: what is kept keeps what it names.
 fn keep_what_is_named(state: &mut HostState, runs: &HostState) {
     let targets = state.services.iter().flat_map(|service| &service.targets);
     let named: BTreeSet<u32> = targets

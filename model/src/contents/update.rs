@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Endpoint, EndpointKey, NO_PATH, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey, Slot, Vtep,
-    VtepKey,
+    Endpoint, EndpointKey, Leg, NO_PATH, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey, Slot,
+    SlotKind, Vtep, VtepKey,
 };
 
 use super::Contents;
@@ -123,8 +123,12 @@ impl Contents {
                 (old.kind(), old.source) == (new.kind(), new.source)
             }),
             path_states: renewed(&before.paths, &self.paths, |_, _| true),
-            paths: ordered(&before.paths, &self.paths),
-            slots: ordered(&before.slots, &self.slots),
+            paths: keys_first(&before.paths, ordered(&before.paths, &self.paths), |path| {
+                Some(&mut path.leg)
+            }),
+            slots: keys_first(&before.slots, ordered(&before.slots, &self.slots), |slot| {
+                (slot.kind() == SlotKind::Relay).then_some(&mut slot.next)
+            }),
             pairs: ordered(&before.pairs, &self.pairs),
             targets: ordered(&before.targets, &self.targets),
             rings: ordered(&before.rings, &self.rings).set,
@@ -238,6 +242,25 @@ fn ordered<K: Copy + Ord, V: Clone + PartialEq>(
             .copied()
             .collect(),
     }
+}
+
+/// A leg's new key is written before its new epoch: a packet never meets the one without the other.
+fn keys_first<V: Clone>(
+    before: &BTreeMap<u32, V>,
+    mut changes: Changes<u32, V>,
+    leg: impl Fn(&mut V) -> Option<&mut Leg>,
+) -> Changes<u32, V> {
+    let under_old_epoch = |(number, new): &(u32, V)| {
+        let (mut old, mut new) = (before.get(number)?.clone(), new.clone());
+        let (old_leg, new_leg) = (leg(&mut old)?, leg(&mut new)?);
+        let epoch = old_leg.epoch;
+        let moves_on = epoch != new_leg.epoch && old_leg.key(epoch) == new_leg.key(epoch);
+        new_leg.epoch = epoch;
+        moves_on.then_some((*number, new))
+    };
+    let first: Vec<(u32, V)> = changes.set.iter().filter_map(under_old_epoch).collect();
+    changes.set.splice(0..0, first);
+    changes
 }
 
 fn hashed<K: Copy + Eq + Hash, V: Copy + PartialEq>(

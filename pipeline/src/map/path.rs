@@ -173,11 +173,11 @@ impl core::fmt::Debug for TagKey {
 }
 
 impl Leg {
-    /// The key to send under.
+    /// The key of an epoch: the one that the header says, since `epoch` may move on between two looks.
     #[inline(always)]
     #[must_use]
-    pub const fn key(&self) -> Key {
-        self.keys[(self.epoch & 1) as usize].key()
+    pub const fn key(&self, epoch: u32) -> Key {
+        self.keys[(epoch & 1) as usize].key()
     }
 }
 

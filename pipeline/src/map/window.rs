@@ -9,6 +9,10 @@ pub const LANES: usize = 16;
 const WORDS: usize = 64;
 /// How often a word is retried that another CPU changes at the same moment.
 const RETRIES: usize = 8;
+/// The bits of a block's number.
+const BLOCKS: u64 = (1 << 27) - 1;
+/// A block that is fewer behind is old.
+const OLD_BLOCKS: u64 = 1 << 24;
 /// Set in `incarnation` once the entry's is known.
 const KNOWN: u64 = 0x100;
 
@@ -19,6 +23,9 @@ map_types! {
     /// high half says which 32: their number divided by 32 (27 bits) under the entry's incarnation (4 bits). A word
     /// only ever moves to newer numbers, so what was accepted once is never accepted again; and a new incarnation
     /// needs no clearing, since the words of the old one are known by their high half.
+    ///
+    /// Numbers go round: what is less than 2^29 behind is old, all else is new. Keys are renewed each 2^28 numbers and
+    /// two are valid at most, so the tag of what is further behind is worth nothing.
     #[derive(Debug)]
     pub struct Window {
         incarnation: Shared,
@@ -90,6 +97,9 @@ impl Default for Window {
 #[inline(always)]
 const fn admitted(seen: u64, mark: u64, bit: u64) -> Result<u64, Reason> {
     let (seen_mark, fresh) = (seen >> 32, mark << 32 | bit);
+    if seen & 0xffff_ffff == 0 {
+        return Ok(fresh);
+    }
     if seen_mark == mark {
         return if seen & bit != 0 {
             Err(Reason::Duplicate)
@@ -98,7 +108,7 @@ const fn admitted(seen: u64, mark: u64, bit: u64) -> Result<u64, Reason> {
         };
     }
     let same_incarnation = seen_mark >> 27 == mark >> 27;
-    if same_incarnation && seen_mark > mark {
+    if same_incarnation && seen_mark.wrapping_sub(mark) & BLOCKS < OLD_BLOCKS {
         Err(Reason::Late)
     } else {
         Ok(fresh)
@@ -113,7 +123,7 @@ mod tests {
     #[test]
     fn each_number_once_in_any_order() {
         let window = Window::new();
-        for start in [0, 5_000, 4_000_000_000] {
+        for start in [0, 5_000, 3_000_000_000] {
             for sequence in (start..start + 1_000).rev() {
                 assert_eq!(
                     window.admit(&SingleThreaded, 3, 2, sequence),
@@ -141,6 +151,32 @@ mod tests {
             "its word is still its own"
         );
         assert_eq!(window.admit(&SingleThreaded, 0, 1, 0), Ok(()), "lanes are apart");
+    }
+
+    #[test]
+    fn numbers_go_round() {
+        let window = Window::new();
+        for sequence in (0..6_000u32).map(|ahead| (u32::MAX - 3_000).wrapping_add(ahead)) {
+            assert_eq!(
+                window.admit(&SingleThreaded, 2, 0, sequence),
+                Ok(()),
+                "{sequence}"
+            );
+            assert_eq!(
+                window.admit(&SingleThreaded, 2, 0, sequence),
+                Err(Reason::Duplicate)
+            );
+        }
+        assert_eq!(
+            window.admit(&SingleThreaded, 2, 0, u32::MAX - 100),
+            Err(Reason::Late)
+        );
+        let far = Window::new();
+        assert_eq!(
+            far.admit(&SingleThreaded, 0, 0, 1 << 31 | 5),
+            Ok(()),
+            "nothing was seen before it"
+        );
     }
 
     #[test]

@@ -176,7 +176,7 @@ fn reflect<T: Tables>(
     relay::readdress(head, node, leg, neighbour, &Outer { ttl: 64, ..*outer });
     let header = header(node, leg, low(tables.add(&back.state.next_probe, 1)));
     let covered = Covered::new(&header, words::<INNER, WHOLE>(head));
-    Geneve::at::<GENEVE, WHOLE>(head).write(&header, covered.tag(leg.key()));
+    Geneve::at::<GENEVE, WHOLE>(head).write(&header, covered.tag(leg.key(header.word().epoch())));
     tables.count(Event::ProbeReflected, octets);
     Ok(Next::Transmit(neighbour.interface))
 }

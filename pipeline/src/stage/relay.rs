@@ -37,7 +37,7 @@ pub fn pass_on<F: Frame, T: Tables>(
     let word = outer.header.word().onward(slot.next.label, slot.next.epoch);
     let header = outer.header.with(word);
     covered.relabel(&header);
-    Geneve::at::<GENEVE, INNER>(head).relabel(&header, covered.tag(slot.next.key()));
+    Geneve::at::<GENEVE, INNER>(head).relabel(&header, covered.tag(slot.next.key(word.epoch())));
     tables.count(Event::Relayed, octets);
     Ok(Next::Transmit(neighbour.interface))
 }

@@ -114,6 +114,6 @@ pub fn over_leg<F: Frame>(
         leg.port.get(),
         (length + BACKBONE - 20) as u16,
     );
-    Geneve::at::<GENEVE, INNER>(head).write(header, covered.tag(leg.key()));
+    Geneve::at::<GENEVE, INNER>(head).write(header, covered.tag(leg.key(header.word().epoch())));
     Ok(())
 }

@@ -91,6 +91,7 @@ impl Cluster {
         match self.dice.roll(8) {
             0 => self.toggle_node(),
             1..=3 => self.toggle_accelerator(),
+            4 => self.allocations.ask_for_keys(),
             _ => {}
         }
         let intent = self.intent();
@@ -109,9 +110,13 @@ impl Cluster {
                 })
             })
             .collect();
+        self.compile(&intent);
+    }
+
+    fn compile(&mut self, intent: &Intent) {
         self.allocations.release(&self.fleet);
         self.revision += 1;
-        let what = (&intent, &*self.choices);
+        let what = (intent, &*self.choices);
         self.target = compiled(what, self.revision, &mut self.allocations, &mut self.random);
         super::check(&self.target);
         for (name, state) in &self.target {
@@ -120,6 +125,17 @@ impl Cluster {
             }
         }
         self.pump();
+    }
+
+    /// Gives new keys to the legs that wait and can have one. Were there such?
+    fn renew(&mut self) -> bool {
+        let renewed = self
+            .allocations
+            .renew(&self.fleet, &self.target, &mut self.random);
+        if renewed {
+            self.compile(&self.intent());
+        }
+        renewed
     }
 
     fn toggle_node(&mut self) {
@@ -195,6 +211,7 @@ impl Cluster {
         };
         self.fleet.acknowledge(host, revision);
         self.allocations.release(&self.fleet);
+        self.renew();
         self.pump();
         true
     }
@@ -270,7 +287,7 @@ impl Cluster {
             for host in &hosts {
                 moved |= self.deliver(host) | self.acknowledge(host);
             }
-            if !moved {
+            if !moved && !self.renew() {
                 break;
             }
         }
@@ -279,7 +296,46 @@ impl Cluster {
         }
         self.allocations.release(&self.fleet);
         assert!(!self.allocations.has_resting(), "{:?}", self.allocations.resting);
+        assert!(!self.allocations.wants_keys());
     }
+}
+
+/// A host that is away keeps its legs' keys through any number of renewals; the others' are renewed each time.
+#[test]
+fn keys_are_renewed_around_a_host_that_is_away() {
+    let mut cluster = Cluster::new(7);
+    cluster.compile(&cluster.intent());
+    cluster.settle();
+    let away = name("n0");
+    let keys = |cluster: &Cluster| -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let id = cluster.allocations.nodes[&away];
+        let legs = cluster.allocations.legs.iter();
+        let epochs = legs.map(|((from, to), leg)| {
+            let epochs: Vec<u8> = leg.keys.iter().map(|key| key.epoch).collect();
+            ([from, to].contains(&&id), epochs)
+        });
+        let (its, others): (Vec<_>, Vec<_>) = epochs.partition(|(its, _)| *its);
+        let epochs = |legs: Vec<(bool, Vec<u8>)>| legs.into_iter().map(|(_, epochs)| epochs).collect();
+        (epochs(its), epochs(others))
+    };
+    let hosts: Vec<Name> = (1..NODES).map(|node| name(&format!("n{node}"))).collect();
+    for epoch in 1..=6 {
+        cluster.allocations.ask_for_keys();
+        assert!(cluster.renew());
+        while hosts.iter().fold(false, |moved, host| {
+            moved | cluster.deliver(host) | cluster.acknowledge(host)
+        }) {}
+        let (its, others) = keys(&cluster);
+        assert!(its.iter().all(|epochs| *epochs == [0, 1]), "{its:?}");
+        assert!(
+            others
+                .iter()
+                .all(|epochs| *epochs == [(epoch - 1) & 3, epoch & 3]),
+            "{others:?}"
+        );
+    }
+    cluster.settle();
+    assert!(!cluster.allocations.wants_keys());
 }
 
 #[test]
