@@ -55,7 +55,7 @@ use kuafu_topology::replay::{Policy, Recording};
 use loss::{a_leg_loses, a_relay_loses_data};
 use play::Servers;
 use reboot::a_host_reboots;
-use restarts::{agents_are_restarted, probers_die, under_a_stream};
+use restarts::{agents_are_restarted, hosts_are_upgraded, probers_die, under_a_stream};
 use tenants::Tenants;
 
 /// For whatever is waited for.
@@ -92,6 +92,9 @@ fn players_gain_and_survive() {
     assert!(loss.is_small(), "{loss}");
     let loss = keys_are_renewed(&mut stage, &servers, 3_008, 3);
     println!("3 renewals of all keys: {loss}");
+    assert!(loss.is_small(), "{loss}");
+    let loss = hosts_are_upgraded(&mut stage, &servers, 3_009);
+    println!("to the previous layout and back, at each host of a path: {loss}");
     assert!(loss.is_small(), "{loss}");
     probers_die(&mut stage, &servers, 3_002);
     let mut tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();

@@ -94,12 +94,17 @@ impl Host {
     /// What the kernel refuses, with its reason; `Foreign` where a pinned map is of another shape.
     pub fn open(options: Options) -> Result<Self> {
         let pins = &options.pins;
-        let of_maps = match Maps::open(pins) {
-            Ok(maps) => Some(maps.node.get(&0)?.unwrap_or_default().incarnation),
-            Err(_) => None,
-        };
-        let incarnation = incarnation::next(&options.data, of_maps)?;
+        let are_kept = Maps::open(pins).is_ok() || pins.has_other_layouts()?;
+        // Before there are new maps.
+        let anew = (!are_kept)
+            .then(|| incarnation::next(&options.data, None))
+            .transpose()?;
         let bpf = Bpf::load_pinned(pins, &options.sizes)?;
+        let of_maps = bpf.maps.node.get(&0)?.unwrap_or_default().incarnation;
+        let incarnation = match anew {
+            Some(anew) => anew,
+            None => incarnation::next(&options.data, Some(of_maps))?,
+        };
         let contents = read::contents(&bpf.maps)?;
         let mut neighbours = Neighbours::default();
         neighbours.adopt(&bpf.maps, &contents.neighbours)?;

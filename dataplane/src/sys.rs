@@ -82,6 +82,8 @@ const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
 const LINK_DETACH: i32 = 34;
 
+/// `BPF_NOEXIST`.
+const NO_EXIST: u64 = 1;
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
 const PERCPU_ARRAY: u32 = 6;
 
@@ -190,6 +192,14 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     info(link)
 }
 
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    New,
+    /// Its key was there already, and has the value that it had.
+    There,
+}
+
 /// A map, whose sizes are known so that no call reads or writes past a buffer.
 #[derive(Debug)]
 pub(crate) struct RawMap {
@@ -238,6 +248,24 @@ impl RawMap {
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.checks(key, value.len())?;
         bpf(MAP_UPDATE, &mut self.element(address(key), address(value), 0)).map(drop)
+    }
+
+    /// Enters a value where its key is new.
+    pub(crate) fn insert(&self, key: &[u8], value: &[u8]) -> io::Result<Inserted> {
+        self.checks(key, value.len())?;
+        match bpf(
+            MAP_UPDATE,
+            &mut self.element(address(key), address(value), NO_EXIST),
+        ) {
+            Ok(_) => Ok(Inserted::New),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(Inserted::There),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether each CPU has a value of its own.
+    pub(crate) const fn is_per_cpu(&self) -> bool {
+        self.info.kind == PERCPU_ARRAY
     }
 
     /// `false`: no such key.

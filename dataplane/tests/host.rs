@@ -12,6 +12,8 @@
 
 #[path = "host/site.rs"]
 mod site;
+#[path = "host/upgrade.rs"]
+mod upgrade;
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;

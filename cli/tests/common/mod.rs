@@ -6,6 +6,7 @@ pub mod sizes;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kuafu_dataplane::bpf::Pins;
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
 use kuafu_model::HostState;
 use kuafu_proto::v1::{ClusterStatus, HostEntry};
@@ -111,6 +112,11 @@ impl Stage {
     /// Starts it again, as its unit would, with further options.
     pub fn start_controller(&mut self, options: &[&str]) {
         self.cluster.controller = start_controller(&self.world, &self.folders.0, options).unwrap();
+    }
+
+    /// A node's pins, with maps of a layout.
+    pub fn pins(&self, node: &str, layout: u32) -> Pins {
+        Pins::of_layout(&self.folders.0.pins, node, layout)
     }
 
     /// What a node's agent keeps on disk.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use kuafu_dataplane::bpf::{Bpf, Sizes};
 use kuafu_lab::stream::gaps;
 
 use super::common::Stage;
@@ -10,6 +11,10 @@ use super::failover::FAILURE_RATE;
 use super::intent::{GAMES, Game};
 use super::play::{self, Servers};
 use super::{GAME, LIMIT};
+
+/// The object of the layout before the present one.
+const PREVIOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dataplane/tests/data/kuafu-v2.o");
+const PREVIOUS_LAYOUT: u32 = 2;
 
 /// Packets sent each way, and those missing: towards the server, and back.
 #[derive(Clone, Copy)]
@@ -79,6 +84,25 @@ pub(super) fn agents_are_restarted(
             stage.start(node, "agent");
             stage.until_connected(node);
             std::thread::sleep(pace.saturating_sub(start.elapsed()));
+        }
+    })
+}
+
+/// Every host of the game's path runs the previous object over its layout, and is upgraded from it: maps, windows and
+/// sequence numbers go along both times.
+pub(super) fn hosts_are_upgraded(stage: &mut Stage, servers: &Servers, id: u32) -> Loss {
+    stage.until_relayed(GAME);
+    let path = play::route(&stage.world, &stage.cluster, GAME).unwrap().path;
+    let (previous, layout) = (std::fs::read(PREVIOUS).unwrap(), PREVIOUS_LAYOUT);
+    under_a_stream(stage, servers, GAME, id, |stage| {
+        for node in &path {
+            stage.kill(node, "probe");
+            stage.kill(node, "agent");
+            Bpf::hand_over(&previous, &stage.pins(node, layout), &Sizes::default()).unwrap();
+            std::thread::sleep(Duration::from_secs(1));
+            stage.start(node, "agent");
+            stage.until_connected(node);
+            stage.start(node, "probe");
         }
     })
 }

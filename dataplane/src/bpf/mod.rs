@@ -4,6 +4,7 @@
 //! values hold numbers that packets change and so are neither `Copy` nor aya's `Pod`.
 
 mod clock;
+mod layout;
 mod map;
 mod pins;
 mod program;
@@ -17,7 +18,7 @@ pub use pins::{LAYOUT, Pins};
 pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
@@ -211,28 +212,34 @@ impl Bpf {
         Self::from_loader(EbpfLoader::new(), sizes)
     }
 
-    /// Loads programs over the maps that are pinned under `pins`; makes and pins those that are not.
+    /// Loads programs over the maps that are pinned under `pins`; makes and pins those that are not. Where maps of
+    /// another layout are pinned, what they hold is carried over and their programs are replaced: no packet is lost.
     ///
     /// # Errors
     /// As [`load`](Self::load); `Foreign` where a pinned map is of another shape.
     pub fn load_pinned(pins: &Pins, sizes: &Sizes) -> Result<Self> {
-        pins.make_folders()?;
-        let paths: Vec<_> = Maps::NAMES.iter().map(|name| (*name, pins.map(name))).collect();
         pins.refuse_foreign(Maps::SHAPES)?;
-        let mut loader = EbpfLoader::new();
-        for (name, path) in &paths {
-            loader.map_pin_path(name, path.as_path());
-        }
-        let bpf = Self::from_loader(loader, sizes)?;
+        let paths = pins.prepare()?;
+        let bpf = Self::from_loader(pinned(&paths), sizes)?;
         bpf.programs.pin(pins)?;
+        layout::carry_over(pins, &bpf.programs.all())?;
         Ok(bpf)
     }
 
-    fn from_loader(mut loader: EbpfLoader<'_>, sizes: &Sizes) -> Result<Self> {
-        for (name, size) in sizes.by_name() {
-            loader.map_max_entries(name, size);
-        }
-        loader.map_max_entries("connections", sizes.connections);
+    /// Lets the programs of another object take over, over maps of another layout: what a newer version finds.
+    ///
+    /// # Errors
+    /// As [`load_pinned`](Self::load_pinned).
+    pub fn hand_over(object: &[u8], pins: &Pins, sizes: &Sizes) -> Result<()> {
+        let paths = pins.prepare()?;
+        let mut object = sized(pinned(&paths), sizes).load(object)?;
+        let programs = Programs::load(&mut object)?;
+        programs.pin(pins)?;
+        layout::carry_over(pins, &programs.all())
+    }
+
+    fn from_loader(loader: EbpfLoader<'_>, sizes: &Sizes) -> Result<Self> {
+        let mut loader = sized(loader, sizes);
         let mut object = loader.load(OBJECT)?;
         let maps = Maps::each(|name| map_fd(&object, name))?;
         let programs = Programs::load(&mut object)?;
@@ -241,6 +248,23 @@ impl Bpf {
         sys::return_free_memory();
         Ok(Self { programs, maps })
     }
+}
+
+/// Maps are those that are pinned there, or are made and pinned.
+fn pinned<'p>(paths: &'p [(&'static str, PathBuf)]) -> EbpfLoader<'p> {
+    let mut loader = EbpfLoader::new();
+    for (name, path) in paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+}
+
+fn sized<'l>(mut loader: EbpfLoader<'l>, sizes: &Sizes) -> EbpfLoader<'l> {
+    for (name, size) in sizes.by_name() {
+        loader.map_max_entries(name, size);
+    }
+    loader.map_max_entries("connections", sizes.connections);
+    loader
 }
 
 impl Programs {

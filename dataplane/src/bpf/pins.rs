@@ -9,7 +9,8 @@ use super::map::Shape;
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// Version of the maps' layouts; part of the path, so that two versions never meet in one map.
+/// Version of the maps' layouts; part of the path, so that two versions never meet in one map. A new one appends fields
+/// whose zero means what was so before: then what the maps hold is carried over (`layout`).
 pub const LAYOUT: u32 = 3;
 
 /// Where the BPF file system usually is.
@@ -19,14 +20,22 @@ const BPFFS: &str = "/sys/fs/bpf";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     node: PathBuf,
+    layout: u32,
 }
 
 impl Pins {
     /// Of a node under a root such as `/sys/fs/bpf/kuafu`.
     #[must_use]
     pub fn new(root: &Path, node: &str) -> Self {
+        Self::of_layout(root, node, LAYOUT)
+    }
+
+    /// The same, with maps of another layout.
+    #[must_use]
+    pub fn of_layout(root: &Path, node: &str, layout: u32) -> Self {
         Self {
             node: root.join(node),
+            layout,
         }
     }
 
@@ -37,7 +46,7 @@ impl Pins {
     }
 
     fn version(&self) -> PathBuf {
-        self.node.join(format!("v{LAYOUT}"))
+        self.node.join(format!("v{}", self.layout))
     }
 
     /// A map's pin.
@@ -64,7 +73,50 @@ impl Pins {
         self.map("node").exists()
     }
 
-    pub(super) fn make_folders(&self) -> Result<()> {
+    /// The same node's pins of other layouts, the newest last.
+    pub(super) fn of_other_layouts(&self) -> Result<Vec<Self>> {
+        let layouts = names(&self.node)?;
+        let layouts = layouts
+            .iter()
+            .filter_map(|name| name.strip_prefix('v')?.parse().ok());
+        let mut others: Vec<u32> = layouts.filter(|layout| *layout != self.layout).collect();
+        others.sort_unstable();
+        let pins = others.into_iter().map(|layout| Self {
+            node: self.node.clone(),
+            layout,
+        });
+        Ok(pins.filter(Self::has_maps).collect())
+    }
+
+    /// Whether maps of another layout are there.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn has_other_layouts(&self) -> Result<bool> {
+        Ok(!self.of_other_layouts()?.is_empty())
+    }
+
+    /// Names of the pinned maps.
+    pub(super) fn map_names(&self) -> Result<Vec<String>> {
+        names(&self.version().join("maps"))
+    }
+
+    /// Removes maps and programs of this layout; links stay.
+    pub(super) fn remove_layout(&self) -> Result<()> {
+        let folder = self.version();
+        fs::remove_dir_all(&folder).map_err(Error::io(format!("remove {}", folder.display())))
+    }
+
+    /// Makes the folders; where each map is to be pinned.
+    pub(super) fn prepare(&self) -> Result<Vec<(&'static str, PathBuf)>> {
+        self.make_folders()?;
+        Ok(super::Maps::NAMES
+            .iter()
+            .map(|name| (*name, self.map(name)))
+            .collect())
+    }
+
+    fn make_folders(&self) -> Result<()> {
         self.mount()?;
         for folder in [
             self.version().join("maps"),
@@ -146,14 +198,7 @@ impl Pins {
     /// # Errors
     /// `Io` where the folder cannot be read; that there is none is no error.
     pub fn link_names(&self) -> Result<Vec<String>> {
-        let folder = self.links();
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(Error::io(format!("read {}", folder.display())))?,
-        };
-        Ok(entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect())
+        names(&self.links())
     }
 
     /// Removes everything: links are detached, maps are freed when nobody uses them.
@@ -177,6 +222,16 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// What a folder has; that there is none is no error.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(format!("read {}", folder.display())))?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.collect())
 }
 
 /// Takes a pinned link off its device, and removes the pin; that nothing is there is no error.
