@@ -7,8 +7,8 @@ use kuafu_model::state::PathState;
 use kuafu_pipeline::map::watch;
 use kuafu_proto::v1;
 
-use crate::bpf::{Clock, Maps};
 use crate::error::Result;
+use crate::live::Live;
 use crate::probe::{IDLE_BITS, IN_USE, PROBE_BITS};
 
 /// Bits a second that probing may take for each leg in use.
@@ -28,18 +28,15 @@ pub(super) struct Used {
 impl Used {
     /// # Errors
     /// `Io`.
-    pub(super) fn now(maps: &Maps, state: &HostState, clock: &Clock) -> Result<Self> {
-        let since = clock.jiffies()?.saturating_sub(clock.ticks(IN_USE));
-        let mut paths = BTreeMap::new();
-        for pair in &state.pairs {
-            let live = maps.pair_states.get(&pair.index)?.unwrap_or_default();
-            let last_packet = live.last_packet.get();
-            if last_packet != 0 && last_packet >= since {
-                let both = [pair.primary, pair.backup].into_iter().flatten();
-                paths.extend(both.map(|path| (path, pair.premium)));
-            }
-        }
-        Ok(Self::of(state, paths))
+    pub(super) fn now(live: &impl Live, state: &HostState) -> Result<Self> {
+        let since = live.jiffies()?.saturating_sub(live.ticks(IN_USE));
+        let carrying = live.carrying(since)?;
+        let pairs = state.pairs.iter().filter(|pair| carrying.contains(&pair.index));
+        let paths = pairs.flat_map(|pair| {
+            let both = [pair.primary, pair.backup].into_iter().flatten();
+            both.map(|path| (path, pair.premium))
+        });
+        Ok(Self::of(state, paths.collect()))
     }
 
     fn of(state: &HostState, paths: BTreeMap<u32, bool>) -> Self {
