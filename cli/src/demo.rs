@@ -9,6 +9,7 @@ mod intent;
 mod play;
 mod report;
 mod tenants;
+mod virtual_time;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use anyhow::{Context as _, Result, anyhow};
 use indicatif::ProgressBar;
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
 
-use crate::failure;
+use crate::doctor::{self, Purpose, Report};
+use crate::failure::{self, Failure};
 use crate::out::{self, columns};
 use cluster::{Cluster, Folders};
 use failover::Failover;
@@ -30,7 +32,8 @@ const CHOICE_LIMIT: Duration = Duration::from_secs(120);
 /// Let ten hosts on this machine accelerate five games, and write report.html
 ///
 /// Builds ten points of presence behind a WAN with measured latencies, lets players play directly and accelerated
-/// at once, kills a relay, and lets two tenants share addresses. About three minutes; nothing stays behind.
+/// at once, kills a relay, and lets two tenants share addresses. About three minutes; nothing stays behind. A machine
+/// without root or BPF is told what it lacks, and shown the same by the model, in virtual time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu demo
@@ -53,6 +56,42 @@ pub(crate) struct Args {
 /// # Errors
 /// What could not be built, started or reached, with the last words of the processes; something stayed behind.
 pub(crate) fn run(args: Args) -> failure::Result {
+    match doctor::require(Purpose::Lab) {
+        Err(Failure::Unfit(report)) => model(&args, &report),
+        other => other.and_then(|()| real(&args)),
+    }
+}
+
+/// Says what is missing, and shows the model.
+fn model(args: &Args, lacking: &Report) -> failure::Result {
+    out::complain(lacking.faults().trim_end());
+    out::complain(
+        "So what follows is the MODEL, in virtual time: the same story, without this machine's kernel.",
+    );
+    let step = Step::begin("model: 10 points of presence, players, servers and the WAN between them");
+    let told = virtual_time::tell(args.seconds, &step);
+    step.end();
+    let told = told?;
+    if let Some(file) = &args.recording {
+        let lines = told.recording.join("\n") + "\n";
+        std::fs::write(file, lines).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    out::print(&told.summary)?;
+    let page = report::page(&told.summary, &told.charts)?;
+    match std::fs::write(&args.report, page) {
+        Ok(()) => out::print(&format!("\nWrote {}.\n", args.report.display())),
+        Err(error) => {
+            let file = args.report.display();
+            out::complain(&format!(
+                "no report: cannot write {file}: {error}; `--report FILE` names another"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// The demonstration on this machine's kernel.
+fn real(args: &Args) -> failure::Result {
     let folders = Folders::make(std::env::current_exe()?)?;
     let prefix = format!("kuafu-demo-{}", std::process::id());
     let (interrupted, world_of) = (folders.clone(), prefix.clone());
@@ -60,7 +99,7 @@ pub(crate) fn run(args: Args) -> failure::Result {
         let _ = kuafu_lab::sweep(&world_of);
         interrupted.remove();
     })?;
-    let shown = show(&args, &folders, &prefix);
+    let shown = show(args, &folders, &prefix);
     folders.remove();
     let left = kuafu_lab::leftovers(&prefix)?;
     out::print(&shown?)?;

@@ -49,10 +49,7 @@ pub(crate) fn perform(args: Args) -> Result {
             doctor::require(Purpose::Lab)?;
             lab::run(args)
         }
-        Verb::Demo(args) => {
-            doctor::require(Purpose::Lab)?;
-            crate::demo::run(args)
-        }
+        Verb::Demo(args) => crate::demo::run(args),
         Verb::Uninstall(args) => uninstall::run(global, args),
         Verb::Version(args) => version::run(args),
         Verb::Completions(args) => completions::run(args),

@@ -50,7 +50,7 @@ fn tenants_never_meet() {
     if skipped() {
         return;
     }
-    let stage = Stage::of(WORLD, intent::nodes).unwrap();
+    let stage = Stage::of(WORLD, |world| intent::nodes(world)).unwrap();
     let tenants = Tenants::rent(&stage.world, &stage.cluster, LIMIT).unwrap();
     the_wire_carries_vxlan(&stage, &tenants);
     large_packets_have_a_defined_result(&stage, &tenants);

@@ -9,4 +9,5 @@ mod metrics;
 mod run;
 mod shell;
 
+pub use agents::hear;
 pub use run::{Error, Options, Running, run, start};

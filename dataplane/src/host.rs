@@ -27,7 +27,7 @@ use neighbours::Neighbours;
 use net::Device;
 pub(crate) use net::Net;
 pub(crate) use overlay::remove as remove_overlay;
-pub use overlay::{NAME as OVERLAY_DEVICE, PORT as OVERLAY_PORT};
+pub use overlay::{NAME as OVERLAY_DEVICE, PORT as OVERLAY_PORT, with_port};
 pub(crate) use sysctl::Sysctls;
 
 /// The largest MTU whose packets XDP can have in one piece: a page less headroom and what the kernel keeps at its end.
@@ -249,7 +249,7 @@ impl Host {
 
     /// Brings about what a state asks of this host, in an order in which a refusal leaves what was.
     fn establish(&mut self, state: &HostState, mut ground: Ground) -> Result<()> {
-        let whole = overlay::with_port(state);
+        let whole = with_port(state);
         contents(&whole, &ground.facts, Some(&self.contents))?;
         let overlay = overlay::ensure(&self.net, state.node.overlay)?;
         ground.facts.interfaces.insert(overlay::NAME.to_owned(), overlay);

@@ -9,31 +9,26 @@ mod path;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::mem::offset_of;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use kuafu_model::HostState;
 use kuafu_model::state::PathState as PathInfo;
-use kuafu_pipeline::map::{PathState, Sample};
+use kuafu_pipeline::map::Sample;
 use kuafu_proto::v1;
 use kuafu_topology::Millis;
 
 use self::path::Measurement;
 use self::watch::Used;
-use crate::bpf::{Clock, Maps, Reader, Words};
 use crate::error::Result;
-use crate::read::{self, Measured};
+use crate::live::{Live, Word};
+use crate::read::Measured;
 
 /// Returns in a row after which a path that was down may carry again.
 const RETURNS: u64 = 20;
 
-/// The measurements of every path that begins here.
-pub(crate) struct Quality {
-    start: Instant,
+/// The measurements of every path that begins here. Knows no clock: `now` comes in.
+#[derive(Debug, Default)]
+pub struct Quality {
     state: Option<HostState>,
-    opened: Option<Opened>,
     paths: BTreeMap<u32, Measurement>,
     /// Direct paths of pairs, and the legs that they lead over.
     legs: BTreeMap<u32, u32>,
@@ -43,58 +38,14 @@ pub(crate) struct Quality {
     liveness: bool,
 }
 
-/// What is read and written beside the maps' own calls.
-struct Opened {
-    samples: Reader<Sample>,
-    states: Words,
-}
-
-impl Default for Quality {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            state: None,
-            opened: None,
-            paths: BTreeMap::new(),
-            legs: BTreeMap::new(),
-            used: Used::default(),
-            probing: v1::Probing::default(),
-            liveness: false,
-        }
-    }
-}
-
-impl fmt::Debug for Quality {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quality")
-            .field("paths", &self.paths.len())
-            .field("liveness", &self.liveness)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Quality {
-    fn now(&self) -> Millis {
-        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn opened(&mut self, maps: &Maps) -> Result<&mut Opened> {
-        let opened = match self.opened.take() {
-            Some(opened) => opened,
-            None => Opened {
-                samples: maps.samples.reader()?,
-                states: maps.path_states.words()?,
-            },
-        };
-        Ok(self.opened.insert(opened))
-    }
-
     /// Another state is in force: its paths are those to be measured.
-    pub(crate) fn follow(&mut self, state: &HostState) {
+    pub fn follow(&mut self, state: &HostState) {
         let mut before = std::mem::take(&mut self.paths);
         for path in &state.paths {
             let kept = before.remove(&path.index).filter(|kept| kept.id == path.id);
-            let new = || Measurement::new(path.id, path.nodes.len() == 2);
+            let legs = u32::try_from(path.nodes.len().saturating_sub(1)).unwrap_or(1);
+            let new = || Measurement::new(path.id, legs);
             self.paths.insert(path.index, kept.unwrap_or_else(new));
         }
         let legs = watch::legs(state);
@@ -112,27 +63,26 @@ impl Quality {
     ///
     /// # Errors
     /// `Io`.
-    pub(crate) fn drain(&mut self, maps: &Maps, clock: &Clock) -> Result<Vec<v1::Alarm>> {
-        let now = self.now();
-        let samples: Vec<Sample> = self.opened(maps)?.samples.by_ref().collect();
-        for sample in &samples {
-            self.came_home(now, sample);
+    pub fn drain(&mut self, now: Millis, live: &mut impl Live) -> Result<Vec<v1::Alarm>> {
+        for sample in live.samples() {
+            self.came_home(now, &sample);
         }
-        let jiffies = clock.jiffies()?;
-        let Some(opened) = &self.opened else {
-            return Ok(Vec::new());
-        };
+        let jiffies = live.jiffies()?;
         let mut alarms = Vec::new();
         for (index, path) in &mut self.paths {
-            let live = Live::of(&opened.states, *index);
-            if live.down && live.returns >= RETURNS {
-                set(&opened.states, *index, offset_of!(PathState, down), 0);
+            let (is_dead, is_back, departed, watch) = live.read(*index, |state| {
+                let is_back = state.down.get() != 0 && state.returns.get() >= RETURNS;
+                let is_dead = !state.is_fresh(jiffies);
+                (is_dead, is_back, state.departed.get(), state.watch.get())
+            });
+            if is_back {
+                live.set(*index, Word::Down, 0);
             }
-            path.settle(now, live.departed);
-            alarms.extend(path.alarm(now, live.is_dead(jiffies)));
+            path.settle(now, departed);
+            alarms.extend(path.alarm(now, is_dead));
             let word = self.used.word(*index, path.is_doubted(now));
-            if word != live.watch {
-                set(&opened.states, *index, offset_of!(PathState, watch), word);
+            if word != watch {
+                live.set(*index, Word::Watch, word);
             }
         }
         Ok(alarms)
@@ -145,7 +95,7 @@ impl Quality {
         let data = path.came_home(now, sample);
         let leg = self.legs.get(&sample.path);
         if let Some(leg) = leg.and_then(|leg| self.paths.get_mut(leg)) {
-            leg.observe(now, data);
+            leg.data(now, data);
         }
     }
 
@@ -153,28 +103,29 @@ impl Quality {
     ///
     /// # Errors
     /// `Io`.
-    pub(crate) fn reports(&mut self, maps: &Maps, clock: &Clock) -> Result<v1::LegReports> {
+    pub fn reports(&mut self, now: Millis, live: &impl Live) -> Result<v1::LegReports> {
         if let Some(state) = &self.state {
-            self.liveness = read::liveness(maps, state, clock.jiffies()?)?;
-            self.used = Used::now(maps, state, clock)?;
+            self.liveness = is_watched(live, state)?;
+            self.used = Used::now(live, state)?;
         }
         let departed = self.paths.values_mut().map(Measurement::departed).sum();
         self.probing = self.used.probing(departed);
-        let now = self.now();
         let reports = self.paths.values_mut().filter_map(|path| path.report(now));
         Ok(v1::LegReports {
             reports: reports.collect(),
-            rounds: self.used.rounds(),
+            rounds: live.rounds()?,
         })
     }
 
     /// Whether paths are watched.
-    pub(crate) fn liveness(&self) -> bool {
+    #[must_use]
+    pub fn liveness(&self) -> bool {
         self.liveness
     }
 
     /// What probing takes.
-    pub(crate) fn probing(&self) -> v1::Probing {
+    #[must_use]
+    pub fn probing(&self) -> v1::Probing {
         self.probing
     }
 
@@ -184,49 +135,16 @@ impl Quality {
     }
 }
 
-/// What the programs and the prober keep of a path.
-struct Live {
-    down: bool,
-    returns: u64,
-    departed: u64,
-    watch: u64,
-    last_echo: u64,
-    last_probe: u64,
-    stale_after: u64,
-    silent_after: u64,
-}
-
-impl Live {
-    fn of(states: &Words, index: u32) -> Self {
-        let word = |offset| states.word(index, offset).map_or(0, |word| word.load(Relaxed));
-        Self {
-            down: word(offset_of!(PathState, down)) != 0,
-            returns: word(offset_of!(PathState, returns)),
-            departed: word(offset_of!(PathState, departed)),
-            watch: word(offset_of!(PathState, watch)),
-            last_echo: word(offset_of!(PathState, last_echo)),
-            last_probe: word(offset_of!(PathState, last_probe)),
-            stale_after: word(offset_of!(PathState, stale_after)),
-            silent_after: word(offset_of!(PathState, silent_after)),
-        }
-    }
-
-    /// As [`PathState::is_fresh`] judges it.
-    fn is_dead(&self, now: u64) -> bool {
-        let state = PathState::new();
-        state.down.set(self.down.into());
-        state.last_echo.set(self.last_echo);
-        state.last_probe.set(self.last_probe);
-        state.stale_after.set(self.stale_after);
-        state.silent_after.set(self.silent_after);
-        !state.is_fresh(now)
-    }
-}
-
-fn set(states: &Words, index: u32, offset: usize, value: u64) {
-    if let Some(word) = states.word(index, offset) {
-        word.store(value, Relaxed);
-    }
+/// Whether a prober watches the paths: it sent on one of them not long ago, by its own measure.
+fn is_watched(live: &impl Live, state: &HostState) -> Result<bool> {
+    let now = live.jiffies()?;
+    let watched = |path: &PathInfo| {
+        live.read(path.index, |state| {
+            let since = now.saturating_sub(state.last_probe.get());
+            state.stale_after.get() != 0 && since <= state.silent_after.get()
+        })
+    };
+    Ok(state.paths.iter().any(watched))
 }
 
 #[cfg(test)]

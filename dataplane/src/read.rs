@@ -15,7 +15,7 @@ use crate::bpf::{Clock, Maps};
 use crate::explain::explain;
 pub use drops::{DropWatch, Dropped, dropped, drops, events};
 pub use flows::flows;
-pub use status::{liveness, status};
+pub use status::status;
 pub use tables::contents;
 pub(crate) use tables::links;
 

@@ -4,7 +4,8 @@
 //! was built goes away with the values that stand for it; what a killed run left is found by [`leftovers`]
 //! and removed by [`sweep()`].
 //!
-//! Everything here needs root on Linux, and `ip` (iproute2); [`unavailable`] says what is missing.
+//! Everything here needs root on Linux, and `ip` (iproute2); [`unavailable`] says what is missing. Only
+//! [`virtual_time`], the same world without a kernel, needs nothing.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the lab is made of Linux network namespaces");
@@ -18,6 +19,7 @@ mod process;
 pub mod stream;
 mod sweep;
 mod sys;
+pub mod virtual_time;
 pub mod wan;
 pub mod world;
 mod xdp;

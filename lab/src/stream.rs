@@ -24,8 +24,8 @@ pub use trace::{Gap, Reply, Trace, gaps};
 /// Marks the packets of streams.
 const MAGIC: u32 = u32::from_be_bytes(*b"kfst");
 /// Magic, stream, number and the echo's number.
-const HEADER: usize = 24;
-const LARGEST: usize = 65_507;
+pub(crate) const HEADER: usize = 24;
+pub(crate) const LARGEST: usize = 65_507;
 /// After this much silence a stream has ended.
 pub const SILENCE: Duration = Duration::from_secs(3);
 /// How long a socket waits before it looks whether it shall end.
@@ -60,6 +60,7 @@ pub enum Answers {
 /// A running stream. Dropping it ends it.
 #[derive(Debug)]
 pub struct Stream {
+    start: Instant,
     local: SocketAddr,
     trace: Arc<Mutex<Trace>>,
     sending: Arc<AtomicBool>,
@@ -85,19 +86,27 @@ impl Stream {
             opened.map_err(Error::io(format!("open a stream to {}", config.to)))?;
         let start = Instant::now();
         let mut stream = Self {
+            start,
             local,
-            trace: Arc::new(Mutex::new(Trace::new(start, config.rate))),
+            trace: Arc::new(Mutex::new(Trace::new(config.rate))),
             sending: Arc::new(AtomicBool::new(true)),
             ended: Arc::default(),
             threads: Vec::new(),
         };
         let (trace, sending) = (Arc::clone(&stream.trace), Arc::clone(&stream.sending));
-        stream.thread("stream-send", move || send(&sender, &config, &trace, &sending))?;
+        stream.thread("stream-send", move || {
+            send(&sender, &config, start, &trace, &sending)
+        })?;
         let (trace, ended) = (Arc::clone(&stream.trace), Arc::clone(&stream.ended));
         stream.thread("stream-recv", move || {
-            receive(&receiver, config.id, &trace, &ended)
+            receive(&receiver, config.id, start, &trace, &ended)
         })?;
         Ok(stream)
+    }
+
+    /// When it began: the zero of its trace's times.
+    pub fn start_time(&self) -> Instant {
+        self.start
     }
 
     /// Where it sends from.
@@ -135,23 +144,21 @@ impl Drop for Stream {
     }
 }
 
-fn send(socket: &UdpSocket, config: &StreamConfig, trace: &Mutex<Trace>, sending: &AtomicBool) {
-    let start = locked(trace).start();
+fn send(
+    socket: &UdpSocket,
+    config: &StreamConfig,
+    start: Instant,
+    trace: &Mutex<Trace>,
+    sending: &AtomicBool,
+) {
     let mut packet = vec![0; config.bytes.clamp(HEADER, LARGEST)];
     by_clock(start, config.rate, |number| {
         if !sending.load(Ordering::Relaxed) {
             return false;
         }
-        let header = Header {
-            stream: config.id,
-            number,
-            reply: match config.answers {
-                Answers::Each => 0,
-                Answers::ByClock => config.rate.into(),
-            },
-        };
+        let header = Header::of(config, number);
         header.write(&mut packet);
-        locked(trace).sent();
+        locked(trace).sent(start.elapsed());
         // What the kernel refuses (no route for a moment) is a packet lost, as for any program.
         let _ = socket.send(&packet);
         true
@@ -172,14 +179,14 @@ fn by_clock(start: Instant, rate: u32, mut each: impl FnMut(u64) -> bool) {
     }
 }
 
-fn receive(socket: &UdpSocket, id: u32, trace: &Mutex<Trace>, ended: &AtomicBool) {
+fn receive(socket: &UdpSocket, id: u32, start: Instant, trace: &Mutex<Trace>, ended: &AtomicBool) {
     let mut packet = vec![0; LARGEST];
     while !ended.load(Ordering::Relaxed) {
         // An error is a time-out, or an ICMP error about an earlier packet.
         let Ok(length) = socket.recv(&mut packet) else {
             continue;
         };
-        let now = Instant::now();
+        let now = start.elapsed();
         if let Some(header) = Header::read(&packet[..length]).filter(|header| header.stream == id) {
             locked(trace).replied(header.number, header.reply, now);
         }
@@ -193,14 +200,26 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a packet of a stream begins with, in network order: magic and stream (u32 each), the sender's and
 /// the echo's number (u64 each). On the way there the latter is the rate of answers by the clock, or 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Header {
-    stream: u32,
-    number: u64,
-    reply: u64,
+pub(crate) struct Header {
+    pub(crate) stream: u32,
+    pub(crate) number: u64,
+    pub(crate) reply: u64,
 }
 
 impl Header {
-    fn read(packet: &[u8]) -> Option<Self> {
+    /// Of a stream's packet with this number.
+    pub(crate) fn of(config: &StreamConfig, number: u64) -> Self {
+        Self {
+            stream: config.id,
+            number,
+            reply: match config.answers {
+                Answers::Each => 0,
+                Answers::ByClock => config.rate.into(),
+            },
+        }
+    }
+
+    pub(crate) fn read(packet: &[u8]) -> Option<Self> {
         let header = packet.first_chunk::<HEADER>()?;
         let word = |at: usize| {
             header[at..at + 8]
@@ -215,7 +234,7 @@ impl Header {
         })
     }
 
-    fn write(self, packet: &mut [u8]) {
+    pub(crate) fn write(self, packet: &mut [u8]) {
         packet[..4].copy_from_slice(&MAGIC.to_be_bytes());
         packet[4..8].copy_from_slice(&self.stream.to_be_bytes());
         packet[8..16].copy_from_slice(&self.number.to_be_bytes());

@@ -6,6 +6,7 @@
 //! of each direction, and refuses what no network card would send (frames above the MTU, open checksums).
 //! It answers ARP for every address. What it did is in its [`Report`].
 
+mod carrier;
 mod delay;
 mod frame;
 mod line;
@@ -25,10 +26,13 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::error::{Error, Result};
 use crate::link::Mac;
 use crate::netns::Namespace;
+pub(crate) use carrier::Carrier;
 pub use delay::DelayLaw;
+pub(crate) use frame::{Wanted, arp_reply, set_addresses, wanted};
 pub use line::LineConfig;
 pub use log::{Slice, WireLog};
 pub use seed::Seed;
+pub(crate) use wire::longest;
 use wire::{Request, Wire};
 
 /// How long the wire may take to answer; it sleeps at most until the next frame, so this is a fault.

@@ -14,6 +14,7 @@ mod latency;
 mod site;
 mod spec;
 
+use std::ops::Deref;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -39,7 +40,7 @@ const OWN_PREFIX: &str = "kl";
 pub struct World {
     // Dropped in this order: the wire stops before its devices go, and the name is free last.
     wan: Wan,
-    sites: Vec<Site>,
+    sites: Sites,
     wire: Namespace,
     prefix: String,
     mtu: u32,
@@ -68,24 +69,13 @@ impl World {
     /// refused something. What was built until then is gone again.
     pub fn build(prefix: &str, spec: &WorldSpec, latencies: &Latencies) -> Result<Self> {
         let claim = claim(prefix)?;
-        let lines = lines(spec, latencies)?;
+        let (mut sites, config) = plan(spec, latencies)?;
         sweep(prefix)?;
         let on_interrupt = Interruptible::new(prefix);
         let wire = Namespace::create(prefix, "wan")?;
-        let mut sites: Vec<_> = (0..=u8::MAX)
-            .zip(&spec.sites)
-            .map(|(index, site)| Site::plan(index, site))
-            .collect();
-        for site in &mut sites {
+        for site in &mut sites.0 {
             site.build(prefix, &wire, spec.mtu)?;
         }
-        let config = WanConfig {
-            mtu: spec.mtu,
-            seed: Seed::new(spec.seed),
-            sockets: sites.iter().map(Site::socket).collect(),
-            lines,
-            events: spec.changes()?,
-        };
         let wan = Wan::start(&wire, config)?;
         Ok(Self {
             wan,
@@ -103,27 +93,6 @@ impl World {
         &self.wan
     }
 
-    /// Every site, in the file's order.
-    pub fn sites(&self) -> &[Site] {
-        &self.sites
-    }
-
-    /// The sites with a role, in the file's order.
-    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Site> {
-        self.sites.iter().filter(move |site| site.role() == role)
-    }
-
-    /// The site with this name.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn site(&self, name: &str) -> Result<&Site> {
-        self.sites
-            .iter()
-            .find(|site| site.name() == name)
-            .ok_or_else(|| unknown(name))
-    }
-
     /// Where the host with this name lives.
     ///
     /// # Errors
@@ -137,14 +106,6 @@ impl World {
         &self.prefix
     }
 
-    /// The numbers on the wire of the sites with these names, in order: a path of its log.
-    ///
-    /// # Errors
-    /// A name that no site has.
-    pub fn path(&self, names: &[&str]) -> Result<Vec<SiteId>> {
-        names.iter().map(|name| Ok(self.site(name)?.id())).collect()
-    }
-
     /// Destroys a host as a power cut does: its namespace, all that runs there, and its cable. What was under
     /// way to it is lost; what it had sent arrives.
     ///
@@ -153,6 +114,7 @@ impl World {
     pub fn destroy(&mut self, name: &str) -> Result<()> {
         let site = self
             .sites
+            .0
             .iter_mut()
             .find(|site| site.name() == name)
             .ok_or_else(|| unknown(name))?;
@@ -166,11 +128,55 @@ impl World {
     pub fn restore(&mut self, name: &str) -> Result<()> {
         let site = self
             .sites
+            .0
             .iter_mut()
             .find(|site| site.name() == name)
             .ok_or_else(|| unknown(name))?;
         site.build(&self.prefix, &self.wire, self.mtu)?;
         self.wan.attach(site.id())
+    }
+}
+
+/// The sites of a world, built or in virtual time.
+#[derive(Debug)]
+pub struct Sites(pub(crate) Vec<Site>);
+
+impl Sites {
+    /// Every site, in the file's order.
+    pub fn sites(&self) -> &[Site] {
+        &self.0
+    }
+
+    /// The sites with a role, in the file's order.
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Site> {
+        self.0.iter().filter(move |site| site.role() == role)
+    }
+
+    /// The site with this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn site(&self, name: &str) -> Result<&Site> {
+        self.0
+            .iter()
+            .find(|site| site.name() == name)
+            .ok_or_else(|| unknown(name))
+    }
+
+    /// The numbers on the wire of the sites with these names, in order: a path of its log.
+    ///
+    /// # Errors
+    /// A name that no site has.
+    pub fn path(&self, names: &[&str]) -> Result<Vec<SiteId>> {
+        names.iter().map(|name| Ok(self.site(name)?.id())).collect()
+    }
+}
+
+impl Deref for World {
+    type Target = Sites;
+
+    fn deref(&self) -> &Sites {
+        &self.sites
     }
 }
 
@@ -185,6 +191,20 @@ fn claim(prefix: &str) -> Result<UnixDatagram> {
         },
         _ => Error::io(format!("claim the prefix {prefix}"))(error),
     })
+}
+
+/// The sites of a world and what is between them; nothing is built yet.
+pub(crate) fn plan(spec: &WorldSpec, latencies: &Latencies) -> Result<(Sites, WanConfig)> {
+    let numbered = (0..=u8::MAX).zip(&spec.sites);
+    let sites: Vec<_> = numbered.map(|(index, site)| Site::plan(index, site)).collect();
+    let config = WanConfig {
+        mtu: spec.mtu,
+        seed: Seed::new(spec.seed),
+        sockets: sites.iter().map(Site::socket).collect(),
+        lines: lines(spec, latencies)?,
+        events: spec.changes()?,
+    };
+    Ok((Sites(sites), config))
 }
 
 /// The line of each direction, row by row.
@@ -209,6 +229,6 @@ fn lines(spec: &WorldSpec, latencies: &Latencies) -> Result<Vec<LineConfig>> {
     Ok(lines)
 }
 
-fn unknown(name: &str) -> Error {
+pub(crate) fn unknown(name: &str) -> Error {
     Error::World(format!("no site is called {name:?}"))
 }

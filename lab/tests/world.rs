@@ -178,7 +178,7 @@ fn round_trips_are_those_of_the_matrix() {
     let report = world.wan().report().unwrap();
     for ((from, to), (_echo, stream)) in pairs.into_iter().zip(streams) {
         let trace = stream.trace();
-        let began = trace.start() - world.wan().started();
+        let began = stream.start_time() - world.wan().started();
         let path = world.path(&[from, to]).unwrap();
         // Tenth by tenth of a second: the delay is held for a second, and then is another.
         let mut apart: Vec<_> = (0..)

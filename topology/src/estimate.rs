@@ -152,7 +152,8 @@ impl LegEstimator {
         }
     }
 
-    fn loss_ppm(&self) -> u32 {
+    /// Lost in a million of what was sent in the last 30 s, or since [`restart_loss`](Self::restart_loss).
+    pub fn loss_ppm(&self) -> u32 {
         let total = self
             .counts
             .iter()

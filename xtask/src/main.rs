@@ -27,7 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build `kuafu` and run `kuafu demo`; what follows is handed on to it (root)
+    /// Build `kuafu` and run `kuafu demo`; what follows is handed on to it (without root: by the model)
     Demo(Passed),
     /// Everything that a change must pass: style, lints, the BPF object rebuilt, all tests (root)
     Test,

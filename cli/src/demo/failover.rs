@@ -15,7 +15,7 @@ use super::report::{Chart, ms};
 /// Datagrams a second while the relay dies.
 pub(super) const FAILURE_RATE: u32 = 1_000;
 /// What the relay's death is watched for, before and after.
-const AROUND: Duration = Duration::from_secs(3);
+pub(super) const AROUND: Duration = Duration::from_secs(3);
 
 /// A stream both ways over a path whose relay is about to die.
 pub(super) struct Watch {
@@ -28,16 +28,17 @@ pub(super) struct Watch {
 
 /// A relay that died under a stream.
 pub(super) struct Failover {
-    game: Game,
-    relay: String,
-    trace: Trace,
-    died: Duration,
+    pub(super) game: Game,
+    pub(super) relay: String,
+    pub(super) trace: Trace,
+    /// When, since the trace's start.
+    pub(super) died: Duration,
     /// Missing numbers ÷ rate: towards the server, and back.
     pub(super) gaps: [Duration; 2],
     /// The wire's round trip from the sender, entry and exit, to the relay before it died.
     pub(super) trips: [Option<Duration>; 2],
     /// The path that was chosen then, where there was a controller to choose.
-    after: Option<Vec<String>>,
+    pub(super) after: Option<Vec<String>>,
 }
 
 /// Lets the wire drop everything from and to the relay of a game's path, from one instant on; then heals it.
@@ -73,7 +74,7 @@ impl Watch {
 
     /// Goes on for as long: `relay` has just died.
     pub(super) fn end(self, world: &World, servers: &Servers, relay: String) -> Result<Failover> {
-        let (died, game) = (self.stream.trace().start().elapsed(), self.game);
+        let (died, game) = (self.stream.start_time().elapsed(), self.game);
         let alive = self.began..self.began + died;
         std::thread::sleep(AROUND);
         let trace = self.stream.finish(STRAGGLERS);
@@ -100,7 +101,8 @@ pub(super) fn relay_of(route: &RouteInfo) -> Result<String> {
     relay.cloned().context("the path has no relay")
 }
 
-fn total(gaps: &[Gap]) -> Duration {
+/// Their time.
+pub(super) fn total(gaps: &[Gap]) -> Duration {
     gaps.iter().map(|gap| gap.length(FAILURE_RATE)).sum()
 }
 

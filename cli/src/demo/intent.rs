@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
-use kuafu_lab::world::{Role, Site, World};
+use kuafu_lab::world::{Role, Site, Sites};
 
 /// The UDP port of every game server.
 pub(super) const GAME_PORT: u16 = 7_777;
@@ -81,7 +81,7 @@ const fn game(
 
 impl Game {
     /// Where a player sends without Kuafu.
-    pub(super) fn direct(&self, world: &World) -> Result<SocketAddrV4> {
+    pub(super) fn direct(&self, world: &Sites) -> Result<SocketAddrV4> {
         Ok(SocketAddrV4::new(
             world.site(self.server)?.address().public,
             GAME_PORT,
@@ -89,7 +89,7 @@ impl Game {
     }
 
     /// Where a player sends with Kuafu: the entry's accelerated address for this game.
-    pub(super) fn accelerated(&self, world: &World) -> Result<SocketAddrV4> {
+    pub(super) fn accelerated(&self, world: &Sites) -> Result<SocketAddrV4> {
         Ok(SocketAddrV4::new(
             self.address(world.site(self.entry)?)?.0,
             GAME_PORT,
@@ -107,7 +107,7 @@ impl Game {
 }
 
 /// Every node.
-pub(super) fn nodes(world: &World) -> Result<String> {
+pub(super) fn nodes(world: &Sites) -> Result<String> {
     let mut text = String::new();
     for site in world.with_role(Role::Node) {
         node(&mut text, site)?;
@@ -116,14 +116,14 @@ pub(super) fn nodes(world: &World) -> Result<String> {
 }
 
 /// One game's accelerator.
-pub(super) fn accelerated(world: &World, game: &Game) -> Result<String> {
+pub(super) fn accelerated(world: &Sites, game: &Game) -> Result<String> {
     let mut text = String::new();
     accelerator(&mut text, game, world)?;
     Ok(text)
 }
 
 /// Every node, and an accelerator for each game.
-pub(super) fn manifests(world: &World) -> Result<String> {
+pub(super) fn manifests(world: &Sites) -> Result<String> {
     let mut text = nodes(world)?;
     for game in &GAMES {
         text += &accelerated(world, game)?;
@@ -150,7 +150,7 @@ fn node(text: &mut String, site: &Site) -> Result<()> {
     Ok(())
 }
 
-fn accelerator(text: &mut String, game: &Game, world: &World) -> Result<()> {
+fn accelerator(text: &mut String, game: &Game, world: &Sites) -> Result<()> {
     let Game {
         name, entry, exit, ..
     } = game;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use indicatif::ProgressBar;
 use kuafu_lab::stream::{Answers, Echo, Stream, StreamConfig, Trace};
 use kuafu_lab::wan::SiteId;
-use kuafu_lab::world::World;
+use kuafu_lab::world::{Sites, World};
 use kuafu_proto::v1::{RouteInfo, RoutesAnswer};
 
 use super::cluster::Cluster;
@@ -18,11 +18,11 @@ use super::report::{Chart, ms};
 /// Datagrams a second of a player.
 pub(super) const GAME_RATE: u32 = 64;
 /// Octets of a datagram's payload: a game's update.
-const PAYLOAD: usize = 64;
+pub(super) const PAYLOAD: usize = 64;
 /// How long an echo is waited for after the last datagram.
 pub(super) const STRAGGLERS: Duration = Duration::from_millis(1_200);
 /// A path that is kept so long is the one that the first measurements of all legs have led to: longer than its dwell.
-const CALM: Duration = Duration::from_secs(12);
+pub(super) const CALM: Duration = Duration::from_secs(12);
 /// The streams of play, two a game; others number theirs from here on.
 pub(super) const OTHER_STREAMS: u32 = 1_000;
 /// What the live line looks back on.
@@ -126,8 +126,8 @@ fn paths(world: &World, cluster: &Cluster) -> Result<Vec<Vec<String>>> {
 pub(super) struct Played {
     /// The game.
     pub(super) game: Game,
-    direct: Trace,
-    accelerated: Trace,
+    pub(super) direct: Trace,
+    pub(super) accelerated: Trace,
     /// The pair when the game was over.
     pub(super) route: RouteInfo,
     /// The medians of the wire itself for the same seconds: direct, and along the path in use.
@@ -185,7 +185,7 @@ fn finish(
 fn live(streams: &[(Game, Stream, Stream)]) -> String {
     let recent = |stream: &Stream| {
         let trace = stream.trace();
-        let now = trace.start().elapsed();
+        let now = stream.start_time().elapsed();
         shown(trace.rtt(0.5, now.saturating_sub(RECENTLY)..now))
     };
     let one = |(game, direct, accelerated): &(Game, Stream, Stream)| {
@@ -195,7 +195,7 @@ fn live(streams: &[(Game, Stream, Stream)]) -> String {
 }
 
 /// The sites that a player's packet passes.
-fn way(world: &World, game: &Game, nodes: &[String]) -> Result<Vec<SiteId>> {
+pub(super) fn way(world: &Sites, game: &Game, nodes: &[String]) -> Result<Vec<SiteId>> {
     let mut names = vec![game.player];
     names.extend(nodes.iter().map(String::as_str));
     names.push(game.server);

@@ -50,7 +50,7 @@ impl Drop for Cleaned {
 impl Stage {
     /// Builds the demonstration's world and lets every node join.
     pub fn build() -> anyhow::Result<Self> {
-        Self::of(DEMO, intent::manifests)
+        Self::of(DEMO, |world| intent::manifests(world))
     }
 
     /// Builds a world, declares `manifests`, and lets every node join.

@@ -34,7 +34,7 @@ pub struct LegReport {
 pub enum Alarm {
     /// Nothing comes back on the path.
     Dead,
-    /// At least 3 % is lost on the path.
+    /// A line of the path loses at least 5 %.
     Loss,
     /// Neither any more.
     Clear,

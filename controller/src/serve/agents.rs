@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::identity;
 use super::shell::{Shell, refused};
-use crate::core::{Alarm, Hello, LegReport, SessionId};
+use crate::core::{Alarm, Command, Core, Hello, LegReport, Now, SessionId};
 
 pub(super) struct Agents(pub(super) Arc<Shell>);
 
@@ -103,47 +103,46 @@ async fn listen(
 
 #[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
 fn handle(shell: &Shell, session: SessionId, node: &Name, message: Message) -> Result<(), Status> {
-    match message {
-        Message::Hello(_) => Err(Status::invalid_argument("hello is an agent's first message only")),
-        Message::Ack(ack) => shell.drive(|core, now| ((), core.handle_ack(now, session, ack.revision))),
+    match &message {
+        Message::Hello(_) => return Err(Status::invalid_argument("hello is an agent's first message only")),
         Message::Refused(refused) => {
-            let v1::Refused {
-                revision,
-                reason,
-                want_snapshot,
-            } = refused;
+            let (revision, reason) = (refused.revision, &refused.reason);
             tracing::warn!(%node, revision, reason, "an agent refuses a state");
             metrics::counter!("kuafu_controller_states_refused_total").increment(1);
-            shell.drive(|core, now| {
-                (
-                    (),
-                    core.handle_refused(now, session, revision, &reason, want_snapshot),
-                )
-            })
+        }
+        _ => {}
+    }
+    if let Message::Answer(answer) = message {
+        shell.answered(session, answer);
+        return Ok(());
+    }
+    shell.drive(|core, now| ((), hear(core, now, session, message)))
+}
+
+/// What follows from an agent's message, in the core's words. The first one and answers to questions are the shell's.
+pub fn hear(core: &mut Core, now: Now, session: SessionId, message: Message) -> Vec<Command> {
+    match message {
+        Message::Ack(ack) => core.handle_ack(now, session, ack.revision),
+        Message::Refused(refused) => {
+            let (reason, want_snapshot) = (&refused.reason, refused.want_snapshot);
+            core.handle_refused(now, session, refused.revision, reason, want_snapshot)
         }
         Message::Reports(reports) => {
             let rounds = reports.rounds;
             let reports: Vec<LegReport> = reports.reports.iter().map(report).collect();
-            shell.drive(|core, now| {
-                core.handle_rounds(session, rounds);
-                core.handle_reports(now, session, &reports);
-                ((), Vec::new())
-            })
+            core.handle_rounds(session, rounds);
+            core.handle_reports(now, session, &reports);
+            Vec::new()
         }
-        Message::Alarm(alarm) => shell.drive(|core, now| {
-            let kind = alarm_kind(alarm.kind());
+        Message::Alarm(alarm) => {
             let said = |kind| core.handle_alarm(now, session, alarm.path_id, (kind, alarm.loss));
-            let commands = kind.map(said);
-            ((), commands.unwrap_or_default())
-        }),
-        Message::Liveness(liveness) => shell.drive(|core, now| {
-            core.handle_liveness(now, session, liveness.on);
-            ((), Vec::new())
-        }),
-        Message::Answer(answer) => {
-            shell.answered(session, answer);
-            Ok(())
+            alarm_kind(alarm.kind()).map(said).unwrap_or_default()
         }
+        Message::Liveness(liveness) => {
+            core.handle_liveness(now, session, liveness.on);
+            Vec::new()
+        }
+        Message::Hello(_) | Message::Answer(_) => Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use kuafu_model::HostState;
 use kuafu_proto::v1::agent_message::Message;
 use kuafu_proto::{Delta, v1};
+use kuafu_topology::Millis;
 use tokio::sync::broadcast;
 
 use super::handle::{Change, Greeting, Request};
@@ -19,6 +20,7 @@ use super::{metrics, refusal};
 use crate::bpf::LAYOUT;
 use crate::error::{Error, Result};
 use crate::host::{Attached, Host};
+use crate::live::{Kernel, Opened};
 use crate::quality::Quality;
 use crate::read::{DropWatch, View, answer};
 use crate::sys;
@@ -58,6 +60,9 @@ pub(super) struct Worker {
     /// A state from disk that the host could not satisfy yet: an interface may still appear.
     pending: Option<HostState>,
     quality: Quality,
+    /// The zero of what is measured.
+    start: Instant,
+    opened: Opened,
     drops: DropWatch,
     liveness: bool,
     /// Alarms that stand, by path.
@@ -90,6 +95,8 @@ impl Worker {
     pub(super) fn begin(begin: Begin, host: Host) -> Result<Self> {
         let mut worker = Self {
             quality: Quality::default(),
+            start: Instant::now(),
+            opened: Opened::with_samples(host.maps())?,
             drops: DropWatch::new(host.maps())?,
             host,
             node: begin.node,
@@ -307,8 +314,18 @@ impl Worker {
         }
     }
 
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
     fn drain(&mut self) {
-        let alarms = match self.quality.drain(self.host.maps(), self.host.clock()) {
+        let (now, quality) = (self.now(), &mut self.quality);
+        let mut live = Kernel {
+            maps: self.host.maps(),
+            clock: self.host.clock(),
+            opened: &mut self.opened,
+        };
+        let alarms = match quality.drain(now, &mut live) {
             Ok(alarms) => alarms,
             Err(error) => return self.work_failed(&error),
         };
@@ -343,7 +360,13 @@ impl Worker {
     }
 
     fn report(&mut self) {
-        let reports = self.quality.reports(self.host.maps(), self.host.clock());
+        let (now, quality) = (self.now(), &mut self.quality);
+        let live = Kernel {
+            maps: self.host.maps(),
+            clock: self.host.clock(),
+            opened: &mut self.opened,
+        };
+        let reports = quality.reports(now, &live);
         match reports {
             Ok(reports) => self.tell(Message::Reports(reports)),
             Err(error) => self.work_failed(&error),

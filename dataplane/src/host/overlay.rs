@@ -82,7 +82,8 @@ pub(crate) fn remove(net: &Net) -> Result<bool> {
 }
 
 /// A state with the host's own port, which the controller leaves to the host.
-pub(super) fn with_port(state: &HostState) -> HostState {
+#[must_use]
+pub fn with_port(state: &HostState) -> HostState {
     let mut state = state.clone();
     if !state.ports.iter().any(|port| port.interface == NAME) {
         state.ports.push(PortState {

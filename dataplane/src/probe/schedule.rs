@@ -228,10 +228,11 @@ impl Path {
 
     /// The interval at which it is probed, and that by which it is judged.
     fn pace(&self, now: Duration, paces: &Paces, usage: &Use) -> (Duration, Duration) {
-        let judging = match (usage.in_use || usage.down, usage.premium) {
-            (true, true) => CLOSE,
-            (true, false) => IN_USE,
-            (false, _) => paces.idle,
+        let judging = match (usage.in_use || usage.down, usage.premium, usage.watch) {
+            (true, true, _) => CLOSE,
+            (true, false, _) | (false, _, watch::IN_USE) => IN_USE,
+            (false, _, watch::DOUBTED) => paces.close.max(IN_USE),
+            (false, ..) => paces.idle,
         };
         let sending = if usage.down || usage.watch == watch::IN_USE {
             CLOSE
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_wants_watched_is_probed_closely_and_judged_as_before() {
+    fn what_the_agent_wants_watched_is_probed_closely_and_judged_as_what_is_in_use() {
         let mut schedule = Schedule::default();
         let mut intervals = |s: u32, watch, in_use| {
             let usage = Use {
@@ -379,8 +380,8 @@ mod tests {
             (schedule.paths[&5].interval, schedule.paths[&5].judged)
         };
         assert_eq!(intervals(10, watch::AS_USED, false), (NEW.0, Some(IDLE)));
-        assert_eq!(intervals(20, watch::DOUBTED, false), (CLOSE, Some(IDLE)));
-        assert_eq!(intervals(30, watch::IN_USE, false), (CLOSE, Some(IDLE)));
+        assert_eq!(intervals(20, watch::DOUBTED, false), (CLOSE, Some(IN_USE)));
+        assert_eq!(intervals(30, watch::IN_USE, false), (CLOSE, Some(IN_USE)));
         assert_eq!(intervals(40, watch::DOUBTED, true), (CLOSE, Some(IN_USE)));
         assert_eq!(intervals(50, watch::AS_USED, true), (IN_USE, Some(IN_USE)));
         assert_eq!(intervals(60, watch::AS_USED, false), (IDLE, Some(IDLE)));

@@ -11,7 +11,7 @@ use crate::host::OVERLAY_DEVICE;
 use crate::sys;
 
 /// Octets of a STAMP packet with the TLV for direct measurement; the port program fills them in.
-const PAYLOAD: [u8; 60] = [0; 60];
+pub const PAYLOAD: [u8; 60] = [0; 60];
 
 /// A socket on the host's overlay address.
 pub(super) struct Socket {

@@ -7,12 +7,10 @@ use kuafu_model::state::PathState;
 use kuafu_pipeline::map::watch;
 use kuafu_proto::v1;
 
-use crate::bpf::{Clock, Maps};
 use crate::error::Result;
+use crate::live::Live;
 use crate::probe::{IDLE_BITS, IN_USE, PROBE_BITS};
 
-/// Keys are renewed each 2^28 numbers of a lane.
-const ROUND_BITS: u32 = 28;
 /// Bits a second that probing may take for each leg in use.
 const LEG_BITS: u64 = 120_000;
 /// The same for each path that carries, and for one of a premium pair.
@@ -25,36 +23,20 @@ pub(super) struct Used {
     paths: BTreeMap<u32, bool>,
     /// The legs that these begin with, by their own paths.
     legs: BTreeSet<u32>,
-    /// How often lanes passed 2^28 numbers, together.
-    rounds: u64,
 }
 
 impl Used {
     /// # Errors
     /// `Io`.
-    pub(super) fn now(maps: &Maps, state: &HostState, clock: &Clock) -> Result<Self> {
-        let since = clock.jiffies()?.saturating_sub(clock.ticks(IN_USE));
-        let (mut paths, mut rounds) = (BTreeMap::new(), 0_u64);
-        for pair in &state.pairs {
-            let live = maps.pair_states.get(&pair.index)?.unwrap_or_default();
-            for lane in &live.lanes {
-                rounds += lane.get() >> ROUND_BITS;
-            }
-            let last_packet = live.last_packet.get();
-            if last_packet != 0 && last_packet >= since {
-                let both = [pair.primary, pair.backup].into_iter().flatten();
-                paths.extend(both.map(|path| (path, pair.premium)));
-            }
-        }
-        Ok(Self {
-            rounds,
-            ..Self::of(state, paths)
-        })
-    }
-
-    /// How often lanes of this host's pairs passed 2^28 numbers, together.
-    pub(super) const fn rounds(&self) -> u64 {
-        self.rounds
+    pub(super) fn now(live: &impl Live, state: &HostState) -> Result<Self> {
+        let since = live.jiffies()?.saturating_sub(live.ticks(IN_USE));
+        let carrying = live.carrying(since)?;
+        let pairs = state.pairs.iter().filter(|pair| carrying.contains(&pair.index));
+        let paths = pairs.flat_map(|pair| {
+            let both = [pair.primary, pair.backup].into_iter().flatten();
+            both.map(|path| (path, pair.premium))
+        });
+        Ok(Self::of(state, paths.collect()))
     }
 
     fn of(state: &HostState, paths: BTreeMap<u32, bool>) -> Self {
@@ -64,7 +46,6 @@ impl Used {
         Self {
             legs: legs.map(|leg| leg.index).collect(),
             paths,
-            rounds: 0,
         }
     }
 

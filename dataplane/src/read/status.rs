@@ -1,6 +1,5 @@
 //! How the host is.
 
-use kuafu_model::HostState;
 use kuafu_pipeline::map::PathState;
 use kuafu_proto::v1;
 
@@ -164,21 +163,4 @@ fn connections(maps: &Maps) -> Result<usize> {
     let mut count = 0;
     maps.connections.for_each(|_, _| count += 1)?;
     Ok(count)
-}
-
-/// Whether a prober watches the paths: it sent on one of them not long ago, by its own measure.
-///
-/// # Errors
-/// `Io`.
-pub fn liveness(maps: &Maps, state: &HostState, now: u64) -> Result<bool> {
-    for path in &state.paths {
-        let Some(live) = maps.path_states.get(&path.index)? else {
-            continue;
-        };
-        let silent_after = live.silent_after.get();
-        if live.stale_after.get() != 0 && now.saturating_sub(live.last_probe.get()) <= silent_after {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

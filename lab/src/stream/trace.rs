@@ -1,7 +1,7 @@
 //! What happened to a stream, and the questions that are asked about it.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A packet that came home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,45 +37,40 @@ impl Gap {
 /// All that a stream sent and what came back.
 #[derive(Debug, Clone)]
 pub struct Trace {
-    start: Instant,
     rate: u32,
     sent: Vec<Duration>,
     replies: Vec<Reply>,
 }
 
 impl Trace {
-    pub(super) fn new(start: Instant, rate: u32) -> Self {
+    /// A stream of so many packets a second that has sent none.
+    pub(crate) fn new(rate: u32) -> Self {
         Self {
-            start,
             rate,
             sent: Vec::new(),
             replies: Vec::new(),
         }
     }
 
-    pub(super) fn sent(&mut self) {
-        self.sent.push(self.start.elapsed());
+    /// The next number was sent, so long after the start.
+    pub(crate) fn sent(&mut self, at: Duration) {
+        self.sent.push(at);
     }
 
-    pub(super) fn replied(&mut self, number: u64, reply: u64, now: Instant) {
+    /// An answer came, so long after the start.
+    pub(crate) fn replied(&mut self, number: u64, reply: u64, at: Duration) {
         let Some(&sent) = usize::try_from(number)
             .ok()
             .and_then(|number| self.sent.get(number))
         else {
             return;
         };
-        let rtt = now.saturating_duration_since(self.start + sent);
         self.replies.push(Reply {
             number,
             reply,
             sent,
-            rtt,
+            rtt: at.saturating_sub(sent),
         });
-    }
-
-    /// The zero of its times.
-    pub fn start(&self) -> Instant {
-        self.start
     }
 
     /// Packets per second.
@@ -173,14 +168,13 @@ mod tests {
 
     #[test]
     fn a_trace_tells_directions_apart() {
-        let start = Instant::now();
-        let mut trace = Trace::new(start, 100);
-        for _ in 0..10 {
-            trace.sent();
+        let mut trace = Trace::new(100);
+        for at in 0..10 {
+            trace.sent(Duration::from_millis(at));
         }
         // The echo never saw 2 and 3; its answers 4 and 5 (to 6 and 7) were lost.
         for (number, reply) in [(0, 0), (1, 1), (4, 2), (5, 3), (8, 6), (9, 7), (77, 9)] {
-            trace.replied(number, reply, start + Duration::from_millis(5 + number));
+            trace.replied(number, reply, Duration::from_millis(5 + number));
         }
         assert_eq!(trace.sent_count(), 10);
         assert_eq!(trace.replies().len(), 6);
@@ -189,7 +183,8 @@ mod tests {
             [Gap { first: 2, missing: 2 }, Gap { first: 6, missing: 2 }]
         );
         assert_eq!(trace.gaps_back(), [Gap { first: 4, missing: 2 }]);
-        assert!(trace.rtt(0.5, Duration::ZERO..Duration::MAX).is_some());
+        let five = Some(Duration::from_millis(5));
+        assert_eq!(trace.rtt(0.5, Duration::ZERO..Duration::MAX), five);
         assert_eq!(trace.rtt(0.5, Duration::from_secs(9)..Duration::MAX), None);
         assert_eq!(trace.number_at(Duration::from_secs(9)), 10);
     }

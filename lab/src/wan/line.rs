@@ -79,10 +79,15 @@ impl Line {
         let Some(start_ns) = self.transmit(entry_ns, frame.len()) else {
             return Entry::RateLimited;
         };
-        let leaves = start_ns + self.delay.at(start_ns) + self.access_ns + self.extra_ns;
+        let leaves = start_ns + self.delay_ns(start_ns);
         // A change of the extra delay, or two stamps out of order, must not let one overtake another.
         self.last_ns = self.last_ns.max(leaves);
         Entry::Leaves(self.last_ns)
+    }
+
+    /// How long a frame that starts now is under way.
+    pub(crate) fn delay_ns(&mut self, start_ns: u64) -> u64 {
+        self.delay.at(start_ns) + self.access_ns + self.extra_ns
     }
 
     pub(crate) fn set_loss(&mut self, loss: f64) {

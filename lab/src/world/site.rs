@@ -208,6 +208,21 @@ impl Site {
         format!("site{}", self.number)
     }
 
+    /// The hardware address of its underlay device.
+    pub fn hardware(&self) -> Mac {
+        self.mac(Device::Host)
+    }
+
+    /// The hardware address of its gateway.
+    pub fn gateway_hardware(&self) -> Mac {
+        self.mac(if self.nat { Device::RouterIn } else { Device::Wire })
+    }
+
+    /// Its own address and the spare ones.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.spare.iter().chain([&self.address])
+    }
+
     fn mac(&self, device: Device) -> Mac {
         Mac([0x02, 0x4b, 0x46, device as u8, 0, self.number])
     }
@@ -252,7 +267,7 @@ impl Site {
 
     fn ruleset(&self) -> String {
         let (mut inward, mut outward) = (String::new(), String::new());
-        for Address { public, local } in self.spare.iter().chain([&self.address]) {
+        for Address { public, local } in self.addresses() {
             // Writing to a string cannot fail.
             let _ = write!(inward, "{public} : {local}, ");
             let _ = write!(outward, "{local} : {public}, ");

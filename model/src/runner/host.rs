@@ -163,6 +163,12 @@ impl Host {
         self.nanoseconds = nanoseconds;
     }
 
+    /// Jiffies and nanoseconds of its clocks.
+    #[must_use]
+    pub const fn clock(&self) -> (u64, u64) {
+        (self.jiffies, self.nanoseconds)
+    }
+
     /// Sets the CPU on which programs run from now on.
     pub fn set_cpu(&mut self, cpu: u32) {
         self.cpu = cpu;
