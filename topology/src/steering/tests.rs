@@ -4,6 +4,8 @@ use super::*;
 use crate::cost::TrafficClass;
 use crate::estimate::LegStats;
 
+mod explain;
+
 fn node(number: u16) -> NodeId {
     NodeId::new(number).unwrap()
 }
