@@ -10,9 +10,11 @@
 //! ahead of the store, and the next start begins from the store.
 
 mod declare;
+mod explain;
 mod key;
 mod measure;
 mod member;
+mod past;
 mod restore;
 mod rollout;
 mod session;
@@ -32,8 +34,10 @@ use kuafu_proto::Delta;
 use crate::store::Write;
 
 pub use declare::{DeclareError, Declared, FieldError};
+pub use explain::{Names, PathAnswer, PathError, PathQuestion, When};
 pub use measure::{Alarm, LegReport};
 pub use member::{JoinRefusal, UnixSeconds};
+pub use past::{HISTORY_BYTES, Switch, UnixMs};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
 pub use steer::LegCosts;
@@ -82,6 +86,9 @@ pub struct Core {
     certificates: BTreeMap<Name, String>,
     measured: measure::Measured,
     steer: steer::Steer,
+    past: past::Past,
+    /// The calendar's time at 0 of our own.
+    began_unix_ms: UnixMs,
     random: Random,
 }
 

@@ -44,7 +44,7 @@ async fn controller(root: &Path) -> Running {
         listen: loopback(),
         metrics: Some(loopback()),
         root: root.to_owned(),
-        data: None,
+        ..Options::default()
     };
     start(options).await.unwrap()
 }
@@ -421,7 +421,7 @@ async fn a_stopped_controller_leaves_its_addresses_and_its_store() {
         listen,
         metrics,
         root: root.path().to_owned(),
-        data: None,
+        ..Options::default()
     };
     let second = start(options).await.unwrap();
     assert_eq!((second.address, second.metrics), (listen, metrics));

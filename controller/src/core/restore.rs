@@ -113,6 +113,8 @@ impl Core {
                 .collect::<Result<_, RestoreError>>()?,
             measured: Measured::default(),
             steer: super::steer::Steer::default(),
+            past: super::past::Past::restore(&entries),
+            began_unix_ms: 0,
             random,
         };
         let (target, allocations) = core.compile(&core.intent.clone(), &core.choices.clone())?;

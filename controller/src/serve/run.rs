@@ -21,7 +21,7 @@ use super::listen::{TlsError, connections, tls};
 use super::metrics;
 use super::shell::Shell;
 use crate::authority::{Authority, AuthorityError};
-use crate::core::{Core, RestoreError};
+use crate::core::{Core, HISTORY_BYTES, RestoreError};
 use crate::store::{Embedded, Store, StoreError, Write};
 
 const CA_CERTIFICATE: &str = "ca/certificate";
@@ -43,6 +43,8 @@ pub struct Options {
     pub root: PathBuf,
     /// Where store and recordings are. Default: `<root>/var/lib/kuafu/controller`.
     pub data: Option<PathBuf>,
+    /// Octets that the history of legs and decisions may take in the store; 0: none is kept. Default: 64 MiB.
+    pub history: usize,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 7441))),
             root: PathBuf::from("/"),
             data: None,
+            history: HISTORY_BYTES,
         }
     }
 }
@@ -181,7 +184,8 @@ fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), E
         source,
     })?;
     let mut store = Embedded::open(&data.join("store.redb"))?;
-    let (core, writes) = Core::restore(store.list("")?, Box::new(random))?;
+    let (mut core, writes) = Core::restore(store.list("")?, Box::new(random))?;
+    core.keep_history(options.history);
     let authority = authority(&mut store, core.cluster(), writes)?;
     let admin = places.admin();
     if !Identity::load(&admin).is_ok_and(|identity| identity.ca_pem == authority.certificate_pem()) {

@@ -17,15 +17,9 @@ fn leg_report(agents: &[Agent], from: usize, to: &str, rtt_us: u32) -> LegReport
 }
 
 /// A second in which everything is measured: Osaka to Cape Town 374 ms, over Taipei 292 ms.
-fn second(world: &mut World, agents: &mut [Agent]) -> Vec<String> {
-    const NAMES: [&str; 3] = ["osaka", "taipei", "cape-town"];
+pub(super) fn second(world: &mut World, agents: &mut [Agent]) -> Vec<String> {
     world.now += 1000;
-    for (from, to, rtt_us) in [(0, 1, 42_000), (0, 2, 374_000), (1, 2, 250_000)] {
-        for (a, b) in [(from, to), (to, from)] {
-            let report = leg_report(agents, a, NAMES[b], rtt_us);
-            world.core.handle_reports(world.now, agents[a].session, &[report]);
-        }
-    }
+    measured(world, agents, 0);
     let commands = world.core.handle_tick(world.now);
     let lines = commands.iter().filter_map(|command| match command {
         Command::Record(line) => Some(line.clone()),
@@ -35,6 +29,17 @@ fn second(world: &mut World, agents: &mut [Agent]) -> Vec<String> {
     world.carry_out(commands);
     settle(world, agents);
     lines
+}
+
+/// Everything is measured, each leg so many µs longer.
+pub(super) fn measured(world: &mut World, agents: &[Agent], more_us: u32) {
+    const NAMES: [&str; 3] = ["osaka", "taipei", "cape-town"];
+    for (from, to, rtt_us) in [(0, 1, 42_000), (0, 2, 374_000), (1, 2, 250_000)] {
+        for (a, b) in [(from, to), (to, from)] {
+            let report = leg_report(agents, a, NAMES[b], rtt_us + more_us);
+            world.core.handle_reports(world.now, agents[a].session, &[report]);
+        }
+    }
 }
 
 #[test]
