@@ -29,7 +29,7 @@ pub(super) struct Watch {
 /// A relay that died under a stream.
 pub(super) struct Failover {
     game: Game,
-    relay: String,
+    pub(super) relay: String,
     trace: Trace,
     died: Duration,
     /// Missing numbers ÷ rate: towards the server, and back.

@@ -215,7 +215,8 @@ impl Past {
     /// Keeps a switch.
     pub(super) fn note(&mut self, switch: Switch) -> Vec<Write> {
         let mut writes = Vec::new();
-        let Ok(value) = serde_json::to_vec(&switch) else {
+        let value = serde_json::to_vec(&switch).ok().filter(|_| self.limit > 0);
+        let Some(value) = value else {
             return writes;
         };
         let last = self

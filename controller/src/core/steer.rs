@@ -86,8 +86,13 @@ impl Core {
         self.steer.events.clear();
         let line = serde_json::to_string(&recorded).map(Command::Record);
         let mut commands: Vec<Command> = line.into_iter().collect();
+        let is_settled = recorded.changes.is_empty();
         let before = Before {
-            choices: self.choices.clone(),
+            choices: if is_settled {
+                Vec::new()
+            } else {
+                self.choices.clone()
+            },
             costs,
         };
         commands.extend(self.choose(&recorded.changes));
@@ -193,6 +198,7 @@ impl Core {
             provider: text(&node.spec.provider),
             relay: !self.is_late(now, name),
             draining: node.spec.drain,
+            usd_per_gb: node.spec.price.usd_per_gb(),
             ..NodeInput::new(id)
         })
     }

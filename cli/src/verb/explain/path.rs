@@ -41,6 +41,9 @@ pub(super) struct Args {
     output: Output,
 }
 
+/// Switches that people are shown, the last ones.
+const SHOWN: usize = 20;
+
 /// A time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
@@ -279,7 +282,8 @@ fn switches(switches: &[PathSwitch], now_ms: u64) -> String {
         [] => "none".to_owned(),
         nodes => nodes.join(" > "),
     };
-    let rows = switches.iter().map(|switch| {
+    let earlier = switches.len().saturating_sub(SHOWN);
+    let rows = switches[earlier..].iter().map(|switch| {
         [
             moment(switch.at_unix_ms, now_ms),
             nodes(&switch.from) + &cost(switch.from_cost_ms),
@@ -288,7 +292,11 @@ fn switches(switches: &[PathSwitch], now_ms: u64) -> String {
             switch.cause.clone(),
         ]
     });
-    columns(["SWITCHED", "FROM", "TO", "BACKUP", "CAUSE"], rows)
+    let told = columns(["SWITCHED", "FROM", "TO", "BACKUP", "CAUSE"], rows);
+    match earlier {
+        0 => told,
+        earlier => format!("{told}And {earlier} earlier (-o json).\n"),
+    }
 }
 
 #[cfg(test)]

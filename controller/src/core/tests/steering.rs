@@ -99,3 +99,28 @@ fn nothing_moves_while_agents_are_away() {
     }
     assert_eq!(world.core.route_views().remove(0).path, before);
 }
+
+#[test]
+fn a_relay_with_a_price_is_left_by_bulk_traffic() {
+    let (mut world, mut agents) = three();
+    world
+        .apply(&ACCELERATOR.replace("  pool: asia", "  pool: asia\n  class: bulk"))
+        .unwrap();
+    settle(&mut world, &mut agents);
+    for _ in 0..5 {
+        second(&mut world, &mut agents);
+    }
+    let route = world.core.route_views().remove(0);
+    assert_eq!((route.path.len(), route.usd_per_gb), (3, 0.0));
+    let address = "address: {local: 10.0.0.2, public: 192.0.2.2}";
+    let priced = NODES.replace(address, &format!("{address}, price: 0.5"));
+    world.apply(&priced).unwrap();
+    settle(&mut world, &mut agents);
+    second(&mut world, &mut agents);
+    assert_eq!(world.core.route_views().remove(0).usd_per_gb, 0.5);
+    for _ in 0..30 {
+        second(&mut world, &mut agents);
+    }
+    let route = world.core.route_views().remove(0);
+    assert_eq!((route.path.len(), route.usd_per_gb), (2, 0.0), "{}", route.why);
+}
