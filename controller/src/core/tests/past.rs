@@ -181,25 +181,25 @@ fn nothing_is_kept_where_nothing_may_be() {
 #[test]
 fn questions_without_an_answer_say_why() {
     let (world, _) = relayed();
-    let ask = |entry, exit, when| ask(&world, &question(entry, exit), when).map(|answer| answer.notes);
+    let notes = |entry, exit, when| ask(&world, &question(entry, exit), when).map(|answer| answer.notes);
     let osaka = || "osaka".to_owned();
-    assert_eq!(ask("osaka", "osaka", When::Now), Err(OneNode(osaka())));
+    assert_eq!(notes("osaka", "osaka", When::Now), Err(OneNode(osaka())));
     assert_eq!(
-        ask("osaka", "kyoto", When::Now),
+        notes("osaka", "kyoto", When::Now),
         Err(UnknownNode("kyoto".to_owned()))
     );
-    assert_eq!(ask("osaka", "taipei", When::At(BEGAN + 31_000)), Err(Future));
-    let unused = ask("osaka", "taipei", When::Now).unwrap();
+    assert_eq!(notes("osaka", "taipei", When::At(BEGAN + 31_000)), Err(Future));
+    let unused = notes("osaka", "taipei", When::Now).unwrap();
     assert_eq!(
         unused,
         ["no accelerator uses this pair: this is what would be chosen"]
     );
-    let back = ask("cape-town", "osaka", When::Now).unwrap();
+    let back = notes("cape-town", "osaka", When::Now).unwrap();
     assert!(back[0].contains("from osaka to cape-town backwards"), "{back:?}");
     let bulk = PathQuestion {
         class: Some(TrafficClass::Bulk),
         ..question("osaka", "cape-town")
     };
-    let bulk = super::past::ask(&world, &bulk, When::Now).unwrap();
+    let bulk = ask(&world, &bulk, When::Now).unwrap();
     assert!(bulk.notes[0].starts_with("no accelerator"));
 }
