@@ -1,10 +1,11 @@
 //! Compiles the `.proto` files, without protoc.
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "kuafu/v1/state.proto",
     "kuafu/v1/enrolment.proto",
     "kuafu/v1/query.proto",
     "kuafu/v1/agents.proto",
+    "kuafu/v1/path.proto",
     "kuafu/v1/api.proto",
 ];
 

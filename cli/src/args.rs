@@ -94,7 +94,7 @@ pub(crate) enum Verb {
     Drops(verb::drops::Args),
     /// Show packets before and after each program on this host, and why they were dropped
     Capture(verb::capture::Args),
-    /// Say what becomes of a packet, stage by stage
+    /// Say what becomes of a packet, stage by stage, and why a path is the one in use
     Explain(verb::explain::Args),
     /// Say what places would bring, before anything is rented
     Design(verb::design::Args),

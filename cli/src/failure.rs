@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// It went wrong, and what is printed already says how: exit status 1.
     Told,
+    /// What was looked at has faults, and they are printed already: exit status 4.
+    Faulty,
     /// This machine cannot do it: exit status 3.
     Unfit(Report),
 }
@@ -25,6 +27,7 @@ impl Failure {
                 ExitCode::FAILURE
             }
             Self::Told => ExitCode::FAILURE,
+            Self::Faulty => ExitCode::from(4),
             Self::Unfit(report) => {
                 out::complain(report.faults().trim_end());
                 ExitCode::from(3)

@@ -44,7 +44,10 @@ use cluster::Cluster;
 use common::programs::{self, Capture};
 use common::sizes::{self, Cut, LARGE, TRANSFER, Talk};
 use common::{Stage, skipped};
-use death::{a_relay_dies, a_relay_is_destroyed, everything_but_the_programs_dies, judge, revive};
+use death::{
+    a_relay_dies, a_relay_is_destroyed, everything_but_the_programs_dies, judge, revive,
+    the_switch_has_its_cause,
+};
 use drain::a_relay_drains;
 use indicatif::ProgressBar;
 use intent::{GAMES, Game};
@@ -83,7 +86,8 @@ fn players_gain_and_survive() {
     everyone_gains(&stage.world, &stage.cluster);
     the_oracle_agrees(&stage);
     the_wire_carries_what_it_should(&stage.world, &servers);
-    a_relay_dies(&stage, &servers, 3_000);
+    let failed = a_relay_dies(&stage, &servers, 3_000);
+    the_switch_has_its_cause(&stage, &failed);
     every_decision_replays(&stage);
     a_leg_loses(&stage, &servers, 3_005);
     a_relay_drains(&mut stage, &servers, 3_007);

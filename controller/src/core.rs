@@ -10,10 +10,12 @@
 //! ahead of the store, and the next start begins from the store.
 
 mod declare;
+mod explain;
 mod key;
 mod keys;
 mod measure;
 mod member;
+mod past;
 mod restore;
 mod rollout;
 mod session;
@@ -33,8 +35,10 @@ use kuafu_proto::Delta;
 use crate::store::Write;
 
 pub use declare::{DeclareError, Declared, FieldError};
+pub use explain::{Names, PathAnswer, PathError, PathQuestion, When};
 pub use measure::{Alarm, LegReport};
 pub use member::{JoinRefusal, UnixSeconds};
+pub use past::{HISTORY_BYTES, Switch, UnixMs};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
 pub use steer::LegCosts;
@@ -86,6 +90,9 @@ pub struct Core {
     /// Seconds after which keys are renewed.
     key_lifetime: UnixSeconds,
     renewed: keys::Renewed,
+    past: past::Past,
+    /// The calendar's time at 0 of our own.
+    began_unix_ms: UnixMs,
     random: Random,
 }
 

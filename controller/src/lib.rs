@@ -14,4 +14,5 @@ pub mod core;
 pub mod serve;
 pub mod store;
 
+pub use core::HISTORY_BYTES;
 pub use serve::{Error, Options, Running, run, start};

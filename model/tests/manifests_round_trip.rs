@@ -88,10 +88,11 @@ fn node() -> impl Strategy<Value = Value> {
         (address(), maybe(address().prop_map(Value::from))),
         any::<bool>(),
         nat,
+        maybe((0.0..1000.0).prop_map(Value::from)),
     )
-        .prop_map(|(region, site, country, coordinates, (local, public), agent, (first, last))| {
+        .prop_map(|(region, site, country, coordinates, (local, public), agent, (first, last), price)| {
             json!({"region": region, "site": site, "country": country, "coordinates": coordinates,
-                "address": {"local": local, "public": public}, "agent": agent, "nat_ports": format!("{first}-{last}")})
+                "address": {"local": local, "public": public}, "agent": agent, "price": price, "nat_ports": format!("{first}-{last}")})
         })
 }
 

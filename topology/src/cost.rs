@@ -181,18 +181,43 @@ pub struct Direction<'a> {
 /// −ln(1 − L) makes loss additive along a path, since what survives multiplies. A leg that loses everything is
 /// unusable.
 pub fn cost(forward: Direction<'_>, reverse: Direction<'_>, weights: Weights) -> Cost {
-    Cost::from_us_f64((one_way_us(forward, weights) + one_way_us(reverse, weights)) / 2.0)
+    Cost::from_us_f64((terms(forward, weights).us() + terms(reverse, weights).us()) / 2.0)
 }
 
-fn one_way_us(direction: Direction<'_>, weights: Weights) -> f64 {
-    if direction.stats.loss_ppm >= 1_000_000 {
-        return f64::INFINITY;
+/// What one way over a leg costs, by what it costs it for: the terms of [`cost`], each before it is halved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// Its round trip, µs.
+    pub rtt_us: f64,
+    /// Its jitter, weighted, µs.
+    pub jitter_us: f64,
+    /// Its loss, weighted, ms; infinite where nothing arrives.
+    pub loss_ms: f64,
+    /// Its price, weighted, ms.
+    pub price_ms: f64,
+}
+
+impl Terms {
+    /// All of them, µs.
+    pub fn us(self) -> f64 {
+        self.rtt_us + self.jitter_us + 1000.0 * (self.loss_ms + self.price_ms)
     }
-    let loss = f64::from(direction.stats.loss_ppm) / 1e6;
-    let milliseconds = weights.loss_ms * -(-loss).ln_1p() + weights.ms_per_usd_per_gb * direction.usd_per_gb;
-    f64::from(direction.stats.rtt_us)
-        + weights.jitter * f64::from(direction.stats.jitter_us)
-        + 1000.0 * milliseconds
+}
+
+/// The terms of one way over a leg.
+pub fn terms(direction: Direction<'_>, weights: Weights) -> Terms {
+    let stats = direction.stats;
+    let loss_ms = if stats.loss_ppm >= 1_000_000 {
+        f64::INFINITY
+    } else {
+        weights.loss_ms * -(-f64::from(stats.loss_ppm) / 1e6).ln_1p()
+    };
+    Terms {
+        rtt_us: f64::from(stats.rtt_us),
+        jitter_us: weights.jitter * f64::from(stats.jitter_us),
+        loss_ms,
+        price_ms: weights.ms_per_usd_per_gb * direction.usd_per_gb,
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,9 @@
 //! probes on and lose data. It stands for 10 minutes after it was last said; but the alarm of a leg of the path
 //! explains it, and stands in its place.
 
+mod explain;
 mod input;
+mod known;
 mod pair;
 mod view;
 mod why;
@@ -37,10 +39,14 @@ use crate::id::{LegId, Millis, NodeId, PairId};
 use crate::routes;
 use crate::routes::CostMatrix;
 
+pub use explain::{
+    BackupReason, BackupWhy, Explanation, Fate, LegCost, PathCost, Reason, Rejected, WayCost, explain,
+};
 pub use input::{
     Config, Divergence, Event, Input, LegInput, Margin, NodeInput, PairInput, Path, Recorded, replay,
 };
-pub use why::{Cause, Change, Choice, Decision, Why};
+pub use known::{Held, Known, LostLeg, Standing};
+pub use why::{Cause, Change, Choice, Decision, Why, Words};
 
 use pair::PairState;
 use view::{Costs, Terms, Views, terms_of};

@@ -2,6 +2,7 @@
 
 mod frame;
 mod offline;
+mod path;
 mod walk;
 
 use std::path::PathBuf;
@@ -18,10 +19,11 @@ use crate::failure::Result;
 use crate::out::Output;
 use frame::FrameArgs;
 
-/// Say what becomes of a packet, stage by stage
+/// Say what becomes of a packet, stage by stage, and why a path is the one in use
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  kuafu explain packet --port red-a --to 10.0.0.6")]
+#[command(after_help = "Examples:
+  kuafu explain packet --port red-a --to 10.0.0.6
+  kuafu explain path osaka cape-town --at -5m")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -31,6 +33,8 @@ pub(crate) struct Args {
 enum What {
     /// Walk a packet through a host's tables, stage by stage
     Packet(PacketArgs),
+    /// Say why the path between two nodes is the one in use, and why no other is
+    Path(path::Args),
 }
 
 /// Walk a packet through a host's tables, stage by stage
@@ -66,7 +70,10 @@ struct PacketArgs {
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
-    let What::Packet(args) = args.what;
+    let args = match args.what {
+        What::Packet(args) => args,
+        What::Path(args) => return path::run(global, args).await,
+    };
     let explanation = match (&args.state, &args.node) {
         (Some(file), _) => offline(&args, file)?,
         (None, Some(node)) => by_controller(global, &args, node).await?,

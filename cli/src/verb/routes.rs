@@ -20,7 +20,7 @@ use crate::out::{self, columns, ms, or_dash};
 /// Print each pair of nodes: direct, best, path, backup, and why
 ///
 /// Times are estimated round trips in milliseconds, costs what the choice is made by. A path is given by the nodes
-/// between its ends.
+/// between its ends. USD/GB is what the nodes' prices make a GB over the path in use cost, both directions alike.
 ///
 /// With --matrix, nothing is asked of a cluster: printed are the exact paths of a matrix of measured round trips, for
 /// every ordered pair, each cell taken as it is and X added for each relay.
@@ -136,6 +136,7 @@ struct Row<'a> {
     best_cost_ms: Option<f64>,
     path_cost_ms: Option<f64>,
     backup_cost_ms: Option<f64>,
+    usd_per_gb: f64,
     best: String,
     path: String,
     backup: String,
@@ -156,6 +157,7 @@ impl<'a> Row<'a> {
             best_cost_ms: route.best_cost_ms,
             path_cost_ms: route.path_cost_ms,
             backup_cost_ms: route.backup_cost_ms,
+            usd_per_gb: route.usd_per_gb,
             best: route.best.join(">"),
             path: route.path.join(">"),
             backup: route.backup.join(">"),
@@ -166,12 +168,12 @@ impl<'a> Row<'a> {
 
 fn table(routes: &[RouteInfo]) -> String {
     let headings = [
-        "ENTRY", "EXIT", "CLASS", "DIRECT", "BEST", "IN USE", "COST", "PATH", "BACKUP", "WHY",
+        "ENTRY", "EXIT", "CLASS", "DIRECT", "BEST", "IN USE", "COST", "USD/GB", "PATH", "BACKUP", "WHY",
     ];
     columns(headings, routes.iter().map(row))
 }
 
-fn row(route: &RouteInfo) -> [String; 10] {
+fn row(route: &RouteInfo) -> [String; 11] {
     [
         route.entry.clone(),
         route.exit.clone(),
@@ -180,6 +182,7 @@ fn row(route: &RouteInfo) -> [String; 10] {
         or_dash(route.best_ms.map(ms)),
         or_dash(route.path_ms.map(ms)),
         or_dash(route.path_cost_ms.map(ms)),
+        or_dash(Some(route.usd_per_gb).filter(|usd| *usd > 0.0)),
         way(&route.path),
         way(&route.backup),
         route.why.clone(),

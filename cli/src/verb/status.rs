@@ -1,5 +1,6 @@
 //! `kuafu status`.
 
+mod backbone;
 mod fault;
 mod table;
 
@@ -7,21 +8,28 @@ use kuafu_proto::v1::{ClusterStatus, ClusterStatusRequest, HostEntry, HostStatus
 
 use crate::args::Global;
 use crate::ask::{self, Whom};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::out::Output;
 
 /// Print how the hosts are: programs, legs, limits, and each fault once with its cause
 ///
+/// What follows from a fault is below it: a host that is down, then its legs, and the pairs that are on their backups.
 /// With -v also ports, paths, and every map's limit.
+///
+/// Exit status: 0, with --check 4 where there is a fault; 1 where nobody answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu status
   kuafu status -v --node osaka
+  kuafu status --check > /dev/null || systemd-cat kuafu status
   kuafu status -o json")]
 pub(crate) struct Args {
     /// Only this host
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
+    /// Exit with status 4 where there is a fault
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -37,15 +45,21 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
         }
         Whom::Agent(mut agent) => of_host(ask::unwrap_local(agent.status(StatusQuery {}).await)?),
     };
+    // What stands behind a host's faults is seen by all.
+    status.faults = fault::of(&status);
     if let Some(node) = &args.node {
         status.hosts.retain(|host| host.node == *node);
+        status.faults.retain(|fault| fault.host == *node);
         if status.hosts.is_empty() {
             return Err(anyhow::anyhow!("no host is called {node}").into());
         }
     }
-    status.faults = fault::of(&status);
     args.output
-        .print(&status, |status| table::cluster(status, global.verbose > 0))
+        .print(&status, |status| table::cluster(status, global.verbose > 0))?;
+    if args.check && !status.faults.is_empty() {
+        return Err(Failure::Faulty);
+    }
+    Ok(())
 }
 
 /// A host's own answer, in the form of the cluster's.

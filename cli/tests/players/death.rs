@@ -1,6 +1,8 @@
 //! A relay dies, in three ways.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kuafu_proto::v1::{PathExplanation, PathSwitch};
 
 use super::GAME;
 use super::common::Stage;
@@ -16,6 +18,31 @@ const DETECTION: Duration = Duration::from_millis(300);
 pub(super) fn a_relay_dies(stage: &Stage, servers: &Servers, id: u32) -> Failover {
     stage.until_relayed(GAME);
     told(failover::kill_relay(&stage.world, &stage.cluster, servers, GAME, id).unwrap())
+}
+
+/// `explain path` says when the pair left the dead relay, to which path and why, and what was known before.
+pub(super) fn the_switch_has_its_cause(stage: &Stage, failed: &Failover) {
+    let explain = |more: &[&str]| -> PathExplanation {
+        let verb = [&["explain", "path", GAME.entry, GAME.exit][..], more].concat();
+        stage.cluster.json(&stage.world, &verb).unwrap()
+    };
+    let said = explain(&[]);
+    let passes = |nodes: &[String]| nodes.contains(&failed.relay);
+    let left = |switch: &&PathSwitch| passes(&switch.from) && !passes(&switch.to);
+    let switch = said.switches.iter().rfind(left).unwrap();
+    println!("{:?} left for {:?}: {}", switch.from, switch.to, switch.cause);
+    let causes = ["is down", "is unusable"];
+    assert!(
+        causes.iter().any(|cause| switch.cause.contains(cause)),
+        "{switch:?}"
+    );
+    assert!(switch.to_cost_ms.is_some(), "{switch:?}");
+    assert!(said.next.len() >= 5, "{said:?}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let ago = now.as_secs() - switch.at_unix_ms / 1000 + 1;
+    let before = explain(&["--at", &format!("-{ago}s")]);
+    assert!(passes(&before.chosen.unwrap().nodes), "{ago} s ago");
+    assert!(before.known_at_unix_ms < switch.at_unix_ms);
 }
 
 /// The kernel needs neither agent nor controller to leave a dead relay.

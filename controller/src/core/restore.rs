@@ -115,6 +115,8 @@ impl Core {
             steer: super::steer::Steer::default(),
             key_lifetime: super::keys::LIFETIME,
             renewed: json(&entries, key::RENEWED)?.unwrap_or_default(),
+            past: super::past::Past::restore(&entries),
+            began_unix_ms: 0,
             random,
         };
         let (target, allocations) = core.compile(&core.intent.clone(), &core.choices.clone())?;

@@ -10,6 +10,7 @@ use kuafu_topology::{
     Steering, TrafficClass,
 };
 
+use super::explain::Before;
 use super::measure::{Alarm, LegReport, Reported};
 use super::view::is_for;
 use super::{Command, Core, Now};
@@ -28,13 +29,13 @@ const ALARM_PPM: u32 = 30_000;
 /// The steering and what it will be told next.
 #[derive(Debug)]
 pub(super) struct Steer {
-    steering: Steering,
+    pub(super) steering: Steering,
     /// Numbers of pairs, as long as this process runs.
-    numbers: BTreeMap<PairName, PairId>,
+    pub(super) numbers: BTreeMap<PairName, PairId>,
     last_number: u32,
     events: Vec<Event>,
     /// What the last choice was told.
-    told: Input,
+    pub(super) told: Input,
 }
 
 impl Default for Steer {
@@ -77,14 +78,26 @@ impl Core {
         self.note_waiting(now);
         let input = self.input(now);
         if input.legs.is_empty() && input.pairs.is_empty() && input.events.is_empty() {
+            self.steer.told = input;
             return Vec::new();
         }
+        let costs = self.costs_in_use();
         let recorded = Recorded::tick(&mut self.steer.steering, input);
         self.steer.events.clear();
         let line = serde_json::to_string(&recorded).map(Command::Record);
         let mut commands: Vec<Command> = line.into_iter().collect();
+        let is_settled = recorded.changes.is_empty();
+        let before = Before {
+            choices: if is_settled {
+                Vec::new()
+            } else {
+                self.choices.clone()
+            },
+            costs,
+        };
         commands.extend(self.choose(&recorded.changes));
         self.steer.told = recorded.input;
+        commands.extend(self.remember(now, &before, &recorded.changes));
         commands
     }
 
@@ -185,6 +198,7 @@ impl Core {
             provider: text(&node.spec.provider),
             relay: !self.is_late(now, name),
             draining: node.spec.drain,
+            usd_per_gb: node.spec.price.usd_per_gb(),
             ..NodeInput::new(id)
         })
     }
@@ -345,7 +359,7 @@ impl Core {
             best: best
                 .and_then(|best| self.names(best.path.relays()))
                 .unwrap_or_default(),
-            why: decision.why.to_string(),
+            why: decision.why.told(&self.spoken()),
         })
     }
 }

@@ -74,6 +74,8 @@ pub struct RouteView {
     /// What direct, the best path, the one in use and the backup cost, in ms; `None`: unusable, or nothing was chosen
     /// yet.
     pub costs_ms: [Option<f64>; 4],
+    /// What a GB over the path in use costs, in US dollars: the mean of both directions.
+    pub usd_per_gb: f64,
 }
 
 impl Core {
@@ -158,11 +160,25 @@ impl Core {
                 (None, Some(_)) => "chosen before the controller's start: nothing is measured yet".to_owned(),
                 (None, None) => "nothing is measured yet: direct".to_owned(),
             },
+            usd_per_gb: self.usd_per_gb(&path),
             best,
             path,
             backup,
             pair,
         }
+    }
+
+    /// Each node emits what passes it, the ends in one direction only.
+    fn usd_per_gb(&self, path: &[String]) -> f64 {
+        let price = |name: &String| {
+            let node = name
+                .parse()
+                .ok()
+                .and_then(|name: Name| self.intent.nodes().get(&name));
+            node.map_or(0.0, |node| node.spec.price.usd_per_gb())
+        };
+        let ends = [path.first(), path.last()].into_iter().flatten();
+        path.iter().map(price).sum::<f64>() - ends.map(price).sum::<f64>() / 2.0
     }
 }
 

@@ -1,6 +1,7 @@
 //! `Api`: what the CLI asks.
 
 mod answer;
+mod path;
 
 use std::sync::Arc;
 
@@ -164,6 +165,14 @@ impl v1::api_server::Api for Api {
             Ok(Answer::Explanation(explanation)) => Ok(Response::new(explanation)),
             other => Err(Status::unavailable(answer::host_error(&node, other).error)),
         }
+    }
+
+    async fn explain_path(
+        &self,
+        request: Request<v1::PathRequest>,
+    ) -> Result<Response<v1::PathExplanation>, Status> {
+        admin(&request)?;
+        path::explain(&self.0, request.get_ref()).map(Response::new)
     }
 }
 

@@ -21,7 +21,7 @@ use super::listen::{TlsError, connections, tls};
 use super::metrics;
 use super::shell::{Shell, unix_seconds};
 use crate::authority::{Authority, AuthorityError};
-use crate::core::{Core, RestoreError};
+use crate::core::{Core, HISTORY_BYTES, RestoreError};
 use crate::store::{Embedded, Store, StoreError, Write};
 
 const CA_CERTIFICATE: &str = "ca/certificate";
@@ -45,6 +45,8 @@ pub struct Options {
     pub key_lifetime: Duration,
     /// Where store and recordings are. Default: `<root>/var/lib/kuafu/controller`.
     pub data: Option<PathBuf>,
+    /// Octets that the history of legs and decisions may take in the store; 0: none is kept. Default: 64 MiB.
+    pub history: usize,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             root: PathBuf::from("/"),
             key_lifetime: Duration::from_secs(24 * 60 * 60),
             data: None,
+            history: HISTORY_BYTES,
         }
     }
 }
@@ -186,6 +189,7 @@ fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), E
     let mut store = Embedded::open(&data.join("store.redb"))?;
     let (mut core, writes) = Core::restore(store.list("")?, Box::new(random))?;
     core.set_key_lifetime(options.key_lifetime.as_secs());
+    core.keep_history(options.history);
     let authority = authority(&mut store, core.cluster(), writes)?;
     let admin = places.admin();
     if !Identity::load(&admin).is_ok_and(|identity| identity.ca_pem == authority.certificate_pem()) {

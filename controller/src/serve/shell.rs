@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::authority::Authority;
-use crate::core::{Command, Core, Now, SessionId, SessionRefusal, UnixSeconds};
+use crate::core::{Command, Core, Now, SessionId, SessionRefusal, UnixMs, UnixSeconds};
 use crate::store::{Store, StoreError};
 
 /// An agent that does not answer within this is said not to.
@@ -120,6 +120,19 @@ impl Shell {
         view(&inner.core, self.now())
     }
 
+    /// Asks the core something that it needs of the store's entries whose keys begin so.
+    pub(super) fn view_of<T>(
+        &self,
+        prefix: &str,
+        view: impl FnOnce(&Core, Now, &[Vec<u8>]) -> T,
+    ) -> Result<T, StoreError> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = inner.store.as_ref().map(|store| store.list(prefix)).transpose()?;
+        let entries = entries.unwrap_or_default().into_iter();
+        let values: Vec<Vec<u8>> = entries.map(|(_, entry)| entry.value).collect();
+        Ok(view(&inner.core, self.now(), &values))
+    }
+
     /// Lets the core handle something and carries out what it commands. The lock is held meanwhile: what is sent
     /// keeps the order of what was decided, and a commit of some milliseconds is not worth a queue.
     #[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
@@ -136,7 +149,9 @@ impl Shell {
         if inner.store.is_none() {
             return Err(stopping());
         }
-        let (answer, commands) = handle(&mut inner.core, self.now());
+        let now = self.now();
+        inner.core.tell_time(now, unix_ms());
+        let (answer, commands) = handle(&mut inner.core, now);
         if let Err(error) = inner.carry_out(commands) {
             tracing::error!(%error, "the store failed; stopping");
             self.failed.send_replace(Some(error.to_string()));
@@ -289,6 +304,12 @@ const fn to_agent(message: v1::controller_message::Message) -> v1::ControllerMes
     v1::ControllerMessage {
         message: Some(message),
     }
+}
+
+/// The calendar's time in ms.
+fn unix_ms() -> UnixMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The calendar's time. Before 1970 no token is made that lasts.

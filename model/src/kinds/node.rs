@@ -20,6 +20,7 @@ pub type Node = Resource<NodeSpec>;
 ///   region: ap-northeast-3
 ///   address: {local: 10.1.0.2, public: 203.0.113.7}
 ///   coordinates: {latitude: 34.69, longitude: 135.50}
+///   price: 0.08
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeSpec {
@@ -45,6 +46,9 @@ pub struct NodeSpec {
     pub agent: bool,
     /// Is the node being emptied? Then it relays nothing. Default: false.
     pub drain: bool,
+    /// What a GB that the node emits costs, in US dollars: it counts for traffic of class bulk. Default: 0.
+    #[serde(skip_serializing_if = "Price::is_zero")]
+    pub price: Price,
     /// The ports of this node that its exit NAT may use. Default: 10000-29999.
     pub nat_ports: NatPorts,
 }
@@ -82,6 +86,7 @@ impl Field for NodeSpec {
             let udp_port = fields.or("udp_port", Self::UDP_PORT);
             let agent = fields.or("agent", true);
             let drain = fields.or("drain", false);
+            let price = fields.or("price", Price::default());
             let nat_ports = fields.or("nat_ports", NatPorts::default());
             let spec = Self {
                 region: region?,
@@ -93,6 +98,7 @@ impl Field for NodeSpec {
                 udp_port: udp_port?,
                 agent: agent?,
                 drain: drain?,
+                price: price?,
                 nat_ports: nat_ports?,
             };
             spec.refuse_shared_ports(fields);
@@ -144,6 +150,33 @@ impl Field for NodeAddress {
                 public: public?.unwrap_or(local),
             })
         })
+    }
+}
+
+/// US dollars a GB, 0 to 1000.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Price(f64);
+
+impl Price {
+    /// The dollars.
+    #[must_use]
+    pub const fn usd_per_gb(self) -> f64 {
+        self.0
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_zero(&self) -> bool {
+        self.0 == 0.0
+    }
+}
+
+impl Field for Price {
+    const EXPECTS: &'static str = "US dollars a GB, 0 to 1000, such as 0.08";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place
+            .number(Self::EXPECTS, |usd| (0.0..=1000.0).contains(&usd))
+            .map(Self)
     }
 }
 

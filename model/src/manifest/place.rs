@@ -130,6 +130,21 @@ impl<'a> Place<'a> {
         made
     }
 
+    /// The number here, whole or not, if `takes` takes it.
+    pub(crate) fn number(&self, expects: &'static str, takes: impl FnOnce(f64) -> bool) -> Option<f64> {
+        let number = match self.node.value {
+            Value::Number(value) => value,
+            Value::Integer(value) => i32::try_from(value).map_or(f64::INFINITY, f64::from),
+            _ => return self.wrong_type(expects),
+        };
+        if takes(number) {
+            return Some(number);
+        }
+        let value = self.node.value.to_string().replace("the number ", "");
+        self.refuse(Problem::OutOfRange { value, expects });
+        None
+    }
+
     /// The mapping here, read by its fields. Those that the reader does not ask for are unknown.
     pub(crate) fn fields<T: Field>(&self, read: impl FnOnce(&Fields<'_>) -> Option<T>) -> Option<T> {
         let places = self.entries(T::EXPECTS)?;
@@ -268,17 +283,7 @@ impl<'a> Fields<'a> {
     /// An angle in degrees, at most `limit` to either side of zero.
     pub(crate) fn degrees(&self, name: &'static str, expects: &'static str, limit: f64) -> Option<f64> {
         let place = self.required_place(name, expects)?;
-        let degrees = match place.node.value {
-            Value::Number(value) => value,
-            Value::Integer(value) => i32::try_from(value).map_or(f64::INFINITY, f64::from),
-            _ => return place.wrong_type(expects),
-        };
-        if degrees.abs() <= limit {
-            return Some(degrees);
-        }
-        let value = place.node.value.to_string().replace("the number ", "");
-        place.refuse(Problem::OutOfRange { value, expects });
-        None
+        place.number(expects, |degrees| degrees.abs() <= limit)
     }
 
     /// Takes a field as known without looking at it.

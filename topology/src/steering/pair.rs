@@ -155,7 +155,7 @@ impl PairState {
         primary: &Path,
         current: Option<Path>,
     ) -> Option<Path> {
-        let target = view.backup(primary).map(|choice| choice.path);
+        let target = view.backup(primary, |_| true).map(|choice| choice.path);
         let current = current.filter(|current| current != primary);
         let (Some(current), Some(target)) = (current.clone(), target.clone()) else {
             let down = |path: &Path| view.broken(path) == Some(Cause::PathDown);
@@ -195,16 +195,39 @@ fn bypass(view: &View<'_>, current: &Path, candidate: &Choice) -> Option<Cause> 
     })
 }
 
+/// Why a path is in use by the costs of now, where the reason is one of costs.
+pub(super) fn settled_anew(config: &Config, offer: &Offer, current: &Choice, why: Why) -> Why {
+    match (&why, &offer.candidate) {
+        (
+            Why::DirectBest { .. }
+            | Why::RelayBest { .. }
+            | Why::GateNotReached { .. }
+            | Why::Hysteresis { .. },
+            Some(candidate),
+        ) => {
+            let best = offer.best().is_some_and(|best| best.path == current.path);
+            if best || candidate.path == current.path {
+                return offer.settled(config, current);
+            }
+            Why::Hysteresis {
+                gain_us: current.cost.us().saturating_sub(candidate.cost.us()),
+                needed_us: config.hysteresis.of(current.cost),
+            }
+        }
+        _ => why,
+    }
+}
+
 /// What there is to choose from.
-struct Offer {
+pub(super) struct Offer {
     direct: Option<Choice>,
     relay: Option<Choice>,
     /// The cheapest that passes the gate.
-    candidate: Option<Choice>,
+    pub(super) candidate: Option<Choice>,
 }
 
 impl Offer {
-    fn new(config: &Config, view: &View<'_>) -> Self {
+    pub(super) fn new(config: &Config, view: &View<'_>) -> Self {
         let (direct, relay) = (view.direct(), view.best_relay());
         let candidate = match (&direct, &relay) {
             (Some(direct), Some(relay)) => {

@@ -4,6 +4,8 @@ use super::*;
 use crate::cost::TrafficClass;
 use crate::estimate::LegStats;
 
+mod explain;
+
 fn node(number: u16) -> NodeId {
     NodeId::new(number).unwrap()
 }
@@ -120,6 +122,21 @@ fn the_first_choice_is_made_at_once_with_its_backup() {
         }
     );
     assert_eq!(world.tick(1000, vec![]), []);
+}
+
+#[test]
+fn a_relay_that_becomes_dear_is_left_for_a_cheaper_one() {
+    let mut world = World::new(400, &[100, 110]);
+    world.input.pairs[0].class = TrafficClass::Bulk;
+    world.tick(1000, vec![]);
+    assert_eq!(world.primary(), path(&[1, 3, 2]));
+    // 200 ms a dollar, for what it sends on there and back.
+    world.input.nodes[2].usd_per_gb = 0.3;
+    let (second, change) = world.seconds_to_change(20).unwrap();
+    assert!(second >= 3, "{second}");
+    assert_eq!(change.primary, Some(path(&[1, 4, 2])));
+    let decision = world.steering.decision(PairId(1)).unwrap();
+    assert_eq!(decision.backup.as_ref().unwrap().cost.us(), 160_000);
 }
 
 #[test]

@@ -197,19 +197,20 @@ impl View<'_> {
 
     /// The cheapest path over relays.
     pub(super) fn best_relay(&self) -> Option<Choice> {
-        let over_relays = self
-            .rests
-            .ranked(self.from)
-            .filter(|route| !route.relays.is_empty());
-        let mut choices = over_relays.map(|route| self.choice(&route));
-        choices.find(|choice| !self.is_out(&choice.path))
+        let mut over_relays = self.ranked().filter(|choice| !choice.path.is_direct());
+        over_relays.find(|choice| !self.is_out(&choice.path))
     }
 
-    /// The backup beside a path.
-    pub(super) fn backup(&self, primary: &Path) -> Option<Choice> {
-        let Views { down, lossy, .. } = self.views;
+    /// All paths that have a cost, in the order of choice.
+    pub(super) fn ranked(&self) -> impl Iterator<Item = Choice> {
+        self.rests.ranked(self.from).map(|route| self.choice(&route))
+    }
+
+    /// The backup beside a path, among those that `takes` takes.
+    pub(super) fn backup(&self, primary: &Path, takes: impl Fn(&Path) -> bool) -> Option<Choice> {
         let allowed = |relay: Option<usize>| {
-            (down.is_empty() && lossy.is_empty()) || !self.is_out(&self.path(relay.as_slice()))
+            let path = self.path(relay.as_slice());
+            takes(&path) && !self.is_out(&path)
         };
         let relays = self.relays(primary)?;
         routes::backup(self.costs, self.from, self.to, &relays, allowed).map(|route| self.choice(&route))
@@ -217,11 +218,23 @@ impl View<'_> {
 
     /// What a path costs, with the loss of its own alarm; unusable where it has a node that is not listed.
     pub(super) fn cost(&self, path: &Path) -> Cost {
-        let lost = self.views.lossy.get(path);
-        let lost = lost.map_or(Cost::ZERO, |(_, loss_ppm)| self.weights.loss(*loss_ppm));
         let legs = self.relays(path);
         let legs = legs.map(|relays| self.costs.path(self.from, &relays, self.to));
-        legs.map_or(Cost::UNUSABLE, |legs| legs + lost)
+        legs.map_or(Cost::UNUSABLE, |legs| legs + self.own_loss(path))
+    }
+
+    /// What the loss of a path's own alarm costs.
+    pub(super) fn own_loss(&self, path: &Path) -> Cost {
+        let lost = self.views.lossy.get(path);
+        lost.map_or(Cost::ZERO, |(_, loss_ppm)| self.weights.loss(*loss_ppm))
+    }
+
+    /// What a leg costs.
+    pub(super) fn leg(&self, leg: LegId) -> Cost {
+        match (self.costs.index_of(leg.from), self.costs.index_of(leg.to)) {
+            (Some(from), Some(to)) => self.costs.leg(from, to),
+            _ => Cost::UNUSABLE,
+        }
     }
 
     /// What a backup is ranked by, beside a primary.
@@ -242,10 +255,7 @@ impl View<'_> {
                 .map(|index| self.costs.relays()[index]);
             relay.is_none_or(|relay| !relay.transit.is_usable())
         };
-        let unusable = |leg: &LegId| match (self.costs.index_of(leg.from), self.costs.index_of(leg.to)) {
-            (Some(from), Some(to)) => !self.costs.leg(from, to).is_usable(),
-            _ => true,
-        };
+        let unusable = |leg: &LegId| !self.leg(*leg).is_usable();
         if self.is_down(path) {
             return Some(Cause::PathDown);
         }
@@ -282,14 +292,20 @@ impl View<'_> {
 
     /// Whether a path is no candidate: it is down, loses what it carries, or passes a relay of a path between the same
     /// ends that does.
-    fn is_out(&self, path: &Path) -> bool {
+    pub(super) fn is_out(&self, path: &Path) -> bool {
         let Views { down, lossy, .. } = self.views;
-        let shares = |other: &Path| {
-            let ends = |path: &Path| (path.nodes().first().copied(), path.nodes().last().copied());
-            let mut relays = other.relays().iter();
-            ends(other) == ends(path) && relays.any(|relay| path.relays().contains(relay))
-        };
-        down.contains_key(path) || lossy.contains_key(path) || lossy.keys().any(shares)
+        let is_bad = !down.is_empty() || !lossy.is_empty();
+        is_bad && (down.contains_key(path) || lossy.contains_key(path) || self.shares(path).is_some())
+    }
+
+    /// The relay that a path shares with one between the same ends that loses what it carries.
+    pub(super) fn shares(&self, path: &Path) -> Option<NodeId> {
+        let ends = |path: &Path| (path.nodes().first().copied(), path.nodes().last().copied());
+        let mut others = self.views.lossy.keys().filter(|other| ends(other) == ends(path));
+        others.find_map(|other| {
+            let mut relays = other.relays().iter().copied();
+            relays.find(|relay| path.relays().contains(relay))
+        })
     }
 
     fn choice(&self, route: &Route) -> Choice {

@@ -130,51 +130,80 @@ pub enum Why {
     },
 }
 
-fn ms(us: u32) -> f64 {
+/// How numbers are put for people.
+pub trait Words {
+    /// A node.
+    fn node(&self, id: NodeId) -> String {
+        id.to_string()
+    }
+
+    /// How long something lasts that ends then.
+    fn until(&self, end: Millis) -> String {
+        format!("until {end}")
+    }
+
+    /// A leg.
+    fn leg(&self, leg: LegId) -> String {
+        format!("{}>{}", self.node(leg.from), self.node(leg.to))
+    }
+}
+
+/// Numbers as they are.
+struct Numbers;
+
+impl Words for Numbers {}
+
+pub(super) fn ms(us: u32) -> f64 {
     f64::from(us) / 1000.0
+}
+
+impl Cause {
+    /// It in words.
+    pub fn told(&self, words: &dyn Words) -> String {
+        match *self {
+            Self::PathDown => "the path before is down".to_owned(),
+            Self::LegUnusable { leg } => format!("leg {} is unusable", words.leg(leg)),
+            Self::Drain { node } => format!("node {} must not relay any more", words.node(node)),
+            Self::Alarm { leg } => format!("leg {} loses packets", words.leg(leg)),
+            Self::PathAlarm => "the path before loses packets".to_owned(),
+        }
+    }
+}
+
+impl Why {
+    /// It in words.
+    pub fn told(&self, words: &dyn Words) -> String {
+        match self {
+            Self::NoPath => "no usable path".to_owned(),
+            Self::FailStatic => "no usable path: the last one stays".to_owned(),
+            Self::DirectBest { margin_us: None } => "direct is the only path".to_owned(),
+            Self::DirectBest { margin_us: Some(us) } => format!("direct is best by {:.1} ms", ms(*us)),
+            Self::GateNotReached { gain_us, needed_us } => {
+                let (gain, needed) = (ms(*gain_us), ms(*needed_us));
+                format!("a relay gains {gain:.1} ms, the gate is {needed:.1} ms")
+            }
+            Self::RelayBest { gain_us: None } => "best, direct is unusable".to_owned(),
+            Self::RelayBest { gain_us: Some(us) } => format!("best, {:.1} ms less than direct", ms(*us)),
+            Self::Hysteresis { gain_us, needed_us } => {
+                let (gain, needed) = (ms(*gain_us), ms(*needed_us));
+                format!("another gains {gain:.1} ms, to move takes {needed:.1} ms")
+            }
+            Self::Confirming { ticks, of } => format!("another is better, seen on {ticks} of {of} ticks"),
+            Self::Dwell { until } => format!("another is better, dwell {}", words.until(*until)),
+            Self::Damped { until } => format!("another is better, flap damping {}", words.until(*until)),
+            Self::Bypass { cause } => format!("moved at once: {}", cause.told(words)),
+        }
+    }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PathDown => f.write_str("the path before is down"),
-            Self::LegUnusable { leg } => write!(f, "leg {leg} is unusable"),
-            Self::Drain { node } => write!(f, "node {node} must not relay any more"),
-            Self::Alarm { leg } => write!(f, "leg {leg} loses packets"),
-            Self::PathAlarm => f.write_str("the path before loses packets"),
-        }
+        f.write_str(&self.told(&Numbers))
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoPath => f.write_str("no usable path"),
-            Self::FailStatic => f.write_str("no usable path: the last one stays"),
-            Self::DirectBest { margin_us: None } => f.write_str("direct is the only path"),
-            Self::DirectBest { margin_us: Some(us) } => write!(f, "direct is best by {:.1} ms", ms(*us)),
-            Self::GateNotReached { gain_us, needed_us } => {
-                write!(
-                    f,
-                    "a relay gains {:.1} ms, the gate is {:.1} ms",
-                    ms(*gain_us),
-                    ms(*needed_us)
-                )
-            }
-            Self::RelayBest { gain_us: None } => f.write_str("best, direct is unusable"),
-            Self::RelayBest { gain_us: Some(us) } => write!(f, "best, {:.1} ms less than direct", ms(*us)),
-            Self::Hysteresis { gain_us, needed_us } => {
-                write!(
-                    f,
-                    "another gains {:.1} ms, to move takes {:.1} ms",
-                    ms(*gain_us),
-                    ms(*needed_us)
-                )
-            }
-            Self::Confirming { ticks, of } => write!(f, "another is better, seen on {ticks} of {of} ticks"),
-            Self::Dwell { until } => write!(f, "another is better, dwell until {until}"),
-            Self::Damped { until } => write!(f, "another is better, flap damping until {until}"),
-            Self::Bypass { cause } => write!(f, "moved at once: {cause}"),
-        }
+        f.write_str(&self.told(&Numbers))
     }
 }

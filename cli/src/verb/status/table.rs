@@ -26,9 +26,14 @@ fn told(faults: &[Fault]) -> String {
     if faults.is_empty() {
         return "No faults.\n".to_owned();
     }
-    let lines = faults
-        .iter()
-        .map(|fault| format!("FAULT {}: {}\n", fault.host, fault.fault));
+    let lines = faults.iter().map(|fault| {
+        let follows = fault
+            .consequences
+            .iter()
+            .map(|follows| format!("  so {follows}\n"));
+        let follows: String = follows.collect();
+        format!("FAULT {}: {}\n{follows}", fault.host, fault.fault)
+    });
     lines.collect()
 }
 

@@ -17,15 +17,9 @@ fn leg_report(agents: &[Agent], from: usize, to: &str, rtt_us: u32) -> LegReport
 }
 
 /// A second in which everything is measured: Osaka to Cape Town 374 ms, over Taipei 292 ms.
-fn second(world: &mut World, agents: &mut [Agent]) -> Vec<String> {
-    const NAMES: [&str; 3] = ["osaka", "taipei", "cape-town"];
+pub(super) fn second(world: &mut World, agents: &mut [Agent]) -> Vec<String> {
     world.now += 1000;
-    for (from, to, rtt_us) in [(0, 1, 42_000), (0, 2, 374_000), (1, 2, 250_000)] {
-        for (a, b) in [(from, to), (to, from)] {
-            let report = leg_report(agents, a, NAMES[b], rtt_us);
-            world.core.handle_reports(world.now, agents[a].session, &[report]);
-        }
-    }
+    measured(world, agents, 0);
     let commands = world.core.handle_tick(world.now);
     let lines = commands.iter().filter_map(|command| match command {
         Command::Record(line) => Some(line.clone()),
@@ -35,6 +29,17 @@ fn second(world: &mut World, agents: &mut [Agent]) -> Vec<String> {
     world.carry_out(commands);
     settle(world, agents);
     lines
+}
+
+/// Everything is measured, each leg so many µs longer.
+pub(super) fn measured(world: &mut World, agents: &[Agent], more_us: u32) {
+    const NAMES: [&str; 3] = ["osaka", "taipei", "cape-town"];
+    for (from, to, rtt_us) in [(0, 1, 42_000), (0, 2, 374_000), (1, 2, 250_000)] {
+        for (a, b) in [(from, to), (to, from)] {
+            let report = leg_report(agents, a, NAMES[b], rtt_us + more_us);
+            world.core.handle_reports(world.now, agents[a].session, &[report]);
+        }
+    }
 }
 
 #[test]
@@ -93,4 +98,29 @@ fn nothing_moves_while_agents_are_away() {
         world.carry_out(commands);
     }
     assert_eq!(world.core.route_views().remove(0).path, before);
+}
+
+#[test]
+fn a_relay_with_a_price_is_left_by_bulk_traffic() {
+    let (mut world, mut agents) = three();
+    world
+        .apply(&ACCELERATOR.replace("  pool: asia", "  pool: asia\n  class: bulk"))
+        .unwrap();
+    settle(&mut world, &mut agents);
+    for _ in 0..5 {
+        second(&mut world, &mut agents);
+    }
+    let route = world.core.route_views().remove(0);
+    assert_eq!((route.path.len(), route.usd_per_gb), (3, 0.0));
+    let address = "address: {local: 10.0.0.2, public: 192.0.2.2}";
+    let priced = NODES.replace(address, &format!("{address}, price: 0.5"));
+    world.apply(&priced).unwrap();
+    settle(&mut world, &mut agents);
+    second(&mut world, &mut agents);
+    assert_eq!(world.core.route_views().remove(0).usd_per_gb, 0.5);
+    for _ in 0..30 {
+        second(&mut world, &mut agents);
+    }
+    let route = world.core.route_views().remove(0);
+    assert_eq!((route.path.len(), route.usd_per_gb), (2, 0.0), "{}", route.why);
 }

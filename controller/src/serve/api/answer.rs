@@ -124,6 +124,7 @@ fn route(route: RouteView) -> v1::RouteInfo {
         path: route.path,
         backup: route.backup,
         why: route.why,
+        usd_per_gb: route.usd_per_gb,
     }
 }
 
