@@ -163,7 +163,7 @@ mod tests {
         let mut alarm = LossAlarm::new();
         assert_eq!(alarm.observe(20, 10, 1), Verdict::Lossy { loss_ppm: 500_000 });
         assert!(alarm.is_raised());
-        assert_eq!(alarm.observe(142, 0, 1), Verdict::Undecided);
+        assert_eq!(alarm.observe(143, 0, 1), Verdict::Undecided);
         assert!(alarm.is_raised());
         assert_eq!(alarm.observe(1, 0, 1), Verdict::Clean);
         assert!(!alarm.is_raised());
