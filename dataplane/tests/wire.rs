@@ -164,7 +164,6 @@ impl Wire {
         recorded.old.append(&mut recorded.taken);
         // Numbers go round soon.
         senders = Senders::new(FIRST + 1, (1 << 32) - 40);
-        senders.number_from((1 << 32) - 40, 0);
         delivered += self.deliver(&mut recorded, record(&mut senders, &mut draw, PACKETS));
         let mut left = frames;
         for step in 0..STEPS {
@@ -172,7 +171,7 @@ impl Wire {
             if reboots {
                 senders = Senders::new(FIRST + 2, 0);
             } else if step == JUMP {
-                senders.number_from(AHEAD, AHEAD);
+                senders.number_from(AHEAD);
             }
             recorded.pending = record(&mut senders, &mut draw, PACKETS);
             let hostile = left.min(FRAMES);
@@ -306,13 +305,16 @@ fn record(senders: &mut Senders, draw: &mut Draw, packets: usize) -> Vec<Authent
     (0..packets).map(|_| senders.packet(draw)).collect()
 }
 
+/// By how many packets of its lane a packet is delayed.
+type Delay<'d> = &'d dyn Fn(&mut Draw) -> usize;
+
 /// Streams of all lanes, whose numbers go round, in two other orders; then all of it again.
 fn reorder(in_kernel: bool) {
     let mut draw = Draw(setting("KUAFU_WIRE_SEED", 1));
     let mut wire = Wire::new(in_kernel);
     let shuffled = |draw: &mut Draw| draw.below(WINDOW);
     let displaced = |draw: &mut Draw| if draw.below(10) == 0 { DISPLACED } else { 0 };
-    let orders: [(&str, &dyn Fn(&mut Draw) -> usize); 2] = [
+    let orders: [(&str, Delay<'_>); 2] = [
         ("shuffled within the window", &shuffled),
         ("displaced by 1,000", &displaced),
     ];
@@ -340,7 +342,7 @@ fn reorder(in_kernel: bool) {
 }
 
 /// Packets of all lanes, in the order in which they arrive when each is delayed by so many of its lane's.
-fn stream(draw: &mut Draw, delay: &dyn Fn(&mut Draw) -> usize) -> Vec<(usize, Authentic)> {
+fn stream(draw: &mut Draw, delay: Delay<'_>) -> Vec<(usize, Authentic)> {
     let mut senders = Senders::new(FIRST, (1 << 32) - REORDERED as u64 / 2);
     let mut stream = Vec::new();
     for at in 0..REORDERED {

@@ -116,7 +116,11 @@ pub const KINDS: &[Kind] = &[
     kind("mutated: outer checksum", &[BadChecksum], outer_checksum),
     or_passes(kind("mutated: options, fragment", &[Fragment], options)),
     or_passes(kind("cut short", &[Truncated, BadLength], cut)),
-    kind("cut short, lengths mended", &[BadTag], cut_and_mended),
+    kind(
+        "cut or lengthened, mended",
+        &[BadTag, BadLength, BadProbe],
+        other_length,
+    ),
     kind("from a wrong neighbour", &[WrongSource], wrong_source),
     kind("to a wrong label", &[BadTag, NoPath, WrongSource], wrong_label),
     or_passes(kind("to a wrong node", &[NoPath, BadTag], wrong_node)),
@@ -151,6 +155,16 @@ impl Recorded {
             if fits(packet) {
                 return packet;
             }
+        }
+    }
+}
+
+impl Authentic {
+    /// Whom it is for.
+    fn way(&self) -> Way {
+        match self.carries {
+            Carries::Relayed => Way::Through,
+            Carries::Data | Carries::Probe => Way::Here,
         }
     }
 }
@@ -193,12 +207,7 @@ fn replayed_by_a_relay(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {
 
 fn of_an_old_incarnation(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {
     let packet = draw.one(&recorded.old);
-    let way = if packet.carries == Carries::Relayed {
-        Way::Through
-    } else {
-        Way::Here
-    };
-    (way, packet.octets.clone())
+    (packet.way(), packet.octets.clone())
 }
 
 fn random_tag(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {
@@ -299,18 +308,21 @@ fn cut(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {
     (Way::Here, octets)
 }
 
-/// Octets are missing that the tag covers, and that are not the zeros which it puts in their place.
-fn cut_and_mended(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {
-    let mut octets = recorded.any(draw).octets.clone();
-    let covered = octets.len().min(COVERED);
-    let length = INNER + 1 + draw.below(covered - INNER - 1);
-    let tells = octets[length..covered].iter().any(|octet| *octet != 0);
-    octets.truncate(if tells { length } else { INNER + 1 });
+/// Octets are missing or too many, and the outer headers say so. A relay does not look so far.
+fn other_length(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {
+    let packet = recorded.any(draw);
+    let mut octets = packet.octets.clone();
+    if draw.below(2) == 0 {
+        octets.truncate(INNER + 1 + draw.below(octets.len() - INNER - 1));
+    } else {
+        let (more, filler) = (1 + draw.below(64), *draw.one(&[0, 0xff]));
+        octets.resize(octets.len() + more, filler);
+    }
     let length = octets.len() as u16;
     octets[IP_LENGTH..IP_LENGTH + 2].copy_from_slice(&(length - 14).to_be_bytes());
     octets[UDP_LENGTH..UDP_LENGTH + 2].copy_from_slice(&(length - 34).to_be_bytes());
     mend(&mut octets);
-    (Way::Here, octets)
+    (packet.way(), octets)
 }
 
 fn wrong_source(draw: &mut Draw, recorded: &Recorded) -> (Way, Vec<u8>) {

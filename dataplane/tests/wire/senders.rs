@@ -236,21 +236,21 @@ impl Senders {
             right: host(&right(), incarnation),
             entry: host(&here(), incarnation),
         };
-        senders.number_from(sent, sent);
+        senders.number_from(sent);
         senders
     }
 
-    /// Goes on from these numbers of data and probes.
-    pub fn number_from(&mut self, data: u64, probes: u64) {
+    /// Goes on from this number on each lane and path.
+    pub fn number_from(&mut self, sent: u64) {
         for (host, pairs, paths) in [(&mut self.left, 4..=6, 1..=1), (&mut self.right, 4..=4, 1..=1)] {
             for pair in pairs {
                 let state = PairState::new();
-                state.lanes.iter().for_each(|lane| lane.set(data));
+                state.lanes.iter().for_each(|lane| lane.set(sent));
                 host.set_pair_state(pair, state);
             }
             for path in paths {
                 let state = PathState::new();
-                state.next_probe.set(probes);
+                state.next_probe.set(sent);
                 host.set_path_state(path, state);
             }
         }
@@ -274,7 +274,7 @@ impl Senders {
     /// A client's datagram over `left`.
     pub fn data(&mut self, draw: &mut Draw, lane: u32, port: u16) -> Authentic {
         let length = draw.below(80);
-        self.from_left(&datagram(&client(draw), port, length), lane, port == 7002)
+        self.over_left(&datagram(&client(draw), port, length), lane, port == 7002)
     }
 
     fn tcp(&mut self, draw: &mut Draw, lane: u32) -> Authentic {
@@ -283,10 +283,10 @@ impl Senders {
             "eth mfe > m02 | ipv4 {address} > 198.51.100.1 | tcp {port} > 7000 flags {flags} | data {}",
             draw.below(80)
         );
-        self.from_left(&text, lane, false)
+        self.over_left(&text, lane, false)
     }
 
-    fn from_left(&mut self, text: &str, lane: u32, relayed: bool) -> Authentic {
+    fn over_left(&mut self, text: &str, lane: u32, relayed: bool) -> Authentic {
         self.left.set_cpu(lane);
         let octets = sent(&mut self.left, Program::Edge, 0, encode(text));
         let (carries, number) = match octets[56] >> 4 | octets[55] << 4 {
