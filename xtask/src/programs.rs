@@ -28,6 +28,13 @@ const SOAKS: &[Soak] = &[
         limit: Duration::from_secs(2 * 3600),
     },
     Soak {
+        name: "wire",
+        what: "10^7 hostile frames through relay, exit and entry, in kernel and model: none accepted, nothing moved",
+        package: "kuafu-dataplane",
+        env: &[("KUAFU_SOAK_FRAMES", "10000000")],
+        limit: Duration::from_secs(2 * 3600),
+    },
+    Soak {
         name: "game",
         what: "two minutes of a real game, accelerated: in the game, and never out of it",
         package: "kuafu",

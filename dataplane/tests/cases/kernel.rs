@@ -15,7 +15,7 @@ use crate::common::state::{self, State};
 use crate::common::world::{GATEWAY, ON_LINK, PORTS, UNDERLAY, UNREACHABLE, World, stale};
 
 /// Entries of each array that packets of the cases can change.
-const TOUCHED: u32 = 64;
+pub const TOUCHED: u32 = 64;
 /// Samples by which any ring is full.
 const SAMPLES: u32 = 20_000;
 
@@ -231,6 +231,29 @@ impl Kernel {
             .for_each(|key, value| all.push((state::connection_key(&key), state::connection(&value))))
             .expect("connections");
         state::changed(all)
+    }
+
+    /// Whether the arrays are as new beyond what packets of the cases can change.
+    pub fn is_untouched_beyond(&self) -> bool {
+        let (maps, mut untouched) = (&self.bpf.maps, true);
+        let mut same = |at: u32, value: String, fresh: &str| untouched &= at < TOUCHED || value == fresh;
+        let fresh = format!("{:?}", SlotState::new());
+        maps.slot_states
+            .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
+            .expect("slots");
+        let fresh = format!("{:?}", PathState::new());
+        maps.path_states
+            .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
+            .expect("paths");
+        let fresh = format!("{:?}", PairState::new());
+        maps.pair_states
+            .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
+            .expect("pairs");
+        let fresh = format!("{:?}", Window::new());
+        maps.windows
+            .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
+            .expect("windows");
+        untouched
     }
 
     /// Measurements that have come home.

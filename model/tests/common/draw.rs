@@ -183,7 +183,7 @@ fn lengthen(octets: &mut Vec<u8>) {
 }
 
 /// Makes the outer IPv4 header's checksum right.
-fn mend(octets: &mut [u8]) {
+pub fn mend(octets: &mut [u8]) {
     if octets.len() >= 34 && octets[12..15] == [8, 0, 0x45] {
         checksum(&mut octets[14..34]);
     }

@@ -9,6 +9,8 @@ use crate::siphash::Key;
 pub const NO_PATH: u32 = u32::MAX;
 /// Probes' sequence numbers that a slot remembers.
 const PROBE_WINDOW: u32 = 64;
+/// A probe's number that is so far ahead at most is new: they go round.
+const AHEAD: u32 = 1 << 31;
 /// The bit of [`SlotState::probes`] where the incarnation begins.
 const INCARNATION: u32 = 40;
 
@@ -247,7 +249,7 @@ impl SlotState {
 
     /// Takes in a probe's number, once. Probes of a path arrive one at a time; where two CPUs race, the later one
     /// may count as a duplicate. A sender that lost its maps begins anew under a newer incarnation: one of the next
-    /// seven modulo 16.
+    /// seven modulo 16. Numbers go round; keys are renewed long before what is old seems new.
     ///
     /// # Errors
     /// `Duplicate` where it was seen, `Late` where it is older than the window, `OldIncarnation`.
@@ -268,18 +270,14 @@ impl SlotState {
             }
             return self.advance(atomics, seen, (sender_bits | (number + 1), 1));
         }
-        let next = held & ((1 << INCARNATION) - 1);
-        if number >= next {
-            let ahead = number + 1 - next;
-            let kept = if ahead >= u64::from(PROBE_WINDOW) {
-                0
-            } else {
-                seen << ahead
-            };
+        let newest = (held as u32).wrapping_sub(1);
+        let ahead = sequence.wrapping_sub(newest);
+        if ahead.wrapping_sub(1) < AHEAD {
+            let kept = if ahead >= PROBE_WINDOW { 0 } else { seen << ahead };
             return self.advance(atomics, seen, (sender_bits | (number + 1), kept | 1));
         }
-        let behind = next - 1 - number;
-        if behind >= u64::from(PROBE_WINDOW) {
+        let behind = newest.wrapping_sub(sequence);
+        if behind >= PROBE_WINDOW {
             return Err(Reason::Late);
         }
         if seen >> behind & 1 != 0 {
@@ -402,5 +400,19 @@ mod tests {
         assert_eq!(admit(1, 0), Err(Reason::Duplicate));
         assert_eq!(admit(15, 1_001), Err(Reason::OldIncarnation));
         assert_eq!(admit(1, 1), Ok(()));
+    }
+
+    #[test]
+    fn the_numbers_of_probes_go_round() {
+        let slot = SlotState::new();
+        let admit = |sequence| slot.admit_probe(&SingleThreaded, 2, sequence);
+        for sequence in (0..200u32).map(|ahead| (u32::MAX - 100).wrapping_add(ahead)) {
+            assert_eq!(admit(sequence), Ok(()), "{sequence}");
+            assert_eq!(admit(sequence), Err(Reason::Duplicate));
+        }
+        assert_eq!(admit(u32::MAX), Err(Reason::Late));
+        assert_eq!(admit(98 + 63), Ok(()));
+        assert_eq!(admit(98), Err(Reason::Duplicate), "still remembered");
+        assert_eq!(admit(99), Ok(()), "in any order");
     }
 }

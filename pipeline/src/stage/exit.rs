@@ -3,7 +3,7 @@
 use super::backbone::Outer;
 use super::flow::Flow;
 use super::sanity::{self, Sane};
-use super::{IP, L4, emit, enter, icmp_error as translate, rewrite, ring};
+use super::{INNER, IP, L4, emit, enter, icmp_error as translate, rewrite, ring};
 use crate::frame;
 use crate::header::{Ipv4, ipv4};
 use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NodeConfig, Slot};
@@ -12,12 +12,17 @@ use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Ports of the exit's range that are tried for a new connection.
 const TRIES: u32 = 32;
+/// Octets up to the end of the inner IPv4 header.
+const CARRIED: usize = INNER + 20;
 
 /// Takes in an authentic data packet: sequence number, decapsulation, then onward by its direction.
 ///
+/// The tag covers the length that the inner header says, not the octets behind its reach: a packet that was cut short
+/// or lengthened on its way takes no number.
+///
 /// # Errors
-/// `Duplicate`, `Late`, `OldIncarnation`; `NoPath` where the slot has no window; `NoRoom`; then those of
-/// [`forward`], [`icmp_error`] and [`emit`].
+/// `Truncated`, `BadLength`; `Duplicate`, `Late`, `OldIncarnation`; `NoPath` where the slot has no window; `NoRoom`;
+/// then those of [`forward`], [`icmp_error`] and [`emit`].
 #[inline(always)]
 pub fn arrive<F: Frame, T: Tables>(
     frame: &mut F,
@@ -26,6 +31,13 @@ pub fn arrive<F: Frame, T: Tables>(
     slot: &Slot,
     outer: &Outer,
 ) -> Outcome {
+    let octets = frame.len();
+    let Some(head) = frame.head::<CARRIED>() else {
+        return Err(Reason::Truncated);
+    };
+    if Ipv4::at::<INNER, CARRIED>(head).total_length() as u32 + INNER as u32 != octets {
+        return Err(Reason::BadLength);
+    }
     let (Some(window), Some(state)) = (
         tables.window(slot.window),
         tables.slot_state(outer.header.word().label()),
