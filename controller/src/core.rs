@@ -10,15 +10,18 @@
 //! ahead of the store, and the next start begins from the store.
 
 mod declare;
+mod history;
 mod key;
 mod measure;
 mod member;
+mod papers;
 mod restore;
 mod rollout;
 mod session;
 mod steer;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod view;
 
 use std::collections::BTreeMap;
@@ -31,12 +34,14 @@ use kuafu_proto::Delta;
 
 use crate::store::Write;
 
-pub use declare::{DeclareError, Declared, FieldError};
+pub use declare::{DeclareError, Declared, FieldError, Terms};
+pub use history::{Cause, Changed, Entry, HistoryView, Verdict};
 pub use measure::{Alarm, LegReport};
 pub use member::{JoinRefusal, UnixSeconds};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
 pub use steer::LegCosts;
+pub use trial::{Ended, TrialView};
 pub use view::{HostView, LegView, RouteView};
 
 /// Milliseconds of a clock that never goes back.
@@ -80,6 +85,11 @@ pub struct Core {
     tokens: BTreeMap<String, member::Token>,
     /// Fingerprint of each member's certificate.
     certificates: BTreeMap<Name, String>,
+    /// That of the certificate which a member was given to replace it, until the member shows it.
+    renewed: BTreeMap<Name, String>,
+    /// Changes of the intent, by the revision from which they held.
+    history: BTreeMap<u64, Entry>,
+    trial: Option<trial::Trial>,
     measured: measure::Measured,
     steer: steer::Steer,
     random: Random,
@@ -90,6 +100,7 @@ pub struct Core {
 struct Host {
     session: Option<SessionId>,
     incarnation: u32,
+    layout: u32,
     version: String,
     liveness: Option<bool>,
     /// Since when it is connected and has not said a word about what it was sent.

@@ -45,6 +45,7 @@ async fn controller(root: &Path) -> Running {
         metrics: Some(loopback()),
         root: root.to_owned(),
         data: None,
+        layout: 0,
     };
     start(options).await.unwrap()
 }
@@ -64,6 +65,7 @@ async fn apply(api: &mut ApiClient<Channel>, text: &str) -> v1::ApplyAnswer {
         text: text.to_owned(),
     };
     let request = v1::ApplyRequest {
+        confirm_s: 0,
         files: vec![file],
         dry_run: false,
     };
@@ -422,6 +424,7 @@ async fn a_stopped_controller_leaves_its_addresses_and_its_store() {
         metrics,
         root: root.path().to_owned(),
         data: None,
+        layout: 0,
     };
     let second = start(options).await.unwrap();
     assert_eq!((second.address, second.metrics), (listen, metrics));

@@ -280,6 +280,7 @@ async fn controller(root: &Path, listen: SocketAddr) -> Running {
         metrics: None,
         root: root.to_owned(),
         data: None,
+        layout: 0,
     };
     start(options).await.unwrap()
 }
@@ -295,6 +296,7 @@ async fn apply(api: &mut ApiClient<Channel>, text: &str) {
         text: text.to_owned(),
     };
     let request = v1::ApplyRequest {
+        confirm_s: 0,
         files: vec![file],
         dry_run: false,
     };

@@ -50,7 +50,7 @@ impl Folders {
     }
 
     /// A host's own root folder.
-    fn of(&self, site: &str) -> PathBuf {
+    pub(super) fn of(&self, site: &str) -> PathBuf {
         self.root.join(site)
     }
 

@@ -126,6 +126,21 @@ impl Stage {
         Some(serde_json::from_str(&text).unwrap())
     }
 
+    /// This program on a host; to be run in its namespace.
+    pub fn command(&self, host: &str) -> std::process::Command {
+        command(&self.folders.0, host)
+    }
+
+    /// Where each node has its pins, in a folder by its name.
+    pub fn pins(&self) -> &std::path::Path {
+        &self.folders.0.pins
+    }
+
+    /// A host's own root folder.
+    pub fn root(&self, host: &str) -> PathBuf {
+        self.folders.0.of(host)
+    }
+
     /// A verb of a node, over the node's own pins; to be run in its namespace.
     pub fn on(&self, node: &str, verb: &str) -> std::process::Command {
         let mut command = command(&self.folders.0, node);

@@ -19,7 +19,7 @@ use super::api::Api;
 use super::enrolment::Enrolment;
 use super::listen::{TlsError, connections, tls};
 use super::metrics;
-use super::shell::Shell;
+use super::shell::{Shell, unix_seconds};
 use crate::authority::{Authority, AuthorityError};
 use crate::core::{Core, RestoreError};
 use crate::store::{Embedded, Store, StoreError, Write};
@@ -43,6 +43,21 @@ pub struct Options {
     pub root: PathBuf,
     /// Where store and recordings are. Default: `<root>/var/lib/kuafu/controller`.
     pub data: Option<PathBuf>,
+    /// The layout of maps that this program's agents have, for who asks for versions. Default: 0, not known.
+    pub layout: u32,
+}
+
+impl Options {
+    /// The store's file.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder().join("store.redb")
+    }
+
+    fn folder(&self) -> PathBuf {
+        let places = Places::below(&self.root);
+        self.data.clone().unwrap_or_else(|| places.controller())
+    }
 }
 
 impl Default for Options {
@@ -52,6 +67,7 @@ impl Default for Options {
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 7441))),
             root: PathBuf::from("/"),
             data: None,
+            layout: 0,
         }
     }
 }
@@ -175,12 +191,12 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// Opens the store, and makes what a first start makes: the cluster's id, its CA, the admin's certificate.
 fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), Error> {
     let places = Places::below(&options.root);
-    let data = options.data.clone().unwrap_or_else(|| places.controller());
+    let data = options.folder();
     std::fs::create_dir_all(&data).map_err(|source| Error::Directory {
         path: data.clone(),
         source,
     })?;
-    let mut store = Embedded::open(&data.join("store.redb"))?;
+    let mut store = Embedded::open(&options.store())?;
     let (core, writes) = Core::restore(store.list("")?, Box::new(random))?;
     let authority = authority(&mut store, core.cluster(), writes)?;
     let admin = places.admin();
@@ -191,7 +207,13 @@ fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), E
     let config = tls(&authority.controller()?)?;
     let recording = new_recording(&data);
     Ok((
-        Arc::new(Shell::new(core, Box::new(store), authority, recording)),
+        Arc::new(Shell::new(
+            core,
+            Box::new(store),
+            authority,
+            recording,
+            options.layout,
+        )),
         config,
     ))
 }
@@ -245,10 +267,35 @@ async fn tick(shell: &Shell) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        if end_trial(shell).is_err() {
+            return std::future::pending().await;
+        }
         if shell.drive(|core, now| ((), core.handle_tick(now))).is_err() {
             return std::future::pending().await;
         }
     }
+}
+
+/// Undoes a change that was not confirmed in time.
+#[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+fn end_trial(shell: &Shell) -> Result<(), tonic::Status> {
+    let ended = shell.drive(|core, now| match core.handle_trial(now, unix_seconds()) {
+        Ok(Some(ended)) => (Ok(Some((ended.revision, ended.undone_by))), ended.commands),
+        Ok(None) => (Ok(None), Vec::new()),
+        Err(error) => (Err(error), Vec::new()),
+    })?;
+    match ended {
+        Ok(None) => {}
+        Ok(Some((revision, undone_by))) => {
+            tracing::warn!(
+                revision,
+                undone_by,
+                "a change was not confirmed in time and is undone"
+            );
+        }
+        Err(error) => tracing::error!(%error, "a change was not confirmed in time and cannot be undone"),
+    }
+    Ok(())
 }
 
 async fn serve_metrics(

@@ -2,6 +2,8 @@
 
 use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus};
 
+use crate::verb::version::misfit;
+
 /// A map so full is a fault, in percent: the next apply may be refused.
 const FULL: u64 = 90;
 
@@ -10,6 +12,7 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<Fault> {
     let mut faults = Vec::new();
     for host in status.hosts.iter().filter(|host| !host.foreign) {
         let mut words = of_stream(host);
+        words.extend(misfit(status, host).filter(|_| host.connected));
         if let Some(own) = &host.status {
             words.extend(own.faults.iter().cloned());
             for (subject, fault) in of_own(own) {
