@@ -56,8 +56,12 @@ pub(super) async fn run(global: &Global, args: Args) -> Result {
         units::disable()?;
     }
     let mut done = vec![format!("the controller has deleted node/{node}")];
-    done.extend(uninstall::clean(&places, &args.pin_root, &node)?);
-    uninstall::forget(&places)?;
+    // The host's network is asked by a runtime of its own, which does not start within another.
+    let clean = move || {
+        let done = uninstall::clean(&places, &args.pin_root, &node)?;
+        uninstall::forget(&places).map(|()| done)
+    };
+    done.extend(tokio::task::spawn_blocking(clean).await??);
     out::print(&done.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
