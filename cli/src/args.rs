@@ -76,11 +76,17 @@ pub(crate) fn milliseconds(text: &str) -> Result<f64, String> {
 pub(crate) enum Verb {
     /// Declare objects by manifests: all of them, or nothing
     Apply(verb::apply::Args),
+    /// Keep the change that is on trial
+    Confirm(verb::confirm::Args),
+    /// Print what was declared when
+    History(verb::history::Args),
+    /// Declare again what was declared as of a change
+    Rollback(verb::history::RollbackArgs),
     /// Print what is declared
     Get(verb::get::Args),
     /// Take declared objects away
     Delete(verb::delete::Args),
-    /// Let a host into the cluster
+    /// Let a host into the cluster, or take it out
     Node(verb::node::Args),
     /// Lead all paths around a node, so that it can be taken away
     Drain(verb::drain::Args),
@@ -108,7 +114,7 @@ pub(crate) enum Verb {
     Demo(demo::Args),
     /// Leave this host as if Kuafu had never run here
     Uninstall(verb::uninstall::Args),
-    /// Print the version, and what it runs on
+    /// Print the versions of all parts, and whether they go together
     Version(verb::version::Args),
     /// Print a shell's completions, or the manual page
     Completions(verb::completions::Args),
@@ -123,7 +129,11 @@ pub(crate) enum Verb {
 impl Verb {
     /// Whether it is one of the three processes, which log what they do.
     pub(crate) const fn is_process(&self) -> bool {
-        matches!(self, Self::Controller(_) | Self::Agent(_) | Self::Probe(_))
+        match self {
+            Self::Controller(args) => args.is_process(),
+            Self::Agent(_) | Self::Probe(_) => true,
+            _ => false,
+        }
     }
 }
 

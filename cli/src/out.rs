@@ -6,6 +6,8 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::failure::Result;
 
@@ -112,6 +114,14 @@ pub(crate) fn ago(ms: u64) -> String {
         7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
         _ => format!("{} d", ms / 86_400_000),
     }
+}
+
+/// Seconds since 1970 as date and time, in UTC.
+pub(crate) fn when(unix_s: u64) -> String {
+    let time = i64::try_from(unix_s).ok();
+    let time = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+    let text = time.and_then(|time| time.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| format!("{unix_s} s"))
 }
 
 /// Octets in the units of networks: powers of 1000.

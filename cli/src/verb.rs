@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod capture;
 pub(crate) mod completions;
+pub(crate) mod confirm;
 pub(crate) mod controller;
 pub(crate) mod delete;
 pub(crate) mod design;
@@ -12,6 +13,7 @@ pub(crate) mod drops;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod get;
+pub(crate) mod history;
 pub(crate) mod lab;
 pub(crate) mod node;
 pub(crate) mod probe;
@@ -32,6 +34,9 @@ pub(crate) fn perform(args: Args) -> Result {
     let global = &args.global;
     match args.verb {
         Verb::Apply(args) => wait_for(apply::run(global, args)),
+        Verb::Confirm(args) => wait_for(confirm::run(global, args)),
+        Verb::History(args) => wait_for(history::run(global, args)),
+        Verb::Rollback(args) => wait_for(history::rollback(global, args)),
         Verb::Get(args) => wait_for(get::run(global, args)),
         Verb::Delete(args) => wait_for(delete::run(global, args)),
         Verb::Node(args) => wait_for(node::run(global, args)),
@@ -51,7 +56,7 @@ pub(crate) fn perform(args: Args) -> Result {
         }
         Verb::Demo(args) => crate::demo::run(args),
         Verb::Uninstall(args) => uninstall::run(global, args),
-        Verb::Version(args) => version::run(args),
+        Verb::Version(args) => wait_for(version::run(global, args)),
         Verb::Completions(args) => completions::run(args),
         Verb::Controller(args) => wait_for_threads(controller::run(global, args)),
         Verb::Agent(args) => {

@@ -1,4 +1,4 @@
-//! The verbs that answer from files alone: `design pops` and `replay`.
+//! The verbs that answer from files alone: `design pops`, `replay`, and `apply --dry-run` where no controller answers.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -188,4 +188,22 @@ fn files_of_a_design_are_refused_by_line_and_column() {
             "{arguments}: {error}"
         );
     }
+}
+
+#[test]
+fn a_dry_run_without_a_controller_checks_the_files_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = "kind: Node\nmetadata: {name: osaka}\nspec: {region: asia, address: {local: 192.0.2.1}}\n";
+    let vpc = "kind: Vpc\nmetadata: {name: red}\nspec: {cidr: 10.0.0.1/24}\n";
+    write(folder.path(), &[("node.yaml", node), ("vpc.yaml", vpc)]);
+    let (code, out, said) = kuafu(folder.path(), "--root here apply --dry-run -f node.yaml");
+    assert_eq!((code, out.as_str()), (0, "node/osaka created\n"), "{said}");
+    assert!(said.contains("Checked by themselves"), "{said}");
+    assert!(said.contains("this was a dry run"), "{said}");
+    let (code, _, said) = kuafu(folder.path(), "--root here apply --dry-run -f vpc.yaml");
+    assert_eq!(code, 1);
+    assert!(said.contains("vpc.yaml:3: spec.cidr: "), "{said}");
+    let (code, _, said) = kuafu(folder.path(), "--root here apply -f node.yaml");
+    assert_eq!(code, 1);
+    assert!(said.contains("no admin's certificate"), "{said}");
 }

@@ -8,6 +8,14 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use time::{Duration, OffsetDateTime};
+
+use crate::core::UnixSeconds;
+
+/// How long a member's certificate is good: agents have theirs renewed when two thirds are over.
+const MEMBER_LIFE: Duration = Duration::days(90);
+/// Hosts' clocks differ: a certificate is good already so long before it is made.
+const SKEW: Duration = Duration::hours(1);
 
 /// The CA's certificate and key.
 pub struct Authority {
@@ -111,25 +119,39 @@ impl Authority {
         self.identity(Subject::Admin)
     }
 
-    /// A certificate for a member's key. Of its request only the key is taken: what it is called is ours to say.
+    /// A certificate for a member's key, made at this time. Of its request only the key is taken: what it is called is ours to say.
     ///
     /// # Errors
     /// When the request is none, or not signed by its key.
-    pub fn member(&self, node: &str, csr_pem: &str) -> Result<String, AuthorityError> {
+    pub fn member(&self, node: &str, csr_pem: &str, at: UnixSeconds) -> Result<String, AuthorityError> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
-        self.sign(Subject::Member(node), &request.public_key)
+        let at = i64::try_from(at)
+            .ok()
+            .and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+        let at = at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        self.sign(
+            Subject::Member(node),
+            &request.public_key,
+            Some((at - SKEW, at + MEMBER_LIFE)),
+        )
     }
 
     fn identity(&self, subject: Subject<'_>) -> Result<Identity, AuthorityError> {
         let key = KeyPair::generate()?;
         Ok(Identity {
-            certificate_pem: self.sign(subject, &key)?,
+            // As long as the CA: the controller makes its own anew at each start, the admin's is in a file.
+            certificate_pem: self.sign(subject, &key, None)?,
             key_pem: key.serialize_pem(),
             ca_pem: self.certificate_pem.clone(),
         })
     }
 
-    fn sign(&self, subject: Subject<'_>, key: &impl PublicKeyData) -> Result<String, AuthorityError> {
+    fn sign(
+        &self,
+        subject: Subject<'_>,
+        key: &impl PublicKeyData,
+        good: Option<(OffsetDateTime, OffsetDateTime)>,
+    ) -> Result<String, AuthorityError> {
         let (dns, usage) = match subject {
             Subject::Controller => (SERVER_NAME.to_owned(), ExtendedKeyUsagePurpose::ServerAuth),
             Subject::Admin => (ADMIN_NAME.to_owned(), ExtendedKeyUsagePurpose::ClientAuth),
@@ -143,6 +165,9 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
+        if let Some((from, until)) = good {
+            (params.not_before, params.not_after) = (from, until);
+        }
         Ok(params.signed_by(key, &self.issuer)?.pem())
     }
 }

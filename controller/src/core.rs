@@ -11,10 +11,12 @@
 
 mod declare;
 mod explain;
+mod history;
 mod key;
 mod keys;
 mod measure;
 mod member;
+mod papers;
 mod past;
 mod restore;
 mod rollout;
@@ -22,6 +24,7 @@ mod session;
 mod steer;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod view;
 
 use std::collections::BTreeMap;
@@ -34,14 +37,16 @@ use kuafu_proto::Delta;
 
 use crate::store::Write;
 
-pub use declare::{DeclareError, Declared, FieldError};
+pub use declare::{DeclareError, Declared, FieldError, Terms};
 pub use explain::{Names, PathAnswer, PathError, PathQuestion, When};
+pub use history::{Cause, Changed, Entry, HistoryView, Verdict};
 pub use measure::{Alarm, LegReport};
 pub use member::{JoinRefusal, UnixSeconds};
 pub use past::{HISTORY_BYTES, Switch, UnixMs};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
 pub use steer::LegCosts;
+pub use trial::{Ended, TrialView};
 pub use view::{HostView, LegView, RouteView};
 
 /// Milliseconds of a clock that never goes back.
@@ -85,11 +90,16 @@ pub struct Core {
     tokens: BTreeMap<String, member::Token>,
     /// Fingerprint of each member's certificate.
     certificates: BTreeMap<Name, String>,
+    /// That of the certificate which a member was given to replace it, until the member shows it.
+    renewed: BTreeMap<Name, String>,
+    /// Changes of the intent, by the revision from which they held.
+    history: BTreeMap<u64, Entry>,
+    trial: Option<trial::Trial>,
     measured: measure::Measured,
     steer: steer::Steer,
     /// Seconds after which keys are renewed.
     key_lifetime: UnixSeconds,
-    renewed: keys::Renewed,
+    keys_renewed: keys::Renewed,
     past: past::Past,
     /// The calendar's time at 0 of our own.
     began_unix_ms: UnixMs,
@@ -103,6 +113,7 @@ struct Host {
     incarnation: u32,
     /// How often its lanes passed 2^28 numbers; `None`: it has not said.
     rounds: Option<u64>,
+    layout: u32,
     version: String,
     liveness: Option<bool>,
     /// Since when it is connected and has not said a word about what it was sent.

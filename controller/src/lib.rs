@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod backup;
 pub mod core;
 pub mod serve;
 pub mod store;

@@ -90,6 +90,9 @@ pub enum StoreError {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The controller is stopping.
+    #[error("the store is closed: the controller is stopping")]
+    Closed,
     /// The database fails.
     #[error("store: {0}")]
     Database(#[from] Box<redb::Error>),

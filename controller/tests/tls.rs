@@ -64,6 +64,7 @@ async fn apply(api: &mut ApiClient<Channel>, text: &str) -> v1::ApplyAnswer {
         text: text.to_owned(),
     };
     let request = v1::ApplyRequest {
+        confirm_s: 0,
         files: vec![file],
         dry_run: false,
     };

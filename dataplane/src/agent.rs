@@ -35,7 +35,7 @@ pub use error::Error;
 use handle::{Handle, Request};
 pub use store::read_state;
 use store::{make_folder, read_line};
-use worker::{Begin, Source, Worker};
+use worker::{Begin, Source, Worker, port_of};
 
 /// What may wait for a session: an alarm for each of some hundred paths, and the reports between.
 const EVENTS: usize = 1024;
@@ -99,6 +99,15 @@ async fn ended(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
+/// Whether an agent runs over these places.
+#[must_use]
+pub fn is_running(places: &Places) -> bool {
+    let Ok(file) = std::fs::File::open(places.run().join("agent.lock")) else {
+        return false;
+    };
+    Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+}
+
 /// Holds a lock that keeps a second agent away from the same places.
 fn lock(places: &Places) -> Result<Flock<std::fs::File>, Error> {
     let path = places.run().join("agent.lock");
@@ -120,13 +129,15 @@ fn begin(options: &Options, events: broadcast::Sender<Message>) -> Result<Begin,
             node: read_state(path)?.node.name,
             source: Source::File(path.clone()),
             cluster: None,
+            control_port: None,
             events,
         });
     }
     Ok(Begin {
         node: read_line(&places.node())?.ok_or(Error::NoMember)?,
         source: Source::Controller(places.state()),
-        cluster: read_line(&places.data().join("cluster"))?,
+        cluster: read_line(&places.cluster())?,
+        control_port: controller(options)?.as_deref().and_then(port_of),
         events,
     })
 }
@@ -162,17 +173,21 @@ async fn start(
     Ok((Handle { requests }, thread))
 }
 
+/// Where the controller is, as told or as written on this host.
+fn controller(options: &Options) -> Result<Option<String>, Error> {
+    match &options.controller {
+        Some(controller) => Ok(Some(controller.clone())),
+        None => Ok(read_line(&options.places.controller_address())?),
+    }
+}
+
 /// Talks to the controller; with a state file to nobody.
 async fn talk(options: &Options, host: Handle) -> Result<(), Error> {
     if options.state_file.is_some() {
         return std::future::pending().await;
     }
-    let controller = match &options.controller {
-        Some(controller) => Some(controller.clone()),
-        None => read_line(&options.places.controller_address())?,
-    };
     let member = session::Member {
-        controller: controller.ok_or(Error::NoMember)?,
+        controller: controller(options)?.ok_or(Error::NoMember)?,
         places: options.places.clone(),
     };
     session::keep(host, member).await

@@ -88,6 +88,17 @@ pub enum Error {
         /// The socket's port.
         port: u16,
     },
+    /// The agent would lose its controller.
+    #[error(
+        "{what}, and this host reaches its controller over {over}: with this state it would be cut off. If it shall be \
+         so, apply it with --confirm: it then comes back by itself"
+    )]
+    Cut {
+        /// What of the state.
+        what: String,
+        /// What it takes away.
+        over: String,
+    },
     /// A netlink request was refused.
     #[error("{action}: {source}")]
     Netlink {

@@ -3,6 +3,7 @@
 //! What is brought into force stays in force when the value is dropped: programs, links and maps are pinned, and the
 //! next [`Host`] adopts them.
 
+mod control;
 mod incarnation;
 mod links;
 mod listening;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Batch, Contents, HostFacts, contents};
+use kuafu_model::state::{PortState, ServiceState};
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
 use crate::error::{Error, Result};
@@ -34,6 +36,9 @@ pub(crate) use sysctl::Sysctls;
 const ONE_PIECE: u32 = 3_400;
 /// How often, and how many times, new neighbours are looked at before what names them is written.
 const LOOK: (Duration, u32) = (Duration::from_millis(10), 20);
+
+/// The protocol's number.
+const TCP: u8 = 6;
 
 /// How a host is run.
 #[derive(Clone, Debug)]
@@ -245,6 +250,38 @@ impl Host {
                 port,
             }),
         }
+    }
+
+    /// Refuses a state that would take away a connection to the controller's port.
+    ///
+    /// # Errors
+    /// [`Error::Cut`]; else why it cannot be known.
+    pub(crate) fn refuse_cut(&self, state: &HostState, controller_port: u16) -> Result<()> {
+        for control in control::connections(controller_port)? {
+            let device = self.net.step_to(control.remote)?.map(|step| step.interface);
+            let cut = |what: String, over: String| Err(Error::Cut { what, over });
+            let numbered = |name: &str| nix::net::if_::if_nametoindex(name).ok();
+            let taken = |port: &&PortState| device.is_some() && numbered(&port.interface) == device;
+            if let Some(port) = state.ports.iter().find(taken) {
+                let what = format!("port/{} takes {}", port.name, port.interface);
+                return cut(what, port.interface.clone());
+            }
+            let (local, over) = (control.local, format!("TCP port {}", control.local.port()));
+            let nat = state.node.nat_ports.as_ref();
+            if let Some(range) = nat.filter(|range| range.contains(&local.port()))
+                && state.node.local == *local.ip()
+            {
+                let what = format!("nat_ports {}-{}", range.start(), range.end());
+                return cut(format!("{what} covers port {}", local.port()), over);
+            }
+            let ours = |service: &&ServiceState| {
+                (service.local, service.protocol, service.port) == (*local.ip(), TCP, local.port())
+            };
+            if let Some(service) = state.services.iter().find(ours) {
+                return cut(format!("a listener of accelerator/{}", service.name), over);
+            }
+        }
+        Ok(())
     }
 
     /// Brings about what a state asks of this host, in an order in which a refusal leaves what was.

@@ -11,13 +11,17 @@
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kuafu_controller::authority::Authority;
+use kuafu_controller::store::{Embedded, Store, Write};
 use kuafu_controller::{Options as ControllerOptions, Running, start};
 use kuafu_dataplane::agent::{self, Options};
 use kuafu_lab::Namespace;
 use kuafu_proto::client::{connect, connect_local};
 use kuafu_proto::enrol::join;
+use kuafu_proto::renew::Validity;
+use kuafu_proto::token::fingerprint;
 use kuafu_proto::v1::api_client::ApiClient;
 use kuafu_proto::v1::local_client::LocalClient;
 use kuafu_proto::{Identity, JoinToken, Places, v1};
@@ -295,6 +299,7 @@ async fn apply(api: &mut ApiClient<Channel>, text: &str) {
         text: text.to_owned(),
     };
     let request = v1::ApplyRequest {
+        confirm_s: 0,
         files: vec![file],
         dry_run: false,
     };
@@ -394,5 +399,57 @@ fn a_member_follows_its_controller_and_needs_none_to_come_back() {
         agent.stop().await;
         drop(api);
         running.stop().await.unwrap();
+
+        // 70 days later.
+        age_certificate(controller_root.path(), &places);
+        let running = controller(controller_root.path(), address).await;
+        let api = admin(controller_root.path(), &running).await;
+        let agent = Agent::start(lab.options());
+        let is_due = || {
+            Validity::of(&papers(&places).certificate_pem)
+                .unwrap()
+                .is_due(unix_seconds())
+        };
+        assert!(is_due());
+        until("a new certificate", || async { Some(is_due()) }, |is_due| !is_due).await;
+        agent.stop().await;
+        let agent = Agent::start(lab.options());
+        acknowledged(&api).await;
+        agent.stop().await;
+        drop(api);
+        running.stop().await.unwrap();
     });
+}
+
+fn papers(places: &Places) -> Identity {
+    Identity::load(&places.identity()).unwrap()
+}
+
+fn unix_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+/// Makes the member's certificate one of 70 days ago.
+fn age_certificate(controller_root: &Path, places: &Places) {
+    let store = Places::below(controller_root).controller().join("store.redb");
+    let mut store = Embedded::open(&store).unwrap();
+    let text = |key: &str| String::from_utf8(store.get(key).unwrap().unwrap().value).unwrap();
+    let authority = Authority::load(&text("ca/certificate"), &text("ca/key")).unwrap();
+    let identity = papers(places);
+    let key = rcgen::KeyPair::from_pem(&identity.key_pem).unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key);
+    let request = request.unwrap().pem().unwrap();
+    let certificate_pem = authority
+        .member("osaka", &request, unix_seconds() - 70 * 86_400)
+        .unwrap();
+    let digest = fingerprint(pem::parse(&certificate_pem).unwrap().contents());
+    let digest: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+    let known = Write::Put("certificate/osaka".to_owned(), digest.into_bytes());
+    store.commit(&[known]).unwrap();
+    let aged = Identity {
+        certificate_pem,
+        ..identity
+    };
+    aged.save(&places.identity()).unwrap();
 }

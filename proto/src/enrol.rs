@@ -26,6 +26,8 @@ pub struct Joined {
     pub identity: Identity,
     /// The cluster's id.
     pub cluster: String,
+    /// Whether the node is declared: until it is, its agent is sent nothing.
+    pub declared: bool,
 }
 
 /// Why a host did not become a member.
@@ -91,6 +93,7 @@ pub async fn join(address: &str, token: &JoinToken) -> Result<Joined, JoinError>
             ca_pem,
         },
         cluster: answer.cluster,
+        declared: answer.declared,
     })
 }
 

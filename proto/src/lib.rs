@@ -10,7 +10,9 @@ pub mod client;
 pub mod delta;
 pub mod enrol;
 pub(crate) mod hex;
+mod kept;
 pub mod places;
+pub mod renew;
 pub mod state;
 pub mod token;
 

@@ -41,6 +41,18 @@ impl Places {
         self.data().join("state.pb")
     }
 
+    /// What the agent goes back to, while the state is on trial: `/var/lib/kuafu/trial.pb`.
+    #[must_use]
+    pub fn state_before_trial(&self) -> PathBuf {
+        self.data().join("trial.pb")
+    }
+
+    /// How often the host has lost its maps: `/var/lib/kuafu/incarnation`.
+    #[must_use]
+    pub fn incarnation(&self) -> PathBuf {
+        self.data().join("incarnation")
+    }
+
     /// The agent's socket: `/run/kuafu/agent.sock`.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -57,6 +69,12 @@ impl Places {
     #[must_use]
     pub fn node(&self) -> PathBuf {
         self.data().join("node")
+    }
+
+    /// The cluster's id, one line: `/var/lib/kuafu/cluster`. `kuafu node join` writes it.
+    #[must_use]
+    pub fn cluster(&self) -> PathBuf {
+        self.data().join("cluster")
     }
 
     /// Where the controller is, one line `host:port`: `/etc/kuafu/controller`. `kuafu node join` writes it last: with

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use kuafu_controller::core::{Command, Core, Hello, Now, Random, RouteView, SessionId};
+use kuafu_controller::core::{Command, Core, Hello, Now, Random, RouteView, SessionId, Terms};
 use kuafu_controller::serve::hear;
 use kuafu_controller::store::{Memory, Store as _};
 use kuafu_lab::virtual_time::World;
@@ -101,7 +101,7 @@ impl Cluster {
             name: "world.yaml",
             text,
         };
-        let declared = self.core.handle_apply(self.now(), &[file], false);
+        let declared = self.core.handle_apply(self.now(), &[file], Terms::default());
         let declared = declared.map_err(|error| anyhow!("{error}: {:?}", error.fields()))?;
         self.carry_out(declared.commands)
     }

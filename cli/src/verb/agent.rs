@@ -12,7 +12,7 @@ use crate::failure::Result;
 use crate::interrupt::Interrupt;
 
 /// Where the pins of a host's nodes are.
-pub(super) const PIN_ROOT: &str = "/sys/fs/bpf/kuafu";
+pub(crate) const PIN_ROOT: &str = "/sys/fs/bpf/kuafu";
 
 /// Run this host's agent: programs, maps, ports
 ///
@@ -38,11 +38,21 @@ pub(crate) struct Args {
 
 /// How XDP is attached.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Xdp {
+pub(crate) enum Xdp {
     /// By the device's driver.
     Native,
     /// By the kernel, on any device.
     Generic,
+}
+
+impl Xdp {
+    /// As it is typed.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {

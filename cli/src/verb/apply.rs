@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result as Any, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use kuafu_proto::v1::{ApplyAnswer, ApplyRequest, ClusterStatusRequest, FieldError, HostEntry, ManifestFile};
+use kuafu_model::manifest::{Change, File, Intent, ManifestError};
+use kuafu_proto::v1::{
+    self, ApplyAnswer, ApplyRequest, ClusterStatusRequest, FieldError, HostEntry, ManifestFile, OnTrial,
+};
 
 use crate::args::Global;
 use crate::ask::{self, Controller};
@@ -20,38 +23,128 @@ use crate::out::{self, Output};
 #[command(after_help = "Examples:
   kuafu apply -f vpc.yaml
   kuafu apply -f nodes.yaml -f vpcs/ --wait 30
+  kuafu apply -f vpc.yaml --confirm 60s    # undone by the hosts themselves unless: kuafu confirm
   kuafu get -o yaml | kuafu apply -f - --dry-run")]
 pub(crate) struct Args {
     /// A manifest, a folder of manifests (*.yaml, *.yml, *.json), or - for standard input
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     file: Vec<PathBuf>,
-    /// Check everything, change nothing
+    /// Check everything, change nothing; without a controller the files by themselves
     #[arg(long)]
     dry_run: bool,
     /// Wait at most so long until every connected host has it in force; by default not at all
     #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run")]
     wait: Option<u64>,
+    /// Undo it after this time, such as 60s or 10m, unless `kuafu confirm` keeps it. A host that is cut off by what was
+    /// applied comes back by itself
+    #[arg(long, value_name = "TIME", value_parser = window)]
+    confirm: Option<u32>,
     #[command(flatten)]
     output: Output,
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
     let files = read(&args.file)?;
-    let mut controller = ask::controller(global).await?;
+    let mut controller = match ask::controller(global).await {
+        Err(Failure::Failed(why)) if args.dry_run && global.controller.is_none() => {
+            return alone(&files, &why, args.output);
+        }
+        controller => controller?,
+    };
     let request = ApplyRequest {
         files,
         dry_run: args.dry_run,
+        confirm_s: args.confirm.unwrap_or_default(),
     };
     let answer = controller.api.apply(request).await;
     let answer = controller.unwrap(answer)?;
     tell(&answer, args.output)?;
-    if args.dry_run && args.output.format == out::Format::Table {
-        out::complain("Nothing was changed: this was a dry run.");
-    }
+    say_what_follows(&answer, args.dry_run, args.output);
     match args.wait {
         Some(seconds) => wait(&mut controller, answer.revision, Duration::from_secs(seconds)).await,
         None => Ok(()),
     }
+}
+
+/// A dry run where no controller answers: the files by themselves, as in a cluster where nothing is declared.
+fn alone(files: &[ManifestFile], why: &anyhow::Error, output: Output) -> Result {
+    let texts: Vec<File<'_>> = files
+        .iter()
+        .map(|file| File {
+            name: &file.name,
+            text: &file.text,
+        })
+        .collect();
+    out::complain(&format!(
+        "Checked by themselves, as if nothing else were declared: {why:#}."
+    ));
+    let answer = match Intent::default().apply_files(&texts) {
+        Ok(applied) => ApplyAnswer {
+            changes: applied.changes.iter().map(change).collect(),
+            ..ApplyAnswer::default()
+        },
+        Err(errors) => ApplyAnswer {
+            errors: errors.iter().map(field_error).collect(),
+            ..ApplyAnswer::default()
+        },
+    };
+    tell(&answer, output)?;
+    say_what_follows(&answer, true, output);
+    Ok(())
+}
+
+fn change(change: &Change) -> v1::Change {
+    v1::Change {
+        kind: change.object.kind.word().to_owned(),
+        name: change.object.name.to_string(),
+        change: change.outcome.word().to_owned(),
+    }
+}
+
+fn field_error(error: &ManifestError) -> FieldError {
+    FieldError {
+        file: error.file.to_string(),
+        line: error.line,
+        field: error.field.clone(),
+        message: error.problem.to_string(),
+    }
+}
+
+/// A time on the command line, in seconds: 90, 90s or 10m.
+pub(super) fn window(text: &str) -> std::result::Result<u32, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds = number
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit));
+    seconds
+        .filter(|seconds| (5..=86_400).contains(seconds))
+        .ok_or_else(|| "a time from 5s to 1440m, such as 60s or 10m".to_owned())
+}
+
+/// That nothing was changed, or that it is on trial.
+pub(super) fn say_what_follows(answer: &ApplyAnswer, dry_run: bool, output: Output) {
+    if output.format != out::Format::Table {
+        return;
+    }
+    if dry_run {
+        out::complain("Nothing was changed: this was a dry run.");
+    }
+    if let Some(trial) = &answer.trial {
+        out::complain(&on_trial(trial));
+    }
+}
+
+/// A trial in a line.
+pub(super) fn on_trial(trial: &OnTrial) -> String {
+    format!(
+        "Change {} is on trial for {} s: `kuafu confirm` keeps it, else every host goes back to what was before.",
+        trial.revision,
+        trial.left_ms.div_ceil(1_000)
+    )
 }
 
 /// Prints what changed, or what is wrong.
@@ -76,7 +169,7 @@ fn changes(answer: &ApplyAnswer) -> String {
 }
 
 /// `file:line: field: message`, as far as there are such.
-fn line(error: &FieldError) -> String {
+pub(super) fn line(error: &FieldError) -> String {
     let mut text = String::new();
     if !error.file.is_empty() {
         text += &error.file;
@@ -226,6 +319,17 @@ mod tests {
         );
         assert_eq!(line(&error("a.yaml", 0, "")), "a.yaml: is wrong");
         assert_eq!(line(&error("", 0, "")), "is wrong");
+    }
+
+    #[test]
+    fn a_time_has_a_unit_or_is_seconds() {
+        assert_eq!(
+            [window("60"), window("60s"), window("10m")],
+            [Ok(60), Ok(60), Ok(600)]
+        );
+        for wrong in ["", "s", "4", "1h", "2000m", "-5", "99999999999m"] {
+            assert!(window(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
     let request = ApplyRequest {
         files: vec![declared(&mut controller, &args.node, !args.undo).await?],
         dry_run: false,
+        confirm_s: 0,
     };
     let answer = controller.api.apply(request).await;
     apply::tell(&controller.unwrap(answer)?, args.output)?;

@@ -77,10 +77,14 @@ fn of_host(status: HostStatus) -> ClusterStatus {
             incarnation: status.incarnation,
             version: status.version.clone(),
             legs: legs(&status),
+            layout: status.layout,
             status: Some(status),
             foreign: false,
         }],
         faults: Vec::new(),
+        trial: None,
+        version: String::new(),
+        layout: 0,
     }
 }
 

@@ -115,7 +115,7 @@ impl Stage {
     }
 
     /// A node's pins, with maps of a layout.
-    pub fn pins(&self, node: &str, layout: u32) -> Pins {
+    pub fn layout(&self, node: &str, layout: u32) -> Pins {
         Pins::of_layout(&self.folders.0.pins, node, layout)
     }
 
@@ -139,6 +139,21 @@ impl Stage {
         command.args([verb, "-o", "json"]);
         let text = succeed(self.world.site(node).unwrap(), command).ok()?;
         Some(serde_json::from_str(&text).unwrap())
+    }
+
+    /// This program on a host; to be run in its namespace.
+    pub fn command(&self, host: &str) -> std::process::Command {
+        command(&self.folders.0, host)
+    }
+
+    /// Where each node has its pins, in a folder by its name.
+    pub fn pins(&self) -> &std::path::Path {
+        &self.folders.0.pins
+    }
+
+    /// A host's own root folder.
+    pub fn root(&self, host: &str) -> PathBuf {
+        self.folders.0.of(host)
     }
 
     /// A verb of a node, over the node's own pins; to be run in its namespace.

@@ -98,7 +98,7 @@ pub(super) fn hosts_are_upgraded(stage: &mut Stage, servers: &Servers, id: u32) 
         for node in &path {
             stage.kill(node, "probe");
             stage.kill(node, "agent");
-            Bpf::hand_over(&previous, &stage.pins(node, layout), &Sizes::default()).unwrap();
+            Bpf::hand_over(&previous, &stage.layout(node, layout), &Sizes::default()).unwrap();
             std::thread::sleep(Duration::from_secs(1));
             stage.start(node, "agent");
             stage.until_connected(node);

@@ -1,11 +1,24 @@
 //! Intent: applied whole or not at all.
 
 use kuafu_model::compile::CompileError;
-use kuafu_model::kinds::{Kind, Object, ObjectRef};
+use kuafu_model::kinds::{Kind, Name, Object, ObjectRef};
 use kuafu_model::manifest::{Change, DeleteError, File, Intent, ManifestError, Outcome, WriteError, to_json};
 
+use super::history::{Cause, Entry, Verdict};
+use super::member::UnixSeconds;
 use super::{Command, Core, Now, key};
 use crate::store::Write;
+
+/// How a change is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// When, by the calendar.
+    pub at: UnixSeconds,
+    /// Check only.
+    pub dry_run: bool,
+    /// It is undone after so many seconds, unless it is confirmed.
+    pub confirm_s: Option<u32>,
+}
 
 /// What was declared.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +57,49 @@ pub enum DeclareError {
     /// An object cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Another change is on trial.
+    #[error(
+        "change {revision} is on trial for {left_s} s more, and nothing else can be changed meanwhile: `kuafu confirm` \
+         keeps it, `kuafu confirm --undo` undoes it at once"
+    )]
+    OnTrial {
+        /// The change.
+        revision: u64,
+        /// How long it may still be confirmed.
+        left_s: u64,
+    },
+    /// A trial that is too short or too long.
+    #[error("--confirm {seconds}s: expected {least} to {most} seconds")]
+    Window {
+        /// What was asked for.
+        seconds: u32,
+        /// The shortest.
+        least: u32,
+        /// The longest.
+        most: u32,
+    },
+    /// What cannot be undone.
+    #[error(
+        "node/{node} would leave the cluster, and its host's papers be worth nothing: that cannot be undone. Do it \
+         without --confirm"
+    )]
+    LeavesForGood {
+        /// The node.
+        node: Name,
+    },
+    /// There is nothing to confirm or to undo.
+    #[error(
+        "no change is on trial: it was confirmed or undone already (kuafu history), or applied without --confirm"
+    )]
+    NoTrial,
+    /// Not a change.
+    #[error("no change is called {revision}; `kuafu history` lists those that are known{}", .of.map(|of| format!(", and what holds at revision {revision} was declared by change {of}")).unwrap_or_default())]
+    NoChange {
+        /// What was asked for.
+        revision: u64,
+        /// The change before it.
+        of: Option<u64>,
+    },
 }
 
 impl DeclareError {
@@ -59,8 +115,7 @@ impl DeclareError {
         match self {
             Self::Manifests(errors) => errors.iter().map(FieldError::from).collect(),
             Self::Delete(errors) => errors.iter().map(|error| plain(error.to_string())).collect(),
-            Self::Compile(error) => vec![plain(error.to_string())],
-            Self::Write(error) => vec![plain(error.to_string())],
+            other => vec![plain(other.to_string())],
         }
     }
 }
@@ -83,12 +138,12 @@ impl Core {
     /// Everything that is wrong with them.
     pub fn handle_apply(
         &mut self,
-        _now: Now,
+        now: Now,
         files: &[File<'_>],
-        dry_run: bool,
+        terms: Terms,
     ) -> Result<Declared, DeclareError> {
         let applied = self.intent.apply_files(files).map_err(DeclareError::Manifests)?;
-        let commands = self.declare(applied.intent, dry_run)?;
+        let commands = self.declare(now, applied.intent, Cause::Apply, terms)?;
         let changes = applied.changes;
         Ok(Declared { changes, commands })
     }
@@ -99,13 +154,13 @@ impl Core {
     /// Objects that there are not, or that others refer to.
     pub fn handle_delete(
         &mut self,
-        _now: Now,
+        now: Now,
         objects: &[ObjectRef],
-        dry_run: bool,
+        terms: Terms,
     ) -> Result<Declared, DeclareError> {
         let intent = self.intent.delete(objects).map_err(DeclareError::Delete)?;
         let changes = intent.changes_since(&self.intent);
-        let commands = self.declare(intent, dry_run)?;
+        let commands = self.declare(now, intent, Cause::Delete, terms)?;
         Ok(Declared { changes, commands })
     }
 
@@ -120,7 +175,14 @@ impl Core {
         objects.into_iter().filter(wanted).collect()
     }
 
-    fn declare(&mut self, intent: Intent, dry_run: bool) -> Result<Vec<Command>, DeclareError> {
+    pub(super) fn declare(
+        &mut self,
+        now: Now,
+        intent: Intent,
+        cause: Cause,
+        terms: Terms,
+    ) -> Result<Vec<Command>, DeclareError> {
+        self.check_trial(now, &intent, terms)?;
         let mut choices = self.choices.clone();
         let pairs = kuafu_model::compile::pairs(&intent);
         choices.retain(|choice| {
@@ -131,7 +193,8 @@ impl Core {
         });
         let (target, allocations) = self.compile(&intent, &choices)?;
         let mut writes = object_writes(&self.intent, &intent)?;
-        if dry_run || intent == self.intent {
+        let entry = Entry::between(&self.intent, &intent, cause, terms.at)?;
+        if terms.dry_run || intent == self.intent {
             return Ok(Vec::new());
         }
         let (mut closed, gone) = self.forget_absent(&intent);
@@ -139,28 +202,36 @@ impl Core {
         self.intent = intent;
         writes.extend(self.install_choices(choices));
         writes.extend(self.install(target, allocations));
-        let mut commands = self.roll_out(writes);
+        let revision = self.revision + 1;
+        writes.extend(self.remember(revision, entry));
+        writes.extend(self.begin_trial(now, revision, terms));
+        if let Cause::Return(undone) = cause {
+            writes.push(Write::Delete(key::TRIAL.to_owned()));
+            writes.extend(self.judge(undone, Verdict::Undone));
+        }
+        let mut commands = self.roll_out_change(revision, writes);
         commands.append(&mut closed);
         Ok(commands)
     }
 
-    /// Hosts that are members no more: their streams end, and their papers are worth nothing.
-    fn forget_absent(&mut self, intent: &Intent) -> (Vec<Command>, Vec<Write>) {
+    /// The hosts that would be members no more.
+    pub(super) fn leaving(&self, intent: &Intent) -> Vec<Name> {
         let is_host = |intent: &Intent, name| intent.nodes().get(name).is_some_and(|node| node.spec.agent);
-        let gone: Vec<_> = self
-            .intent
-            .nodes()
-            .keys()
+        let names = self.intent.nodes().keys();
+        names
             .filter(|name| is_host(&self.intent, *name) && !is_host(intent, *name))
             .cloned()
-            .collect();
+            .collect()
+    }
+
+    /// Hosts that are members no more: their streams end, and their papers are worth nothing.
+    fn forget_absent(&mut self, intent: &Intent) -> (Vec<Command>, Vec<Write>) {
         let (mut commands, mut writes) = (Vec::new(), Vec::new());
-        for name in gone {
-            self.fleet.forget(&name);
+        for name in self.leaving(intent) {
+            let ((), kept) = self.with_kept(&name, |core| core.fleet.forget(&name));
+            writes.extend(kept);
             writes.push(Write::Delete(key::acknowledged(&name)));
-            if self.certificates.remove(&name).is_some() {
-                writes.push(Write::Delete(key::certificate(&name)));
-            }
+            writes.extend(self.forget_papers(&name));
             if let Some(session) = self.hosts.remove(&name).and_then(|host| host.session) {
                 let node = name.to_string();
                 commands.push(Command::Close(session, super::SessionRefusal::Deleted { node }));

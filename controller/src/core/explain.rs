@@ -143,7 +143,7 @@ impl Core {
 
     /// Octets of the history of legs and decisions, and since when there is one.
     #[must_use]
-    pub fn history(&self) -> (usize, Option<UnixMs>) {
+    pub fn past(&self) -> (usize, Option<UnixMs>) {
         (self.past.bytes(), self.past.since())
     }
 
@@ -165,7 +165,7 @@ impl Core {
     }
 
     /// Keeps what a tick was told, if it is time or it decided something, and what it decided.
-    pub(super) fn remember(&mut self, now: Now, before: &Before, changes: &[Change]) -> Vec<Command> {
+    pub(super) fn note_tick(&mut self, now: Now, before: &Before, changes: &[Change]) -> Vec<Command> {
         let told = &self.steer.told;
         let qualities = &mut self.past.qualities;
         qualities.extend(told.legs.iter().map(|leg| (leg.leg, leg.stats)));

@@ -6,11 +6,18 @@ pub(super) const CLUSTER: &str = "cluster";
 pub(super) const REVISION: &str = "revision";
 pub(super) const ALLOCATIONS: &str = "allocations";
 pub(super) const CHOICES: &str = "choices";
-pub(super) const RENEWED: &str = "keys-renewed";
+pub(super) const KEYS_RENEWED: &str = "keys-renewed";
 pub(super) const OBJECTS: &str = "object/";
 pub(super) const TOKENS: &str = "token/";
 pub(super) const CERTIFICATES: &str = "certificate/";
+/// Certificates that members were given and have not shown yet.
+pub(super) const RENEWED: &str = "renewed/";
 pub(super) const ACKNOWLEDGED: &str = "acknowledged/";
+/// What hosts may go back to by themselves.
+pub(super) const KEPT: &str = "kept/";
+pub(super) const HISTORY: &str = "history/";
+/// The change that is on trial.
+pub(super) const TRIAL: &str = "trial";
 
 pub(super) fn object(object: &ObjectRef) -> String {
     format!("{OBJECTS}{object}")
@@ -24,6 +31,18 @@ pub(super) fn certificate(node: &Name) -> String {
     format!("{CERTIFICATES}{node}")
 }
 
+pub(super) fn renewed(node: &Name) -> String {
+    format!("{RENEWED}{node}")
+}
+
 pub(super) fn acknowledged(node: &Name) -> String {
     format!("{ACKNOWLEDGED}{node}")
+}
+
+pub(super) fn kept(node: &Name, revision: u64) -> String {
+    format!("{KEPT}{node}/{revision}")
+}
+
+pub(super) fn history(revision: u64) -> String {
+    format!("{HISTORY}{revision}")
 }

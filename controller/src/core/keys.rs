@@ -51,15 +51,20 @@ impl Core {
     /// - A host lost its maps so often that its incarnation modulo 4 has gone round: incarnations have four bits, and
     ///   the window of a pair takes the next seven for a new beginning.
     /// - A lane has passed another 2^28 numbers: they have 32 bits, and a window takes what is 2^29 behind for new.
+    ///
+    /// It waits while a change is on trial: who goes back would not know the new keys.
     pub fn handle_keys(&mut self, at: UnixSeconds) -> Vec<Command> {
+        if self.trial.is_some() {
+            return Vec::new();
+        }
         let (due, marks) = self.renewal(at);
         let mut writes: Vec<Write> = Vec::new();
         if due {
             self.allocations.ask_for_keys();
         }
-        if marks != self.renewed {
-            writes.extend(put_json(key::RENEWED, &marks));
-            self.renewed = marks;
+        if marks != self.keys_renewed {
+            writes.extend(put_json(key::KEYS_RENEWED, &marks));
+            self.keys_renewed = marks;
         }
         let wanted = self.allocations.wants_keys();
         let random = &mut self.random;
@@ -95,7 +100,7 @@ impl Core {
                 Some((name.clone(), Mark { restarts, rounds }))
             })
             .collect();
-        let (mut known, first) = (self.renewed.clone(), self.renewed == Renewed::default());
+        let (mut known, first) = (self.keys_renewed.clone(), self.keys_renewed == Renewed::default());
         let moved = |(name, mark): (&Name, &Mark)| known.hosts.get(name).is_some_and(|known| known != mark);
         let old = at.saturating_sub(known.at) >= self.key_lifetime;
         let due = !first && (old || marks.iter().any(moved));
@@ -105,7 +110,7 @@ impl Core {
         } else {
             let new = marks
                 .into_iter()
-                .filter(|(name, _)| !self.renewed.hosts.contains_key(name));
+                .filter(|(name, _)| !self.keys_renewed.hosts.contains_key(name));
             known.hosts.extend(new);
         }
         known

@@ -153,6 +153,9 @@ impl Core {
         writes.push(stored);
         self.tokens.insert(digest, used);
         self.certificates.insert(node.clone(), certificate);
+        if self.renewed.remove(node).is_some() {
+            writes.push(Write::Delete(key::renewed(node)));
+        }
         let mut commands = super::commit(writes);
         if let Some(session) = self.hosts.get_mut(node).and_then(|host| host.session.take()) {
             let node = node.to_string();

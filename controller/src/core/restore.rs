@@ -108,13 +108,20 @@ impl Core {
             tokens: named(&entries, key::TOKENS)?
                 .map(|(digest, at)| Ok((digest.to_owned(), json(&entries, at)?.unwrap_or_default())))
                 .collect::<Result<_, RestoreError>>()?,
-            certificates: named(&entries, key::CERTIFICATES)?
-                .map(|(node, at)| Ok((name(at, node)?, text(&entries, at)?)))
+            certificates: by_node(&entries, key::CERTIFICATES)?,
+            renewed: by_node(&entries, key::RENEWED)?,
+            history: named(&entries, key::HISTORY)?
+                .map(|(revision, at)| {
+                    let revision = revision.parse().map_err(|error| wrong(at, error))?;
+                    let entry = json(&entries, at)?.ok_or_else(|| wrong(at, "it is gone"))?;
+                    Ok((revision, entry))
+                })
                 .collect::<Result<_, RestoreError>>()?,
+            trial: json(&entries, key::TRIAL)?,
             measured: Measured::default(),
             steer: super::steer::Steer::default(),
             key_lifetime: super::keys::LIFETIME,
-            renewed: json(&entries, key::RENEWED)?.unwrap_or_default(),
+            keys_renewed: json(&entries, key::KEYS_RENEWED)?.unwrap_or_default(),
             past: super::past::Past::restore(&entries),
             began_unix_ms: 0,
             random,
@@ -123,6 +130,16 @@ impl Core {
         core.install(target, allocations);
         Ok((core, writes))
     }
+}
+
+/// Texts under the names of nodes.
+fn by_node(
+    entries: &BTreeMap<String, Vec<u8>>,
+    prefix: &str,
+) -> Result<BTreeMap<Name, String>, RestoreError> {
+    named(entries, prefix)?
+        .map(|(node, at)| Ok((name(at, node)?, text(entries, at)?)))
+        .collect()
 }
 
 fn wrong(key: &str, problem: impl ToString) -> RestoreError {
@@ -191,6 +208,14 @@ fn fleet(entries: &BTreeMap<String, Vec<u8>>) -> Result<Fleet, RestoreError> {
         let bytes = entries.get(key).map(Vec::as_slice).unwrap_or_default();
         let state = state::from_bytes(bytes).map_err(|error| wrong(key, error))?;
         fleet.restore(&name(key, node)?, state);
+    }
+    for (kept, key) in named(entries, key::KEPT)? {
+        let (node, _) = kept
+            .split_once('/')
+            .ok_or_else(|| wrong(key, "it names no node"))?;
+        let bytes = entries.get(key).map(Vec::as_slice).unwrap_or_default();
+        let state = state::from_bytes(bytes).map_err(|error| wrong(key, error))?;
+        fleet.restore_kept(&name(key, node)?, state);
     }
     Ok(fleet)
 }

@@ -9,7 +9,7 @@ use kuafu_model::manifest::Intent;
 use kuafu_proto::Delta;
 
 use super::restore::StoredChoice;
-use super::{Command, Core, SessionId, commit, key};
+use super::{Command, Core, Refused, SessionId, commit, key};
 use crate::store::Write;
 
 /// Where each host should be.
@@ -65,18 +65,52 @@ impl Core {
     /// Sends each connected host what it can be given now ([`compile::next`]), after these writes. Every wave has a
     /// revision of its own, so that an acknowledgement names one state.
     pub(super) fn roll_out(&mut self, mut writes: Vec<Write>) -> Vec<Command> {
-        let states = compile::next(&self.fleet, &self.target);
-        let due: Vec<(Name, SessionId)> = self
-            .fleet
-            .outdated(&states)
-            .filter(|(name, state)| !self.has_refused(name, state))
-            .filter_map(|(name, _)| Some((name.clone(), self.session(name)?)))
-            .collect();
+        let states = self.next_states();
+        let due = self.due(&states);
         if !due.is_empty() {
             self.revision += 1;
             writes.extend(put_json(key::REVISION, &self.revision));
         }
-        let mut commands = commit(writes);
+        self.send(&states, due, writes)
+    }
+
+    /// The same for a change of the intent, which has a revision also where nobody is sent anything.
+    pub(super) fn roll_out_change(&mut self, revision: u64, mut writes: Vec<Write>) -> Vec<Command> {
+        let states = self.next_states();
+        let due = self.due(&states);
+        self.revision = revision;
+        writes.extend(put_json(key::REVISION, &self.revision));
+        self.send(&states, due, writes)
+    }
+
+    /// What each host can be given now. A refusal of something else is history.
+    fn next_states(&mut self) -> Target {
+        let states = compile::next(&self.fleet, &self.target);
+        for (name, host) in &mut self.hosts {
+            let is_wanted = |refused: &Refused| {
+                let state = states.get(name);
+                state.is_some_and(|state| unchanged(&refused.state, state))
+            };
+            host.refused = host.refused.take().filter(is_wanted);
+        }
+        states
+    }
+
+    /// Connected hosts that do not run what they can have now, and those that would go back from what stays.
+    fn due(&self, states: &Target) -> Vec<(Name, SessionId)> {
+        let on_trial = |name: &&Name| self.fleet.get(name).is_some_and(|host| host.is_on_trial());
+        let settled = states
+            .iter()
+            .filter(|(name, _)| self.trial.is_none() && on_trial(name));
+        let due: BTreeMap<&Name, &HostState> = self.fleet.outdated(states).chain(settled).collect();
+        due.into_iter()
+            .filter(|(name, state)| !self.has_refused(name, state))
+            .filter_map(|(name, _)| Some((name.clone(), self.session(name)?)))
+            .collect()
+    }
+
+    fn send(&mut self, states: &Target, due: Vec<(Name, SessionId)>, mut writes: Vec<Write>) -> Vec<Command> {
+        let mut messages = Vec::new();
         for (name, session) in due {
             let Some(state) = states.get(&name) else {
                 continue;
@@ -86,12 +120,19 @@ impl Core {
                 ..state.clone()
             };
             let before = self.fleet.get(&name).and_then(|running| running.newest());
-            commands.push(match before {
+            messages.push(match before {
                 Some(before) => Command::Delta(session, Delta::between(before, &state)),
                 None => Command::Snapshot(session, state.clone()),
             });
-            self.fleet.send(&name, state);
+            let trial = self.trial.as_ref().map(|trial| trial.revision);
+            let ((), kept) = self.with_kept(&name, |core| match trial {
+                Some(trial) => core.fleet.send_on_trial(&name, state, trial),
+                None => core.fleet.send(&name, state),
+            });
+            writes.extend(kept);
         }
+        let mut commands = commit(writes);
+        commands.append(&mut messages);
         commands
     }
 

@@ -2,9 +2,7 @@
 
 use kuafu_model::kinds::Name;
 use kuafu_proto::state;
-use kuafu_proto::token::fingerprint;
 
-use super::member::hex;
 use super::{Command, Core, Host, Now, Refused, SessionId, key};
 use crate::store::Write;
 
@@ -86,11 +84,13 @@ impl Core {
     /// When it is not who it says, or not ours.
     pub fn handle_hello(&mut self, _now: Now, hello: Hello) -> Result<Vec<Command>, SessionRefusal> {
         self.check_hello(&hello)?;
+        let shown = self.note_shown(&hello.certified, &hello.certificate);
         let node = hello.certified;
         let host = Host {
             session: Some(hello.session),
             incarnation: hello.incarnation,
             rounds: None,
+            layout: hello.layout,
             version: hello.version,
             liveness: None,
             waits_since: None,
@@ -100,14 +100,16 @@ impl Core {
             .hosts
             .insert(node.clone(), host)
             .and_then(|host| host.session);
-        let mut writes = Vec::new();
         let known_here = self.fleet.get(&node).is_some();
-        if !self.fleet.reconnect(&node, hello.last_revision) && known_here {
+        let runs = hello.last_revision;
+        let (known, mut writes) = self.with_kept(&node, |core| core.fleet.reconnect(&node, runs));
+        if !known && known_here {
             writes.push(Write::Delete(key::acknowledged(&node)));
         } else if let Some(runs) = self.fleet.get(&node).and_then(|running| running.acknowledged()) {
             // It may have acknowledged into a stream that was cut.
             writes.push(Write::Put(key::acknowledged(&node), state::to_bytes(runs)));
         }
+        writes.extend(shown);
         let mut commands = self.roll_out(writes);
         if let Some(session) = before {
             let node = node.to_string();
@@ -130,10 +132,7 @@ impl Core {
                 ours: self.cluster.clone(),
             });
         }
-        let presented = hex(&fingerprint(&hello.certificate));
-        if self.certificates.get(&hello.certified) != Some(&presented) {
-            return Err(SessionRefusal::OldCertificate { node: node() });
-        }
+        self.check_papers(&hello.certified, &hello.certificate)?;
         let declared = self.intent.nodes().get(&hello.certified);
         if declared.is_some_and(|declared| !declared.spec.agent) {
             return Err(SessionRefusal::Foreign { node: node() });
@@ -159,21 +158,25 @@ impl Core {
         }
     }
 
-    /// A host has a revision in force.
+    /// A host has a revision in force: one that it was sent, or one that it went back to by itself.
     pub fn handle_ack(&mut self, _now: Now, session: SessionId, revision: u64) -> Vec<Command> {
         let Some(node) = self.node_of(session).cloned() else {
             return Vec::new();
         };
-        let Some(runs) = self.fleet.acknowledge(&node, revision) else {
+        let (runs, mut writes) = self.with_kept(&node, |core| {
+            let runs = core.fleet.acknowledge(&node, revision)?;
+            Some(Write::Put(key::acknowledged(&node), state::to_bytes(runs)))
+        });
+        let Some(runs) = runs else {
             return Vec::new();
         };
-        let kept = Write::Put(key::acknowledged(&node), state::to_bytes(runs));
+        writes.push(runs);
         if let Some(host) = self.hosts.get_mut(&node) {
             host.refused = None;
             host.waits_since = None;
         }
         self.allocations.release(&self.fleet);
-        self.roll_out(vec![kept])
+        self.roll_out(writes)
     }
 
     /// A host refuses a revision, and stays with what it had. Where it asks for a snapshot it gets one.
@@ -190,7 +193,7 @@ impl Core {
         };
         if want_snapshot {
             // Whatever it runs, it is not what we believe: as a host of which nothing is known.
-            self.fleet.forget(&node);
+            self.fleet.lose(&node);
             return self.roll_out(vec![Write::Delete(key::acknowledged(&node))]);
         }
         let newest = self.fleet.get(&node).and_then(|running| running.newest());

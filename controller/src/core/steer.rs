@@ -97,7 +97,7 @@ impl Core {
         };
         commands.extend(self.choose(&recorded.changes));
         self.steer.told = recorded.input;
-        commands.extend(self.remember(now, &before, &recorded.changes));
+        commands.extend(self.note_tick(now, &before, &recorded.changes));
         commands
     }
 

@@ -9,8 +9,10 @@ use crate::store::{Memory, Store};
 
 mod cluster;
 mod keys;
+mod papers;
 mod past;
 mod steering;
+mod trial;
 
 const CA: [u8; 32] = [9; 32];
 
@@ -101,7 +103,7 @@ impl World {
             name: "test.yaml",
             text,
         };
-        let declared = self.core.handle_apply(self.now, &[file], false);
+        let declared = self.core.handle_apply(self.now, &[file], Terms::default());
         let declared = declared.map_err(|error| error.fields())?;
         self.carry_out(declared.commands);
         Ok(declared.changes.iter().map(ToString::to_string).collect())
@@ -275,7 +277,13 @@ fn a_dry_run_changes_nothing() {
         name: "a",
         text: ACCELERATOR,
     };
-    let declared = world.core.handle_apply(0, &[file], true).unwrap();
+    let declared = {
+        let terms = Terms {
+            dry_run: true,
+            ..Terms::default()
+        };
+        world.core.handle_apply(0, &[file], terms).unwrap()
+    };
     assert_eq!(declared.changes.len(), 3);
     assert!(declared.commands.is_empty());
     assert_eq!(world.core.objects(None, None).len(), 3);
@@ -311,6 +319,11 @@ fn a_refused_state_is_not_sent_again_until_it_changes() {
     let view = &world.core.host_views(0)[0];
     assert_eq!(view.refused.as_deref(), Some("nat_ports: 10000 listens"));
     assert_eq!(view.acknowledged, before, "what was in force stays");
+    let nodes = world.core.history().last().unwrap().0;
+    let back = world.core.handle_rollback(0, nodes, Terms::default()).unwrap();
+    world.carry_out(back.commands);
+    let view = &world.core.host_views(0)[0];
+    assert_eq!(view.refused, None, "it is asked for no more");
 }
 
 #[test]
@@ -418,7 +431,7 @@ fn a_restarted_controller_goes_on_where_it_was() {
 fn a_deleted_node_is_out() {
     let (mut world, mut agents) = three();
     let taipei = "node/taipei".parse().unwrap();
-    let declared = world.core.handle_delete(0, &[taipei], false).unwrap();
+    let declared = world.core.handle_delete(0, &[taipei], Terms::default()).unwrap();
     world.carry_out(declared.commands);
     assert_eq!(agents[1].take(&mut world), ["close"]);
     let hello = world.hello("taipei", 0);

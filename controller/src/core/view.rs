@@ -29,6 +29,8 @@ pub struct HostView {
     pub incarnation: u32,
     /// Its agent's version.
     pub version: String,
+    /// Layout of its agent's maps; 0: not known.
+    pub layout: u32,
     /// The legs that begin there.
     pub legs: Vec<LegView>,
 }
@@ -102,6 +104,7 @@ impl Core {
             liveness: host.liveness,
             incarnation: host.incarnation,
             version: host.version,
+            layout: host.layout,
             legs: self.leg_views(now, name),
         }
     }

@@ -3,6 +3,8 @@
 mod answer;
 mod path;
 
+pub(super) use answer::words;
+
 use std::sync::Arc;
 
 use kuafu_model::kinds::{Kind, Name, ObjectRef};
@@ -14,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::identity::admin;
 use super::shell::{Shell, unix_seconds};
-use crate::core::{DeclareError, Declared};
+use crate::core::{DeclareError, Declared, Terms};
 
 pub(super) struct Api(pub(super) Arc<Shell>);
 
@@ -22,7 +24,12 @@ pub(super) struct Api(pub(super) Arc<Shell>);
 impl v1::api_server::Api for Api {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyAnswer>, Status> {
         admin(&request)?;
-        let v1::ApplyRequest { files, dry_run } = request.into_inner();
+        let v1::ApplyRequest {
+            files,
+            dry_run,
+            confirm_s,
+        } = request.into_inner();
+        let terms = terms(dry_run, confirm_s);
         let files: Vec<File<'_>> = files
             .iter()
             .map(|file| File {
@@ -30,7 +37,7 @@ impl v1::api_server::Api for Api {
                 text: &file.text,
             })
             .collect();
-        self.declare(|core, now| core.handle_apply(now, &files, dry_run))
+        self.declare(|core, now| core.handle_apply(now, &files, terms))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::ApplyAnswer>, Status> {
@@ -40,7 +47,57 @@ impl v1::api_server::Api for Api {
             .iter()
             .map(|object| object_ref(&object.kind, &object.name))
             .collect::<Result<_, _>>()?;
-        self.declare(|core, now| core.handle_delete(now, &objects, dry_run))
+        self.declare(|core, now| core.handle_delete(now, &objects, terms(dry_run, 0)))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmAnswer>, Status> {
+        admin(&request)?;
+        let undo = request.get_ref().undo;
+        let ended = self.0.drive(|core, now| {
+            let ended = if undo {
+                core.handle_undo(now, unix_seconds())
+            } else {
+                core.handle_confirm()
+            };
+            match ended {
+                Ok(ended) => (Ok((ended.revision, ended.undone_by)), ended.commands),
+                Err(error) => (Err(Status::failed_precondition(words(&error))), Vec::new()),
+            }
+        })?;
+        let (revision, undone_by) = ended?;
+        tracing::info!(revision, undone_by, "a trial has ended");
+        Ok(Response::new(v1::ConfirmAnswer { revision, undone_by }))
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryAnswer>, Status> {
+        admin(&request)?;
+        let revision = request.get_ref().revision;
+        let changes = self.0.view(|core, _| match revision {
+            0 => Ok(answer::history(core)),
+            revision => answer::change(core, revision).map(|change| vec![change]),
+        });
+        let changes = changes.map_err(|error| Status::not_found(words(&error)))?;
+        Ok(Response::new(v1::HistoryAnswer { changes }))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::ApplyAnswer>, Status> {
+        admin(&request)?;
+        let v1::RollbackRequest {
+            revision,
+            dry_run,
+            confirm_s,
+        } = request.into_inner();
+        let terms = terms(dry_run, confirm_s);
+        self.declare(|core, now| core.handle_rollback(now, revision, terms))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetAnswer>, Status> {
@@ -68,6 +125,15 @@ impl v1::api_server::Api for Api {
         }))
     }
 
+    async fn take_backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<v1::Backup>, Status> {
+        admin(&request)?;
+        let backup = self
+            .0
+            .backup()
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(backup.into_message()))
+    }
+
     async fn node_token(
         &self,
         request: Request<v1::NodeTokenRequest>,
@@ -92,6 +158,7 @@ impl v1::api_server::Api for Api {
     ) -> Result<Response<v1::ClusterStatus>, Status> {
         admin(&request)?;
         let mut status = self.0.view(answer::status);
+        status.layout = self.0.layout;
         if request.get_ref().details {
             let asked = self.ask_all(Ask::Status(v1::StatusQuery {})).await;
             for (node, answer) in asked {
@@ -186,7 +253,11 @@ impl Api {
             let declared = declare(core, now);
             let revision = core.revision();
             match declared {
-                Ok(Declared { changes, commands }) => (answer::changes(&changes, revision), commands),
+                Ok(Declared { changes, commands }) => {
+                    // A dry run puts nothing on trial.
+                    let trial = core.trial(now).map(answer::trial);
+                    (answer::changes(&changes, revision, trial), commands)
+                }
                 Err(error) => (answer::errors(&error, revision), Vec::new()),
             }
         })?;
@@ -211,6 +282,14 @@ impl Api {
         let mut answers = asked.join_all().await;
         answers.sort_by(|(a, _), (b, _)| a.cmp(b));
         answers
+    }
+}
+
+fn terms(dry_run: bool, confirm_s: u32) -> Terms {
+    Terms {
+        at: unix_seconds(),
+        dry_run,
+        confirm_s: (confirm_s != 0).then_some(confirm_s),
     }
 }
 

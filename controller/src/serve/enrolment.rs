@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use kuafu_model::kinds::Name;
 use kuafu_proto::v1;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tonic::{Request, Response, Status};
 
+use super::identity::member;
 use super::shell::{Shell, unix_seconds};
-use crate::core::JoinRefusal;
+use crate::authority::Authority;
+use crate::core::{JoinRefusal, Terms};
 
 pub(super) struct Enrolment(pub(super) Arc<Shell>);
 
@@ -28,22 +31,19 @@ impl v1::enrolment_server::Enrolment for Enrolment {
                 )
                 .map_err(|refusal| refused(&refusal));
             let signed = checked.and_then(|(node, token)| {
-                let certificate = authority.member(node.as_str(), &request.csr_pem);
-                let certificate =
-                    certificate.map_err(|error| Status::invalid_argument(format!("the request: {error}")))?;
-                let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-                    .map_err(|error| Status::internal(error.to_string()))?;
+                let (certificate, der) = sign(authority, &node, &request.csr_pem)?;
                 Ok((node, token, certificate, der))
             });
             match signed {
                 Ok((node, token, certificate, der)) => {
                     let commands = core.handle_joined(now, &node, &token, &der);
-                    (Ok((certificate, core.cluster().to_owned())), commands)
+                    let declared = core.intent().nodes().contains_key(&node);
+                    (Ok((certificate, core.cluster().to_owned(), declared)), commands)
                 }
                 Err(status) => (Err(status), Vec::new()),
             }
         })?;
-        let (certificate_pem, cluster) = joined.inspect_err(|status| {
+        let (certificate_pem, cluster, declared) = joined.inspect_err(|status| {
             tracing::warn!(
                 node = request.node,
                 reason = status.message(),
@@ -55,8 +55,66 @@ impl v1::enrolment_server::Enrolment for Enrolment {
             certificate_pem,
             ca_pem: authority.certificate_pem().to_owned(),
             cluster,
+            declared,
         }))
     }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewAnswer>, Status> {
+        let (node, shown) = member(&request)?;
+        let csr_pem = request.into_inner().csr_pem;
+        let authority = &self.0.authority;
+        let renewed = self.0.drive(|core, _| {
+            let signed = core
+                .check_papers(&node, &shown)
+                .map_err(|refusal| super::shell::refused(&refusal))
+                .and_then(|()| sign(authority, &node, &csr_pem));
+            match signed {
+                Ok((certificate, der)) => (Ok(certificate), core.handle_renewed(&node, &der)),
+                Err(status) => (Err(status), Vec::new()),
+            }
+        })?;
+        let certificate_pem = renewed?;
+        tracing::info!(%node, "a member has its next certificate");
+        Ok(Response::new(v1::RenewAnswer { certificate_pem }))
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveAnswer>, Status> {
+        let (node, shown) = member(&request)?;
+        let terms = Terms {
+            at: unix_seconds(),
+            ..Terms::default()
+        };
+        let left = self.0.drive(|core, now| {
+            if let Err(refusal) = core.check_papers(&node, &shown) {
+                return (Err(super::shell::refused(&refusal)), Vec::new());
+            }
+            match core.handle_leave(now, &node, terms) {
+                Ok(commands) => (Ok(()), commands),
+                Err(error) => {
+                    let words = super::api::words(&error);
+                    (Err(Status::failed_precondition(words)), Vec::new())
+                }
+            }
+        })?;
+        left?;
+        tracing::info!(%node, "a node has left");
+        Ok(Response::new(v1::LeaveAnswer {}))
+    }
+}
+
+/// A member's certificate for the key of a request, PEM and DER.
+#[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+fn sign(
+    authority: &Authority,
+    node: &Name,
+    csr_pem: &str,
+) -> Result<(String, CertificateDer<'static>), Status> {
+    let certificate = authority.member(node.as_str(), csr_pem, unix_seconds());
+    let certificate =
+        certificate.map_err(|error| Status::invalid_argument(format!("the request: {error}")))?;
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+        .map_err(|error| Status::internal(error.to_string()))?;
+    Ok((certificate, der))
 }
 
 fn refused(refusal: &JoinRefusal) -> Status {

@@ -50,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, shell: Arc<Shell>) {
 fn observe(shell: &Shell) {
     shell.view(|core, now| {
         metrics::gauge!("kuafu_controller_revision").set(core.revision() as f64);
-        metrics::gauge!("kuafu_controller_history_bytes").set(core.history().0 as f64);
+        metrics::gauge!("kuafu_controller_history_bytes").set(core.past().0 as f64);
         for host in core.host_views(now) {
             let node = host.node.to_string();
             let up = if host.connected { 1.0 } else { 0.0 };

@@ -47,6 +47,21 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Octets that the history of legs and decisions may take in the store; 0: none is kept. Default: 64 MiB.
     pub history: usize,
+    /// The layout of maps that this program's agents have, for who asks for versions. Default: 0, not known.
+    pub layout: u32,
+}
+
+impl Options {
+    /// The store's file.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder().join("store.redb")
+    }
+
+    fn folder(&self) -> PathBuf {
+        let places = Places::below(&self.root);
+        self.data.clone().unwrap_or_else(|| places.controller())
+    }
 }
 
 impl Default for Options {
@@ -58,6 +73,7 @@ impl Default for Options {
             key_lifetime: Duration::from_secs(24 * 60 * 60),
             data: None,
             history: HISTORY_BYTES,
+            layout: 0,
         }
     }
 }
@@ -181,12 +197,12 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 /// Opens the store, and makes what a first start makes: the cluster's id, its CA, the admin's certificate.
 fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), Error> {
     let places = Places::below(&options.root);
-    let data = options.data.clone().unwrap_or_else(|| places.controller());
+    let data = options.folder();
     std::fs::create_dir_all(&data).map_err(|source| Error::Directory {
         path: data.clone(),
         source,
     })?;
-    let mut store = Embedded::open(&data.join("store.redb"))?;
+    let mut store = Embedded::open(&options.store())?;
     let (mut core, writes) = Core::restore(store.list("")?, Box::new(random))?;
     core.set_key_lifetime(options.key_lifetime.as_secs());
     core.keep_history(options.history);
@@ -199,7 +215,13 @@ fn shell(options: &Options) -> Result<(Arc<Shell>, Arc<rustls::ServerConfig>), E
     let config = tls(&authority.controller()?)?;
     let recording = new_recording(&data);
     Ok((
-        Arc::new(Shell::new(core, Box::new(store), authority, recording)),
+        Arc::new(Shell::new(
+            core,
+            Box::new(store),
+            authority,
+            recording,
+            options.layout,
+        )),
         config,
     ))
 }
@@ -253,6 +275,9 @@ async fn tick(shell: &Shell) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        if end_trial(shell).is_err() {
+            return std::future::pending().await;
+        }
         let second = |core: &mut Core, now| {
             let keys = core.handle_keys(unix_seconds());
             ((), [keys, core.handle_tick(now)].concat())
@@ -261,6 +286,28 @@ async fn tick(shell: &Shell) {
             return std::future::pending().await;
         }
     }
+}
+
+/// Undoes a change that was not confirmed in time.
+#[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+fn end_trial(shell: &Shell) -> Result<(), tonic::Status> {
+    let ended = shell.drive(|core, now| match core.handle_trial(now, unix_seconds()) {
+        Ok(Some(ended)) => (Ok(Some((ended.revision, ended.undone_by))), ended.commands),
+        Ok(None) => (Ok(None), Vec::new()),
+        Err(error) => (Err(error), Vec::new()),
+    })?;
+    match ended {
+        Ok(None) => {}
+        Ok(Some((revision, undone_by))) => {
+            tracing::warn!(
+                revision,
+                undone_by,
+                "a change was not confirmed in time and is undone"
+            );
+        }
+        Err(error) => tracing::error!(%error, "a change was not confirmed in time and cannot be undone"),
+    }
+    Ok(())
 }
 
 async fn serve_metrics(

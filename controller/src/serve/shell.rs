@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::authority::Authority;
+use crate::backup::Backup;
 use crate::core::{Command, Core, Now, SessionId, SessionRefusal, UnixMs, UnixSeconds};
 use crate::store::{Store, StoreError};
 
@@ -28,6 +29,8 @@ pub(super) struct Shell {
     inner: Mutex<Inner>,
     questions: Mutex<Questions>,
     began: Instant,
+    /// The layout of maps that this program knows, which the controller itself has no use for.
+    pub(super) layout: u32,
     /// Set where the controller cannot go on.
     pub(super) failed: watch::Sender<Option<String>>,
 }
@@ -89,6 +92,7 @@ impl Shell {
         store: Box<dyn Store>,
         authority: Authority,
         recording: std::path::PathBuf,
+        layout: u32,
     ) -> Self {
         let recording = Recording {
             path: recording,
@@ -106,6 +110,7 @@ impl Shell {
             }),
             questions: Mutex::default(),
             began: Instant::now(),
+            layout,
             failed: watch::channel(None).0,
         }
     }
@@ -152,12 +157,24 @@ impl Shell {
         let now = self.now();
         inner.core.tell_time(now, unix_ms());
         let (answer, commands) = handle(&mut inner.core, now);
-        if let Err(error) = inner.carry_out(commands) {
+        if let Err(error) = inner.carry_out(now, commands) {
             tracing::error!(%error, "the store failed; stopping");
             self.failed.send_replace(Some(error.to_string()));
             return Err(Status::internal(format!("the store failed: {error}")));
         }
         Ok(answer)
+    }
+
+    /// Everything in the store, as of one moment.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn backup(&self) -> Result<Backup, StoreError> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match &inner.store {
+            Some(store) => Backup::of(store.as_ref(), unix_seconds()),
+            None => Err(StoreError::Closed),
+        }
     }
 
     /// Ends agents' streams and closes the store, so that the next controller can open it. Nothing is decided any
@@ -264,8 +281,13 @@ impl Shell {
 }
 
 impl Inner {
-    fn carry_out(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
+    /// States that are sent while a change is on trial are marked so.
+    fn carry_out(&mut self, now: Now, commands: Vec<Command>) -> Result<(), StoreError> {
         use v1::controller_message::Message;
+        let trial = self.core.trial(now).map(|trial| v1::Trial {
+            id: trial.revision,
+            left_ms: trial.agents_left_ms,
+        });
         for command in commands {
             match command {
                 Command::Commit(writes) => {
@@ -275,11 +297,11 @@ impl Inner {
                 }
                 Command::Snapshot(session, state) => {
                     metrics::counter!("kuafu_controller_snapshots_total").increment(1);
-                    self.send(session, Message::Snapshot((&state).into()));
+                    self.send(session, Message::Snapshot((&state).into()), trial);
                 }
                 Command::Delta(session, delta) => {
                     metrics::counter!("kuafu_controller_deltas_total").increment(1);
-                    self.send(session, Message::Delta((&delta).into()));
+                    self.send(session, Message::Delta((&delta).into()), trial);
                 }
                 Command::Close(session, refusal) => {
                     if let Some(stream) = self.streams.remove(&session) {
@@ -293,9 +315,13 @@ impl Inner {
     }
 
     /// A stream that has ended is closed by its reader, which tells the core.
-    fn send(&self, session: SessionId, message: v1::controller_message::Message) {
+    fn send(&self, session: SessionId, message: v1::controller_message::Message, trial: Option<v1::Trial>) {
         if let Some(stream) = self.streams.get(&session) {
-            let _ = stream.send(Ok(to_agent(message)));
+            let message = v1::ControllerMessage {
+                trial,
+                ..to_agent(message)
+            };
+            let _ = stream.send(Ok(message));
         }
     }
 }
@@ -303,6 +329,7 @@ impl Inner {
 const fn to_agent(message: v1::controller_message::Message) -> v1::ControllerMessage {
     v1::ControllerMessage {
         message: Some(message),
+        trial: None,
     }
 }
 

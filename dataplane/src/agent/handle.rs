@@ -8,8 +8,8 @@ use super::error::Error;
 
 /// What the host's thread is asked. Each has where its answer goes.
 pub(super) enum Request {
-    /// Bring a state into force, and say whether it is.
-    Change(Box<Change>, oneshot::Sender<Message>),
+    /// Bring a state into force, on trial or to stay, and say whether it is.
+    Change(Box<Change>, Option<v1::Trial>, oneshot::Sender<Message>),
     /// Answer a question.
     Ask(v1::Query, oneshot::Sender<v1::QueryAnswer>),
     /// What a session begins with.
@@ -42,8 +42,8 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    pub(super) async fn change(&self, change: Change) -> Result<Message, Error> {
-        self.ask_for(|reply| Request::Change(Box::new(change), reply))
+    pub(super) async fn change(&self, change: Change, trial: Option<v1::Trial>) -> Result<Message, Error> {
+        self.ask_for(|reply| Request::Change(Box::new(change), trial, reply))
             .await
     }
 

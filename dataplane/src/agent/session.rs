@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kuafu_proto::client::{self, connect};
+use kuafu_proto::renew::{self, Validity};
 use kuafu_proto::v1::agent_message::Message;
 use kuafu_proto::v1::agents_client::AgentsClient;
 use kuafu_proto::v1::controller_message::Message as Said;
@@ -11,9 +12,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
 use super::error::Error;
 use super::handle::{Change, Greeting, Handle};
+use super::store::read_line;
 
 /// A snapshot of a host that serves large VPCs.
 const LARGEST_MESSAGE: usize = 64 << 20;
@@ -22,6 +25,8 @@ const OUTGOING: usize = 64;
 /// The first pause before the controller is dialled again, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often the host's certificate is looked at: it lasts weeks.
+const LOOK: Duration = Duration::from_secs(3_600);
 /// A session that lasted so long begins the pauses anew.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -112,6 +117,8 @@ struct Session {
     to_controller: mpsc::Sender<v1::AgentMessage>,
     messages: Streaming<v1::ControllerMessage>,
     greeting: Greeting,
+    channel: Channel,
+    places: Places,
 }
 
 async fn begin(host: &Handle, member: &Member) -> Result<Session, End> {
@@ -124,7 +131,7 @@ async fn begin(host: &Handle, member: &Member) -> Result<Session, End> {
     let (to_controller, outgoing) = mpsc::channel(OUTGOING);
     let hello = std::mem::take(&mut greeting.hello);
     let _ = to_controller.send(message(Message::Hello(hello))).await;
-    let mut agents = AgentsClient::new(channel)
+    let mut agents = AgentsClient::new(channel.clone())
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
     let opened = agents.session(ReceiverStream::new(outgoing)).await;
@@ -135,6 +142,8 @@ async fn begin(host: &Handle, member: &Member) -> Result<Session, End> {
         to_controller,
         messages: messages.into_inner(),
         greeting,
+        channel,
+        places: member.places.clone(),
     })
 }
 
@@ -153,8 +162,14 @@ impl Session {
                 return end;
             }
         }
+        // The first look is at once: a host may have been off for weeks.
+        let mut look = tokio::time::interval(LOOK);
         loop {
             let step = tokio::select! {
+                _ = look.tick() => {
+                    self.renew().await;
+                    Ok(())
+                }
                 said = self.messages.message() => self.heard(said).await,
                 event = self.greeting.events.recv() => self.happened(event).await,
             };
@@ -166,17 +181,44 @@ impl Session {
 
     async fn heard(&mut self, said: Result<Option<v1::ControllerMessage>, tonic::Status>) -> Result<(), End> {
         let said = match said {
-            Ok(Some(said)) => said.message,
+            Ok(Some(said)) => said,
             Ok(None) => return Err(End::Lost("closed by the controller".to_owned())),
             Err(status) => return Err(End::Lost(status.message().to_owned())),
         };
-        let answer = match said {
-            Some(Said::Snapshot(state)) => self.host.change(Change::Snapshot(state)).await?,
-            Some(Said::Delta(delta)) => self.host.change(Change::Delta(delta)).await?,
+        let trial = said.trial;
+        let answer = match said.message {
+            Some(Said::Snapshot(state)) => self.host.change(Change::Snapshot(state), trial).await?,
+            Some(Said::Delta(delta)) => self.host.change(Change::Delta(delta), trial).await?,
             Some(Said::Query(query)) => Message::Answer(self.host.ask(query).await?),
             None => return Ok(()),
         };
         self.say(answer).await
+    }
+
+    /// Has the host's certificate renewed when it is time. What fails is tried again with the next look, of which there
+    /// are hundreds before the end.
+    async fn renew(&self) {
+        if let Err(error) = self.try_renew().await {
+            tracing::warn!(error, "this host's certificate is not renewed");
+        }
+    }
+
+    async fn try_renew(&self) -> Result<(), String> {
+        let words = |error: &dyn std::fmt::Display| error.to_string();
+        let folder = self.places.identity();
+        let identity = Identity::load(&folder).map_err(|error| words(&error))?;
+        let validity = Validity::of(&identity.certificate_pem).map_err(|error| words(&error))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if !validity.is_due(now.as_secs()) {
+            return Ok(());
+        }
+        let node = read_line(&self.places.node()).map_err(|error| words(&error))?;
+        let node = node.ok_or("it is no member any more")?;
+        let renewed = renew::renew(self.channel.clone(), &node, &identity).await;
+        let renewed = renewed.map_err(|error| words(&error))?;
+        renewed.save(&folder).map_err(|error| words(&error))?;
+        tracing::info!("this host's certificate is renewed");
+        Ok(())
     }
 
     async fn happened(&self, event: Result<Message, RecvError>) -> Result<(), End> {

@@ -40,12 +40,37 @@ pub(super) fn read_line(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// A file's octets; `None` where there is no file.
+pub(super) fn read_octets(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        octets => Ok(Some(
+            octets.map_err(Error::io(format!("read {}", path.display())))?,
+        )),
+    }
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a file in its place, whole, readable by its owner alone, and waits until the disk has it.
+pub(super) fn write_whole(path: &Path, octets: &[u8]) -> Result<()> {
+    Staged::of(path, octets)?.keep()
+}
+
 /// Makes a folder and those above it.
 pub(super) fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io(format!("make {}", path.display())))
 }
 
-/// A state that is on disk but not yet in the place of the one before. Dropping it takes it back.
+/// A state, or what is kept beside it, that is on disk but not yet in the place of the one before. Dropping it takes it back.
 #[derive(Debug)]
 pub(super) struct Staged {
     temporary: PathBuf,
@@ -55,6 +80,10 @@ pub(super) struct Staged {
 impl Staged {
     /// Writes a state beside `path`, readable by its owner alone, and waits until the disk has it.
     pub(super) fn write(path: &Path, state: &HostState) -> Result<Self> {
+        Self::of(path, &state::to_bytes(state))
+    }
+
+    fn of(path: &Path, octets: &[u8]) -> Result<Self> {
         let temporary = path.with_extension("new");
         let failed = || format!("write {}", temporary.display());
         if let Some(folder) = path.parent() {
@@ -73,7 +102,7 @@ impl Staged {
             temporary: temporary.clone(),
             path: path.to_owned(),
         };
-        file.write_all(&state::to_bytes(state))
+        file.write_all(octets)
             .and_then(|()| file.sync_all())
             .map_err(Error::io(failed()))?;
         Ok(staged)

@@ -3,6 +3,8 @@
 //! Everything that touches maps, links and files happens here, one after the other. What arrives is a
 //! [`Request`]; what happens goes out as a message for the controller.
 
+mod trial;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -24,6 +26,8 @@ use crate::live::{Kernel, Opened};
 use crate::quality::Quality;
 use crate::read::{DropWatch, View, answer};
 use crate::sys;
+use trial::Kept;
+pub(super) use trial::port_of;
 
 /// How often what probes brought home is read: an alarm is late by as much.
 const DRAIN: Duration = Duration::from_millis(50);
@@ -47,6 +51,8 @@ pub(super) struct Begin {
     pub(super) source: Source,
     /// The cluster that the host joined, where that is known.
     pub(super) cluster: Option<String>,
+    /// The TCP port of the controller, where there is one.
+    pub(super) control_port: Option<u16>,
     pub(super) events: broadcast::Sender<Message>,
 }
 
@@ -54,11 +60,14 @@ pub(super) struct Worker {
     host: Host,
     node: String,
     cluster: Option<String>,
+    control_port: Option<u16>,
     source: Source,
     /// The version of the operator's file that was looked at last.
     version: Version,
     /// A state from disk that the host could not satisfy yet: an interface may still appear.
     pending: Option<HostState>,
+    /// What the host goes back to, where the state in force is on trial.
+    trial: Option<Kept>,
     quality: Quality,
     /// The zero of what is measured.
     start: Instant,
@@ -76,12 +85,15 @@ pub(super) struct Worker {
 struct Faults {
     host: Vec<String>,
     state: Option<String>,
+    /// That the host went back to what was before.
+    returned: Option<String>,
     work: Option<String>,
 }
 
 impl Faults {
     fn all(&self) -> Vec<String> {
-        let own = [&self.state, &self.work].into_iter().flatten().cloned();
+        let own = [&self.state, &self.returned, &self.work];
+        let own = own.into_iter().flatten().cloned();
         self.host.iter().cloned().chain(own).collect()
     }
 }
@@ -101,6 +113,8 @@ impl Worker {
             host,
             node: begin.node,
             cluster: begin.cluster,
+            control_port: begin.control_port,
+            trial: None,
             source: begin.source,
             version: None,
             pending: None,
@@ -122,9 +136,13 @@ impl Worker {
             }
             Source::Controller(path) if path.exists() => {
                 match read_state(&path) {
-                    Ok(state) => self.pending = Some(state),
+                    Ok(state) => {
+                        self.restore_kept(state.revision)?;
+                        self.pending = Some(state);
+                    }
                     Err(error) => self.state_failed(&error),
                 }
+                self.go_back_in_time();
                 self.retry_pending();
                 Ok(())
             }
@@ -162,8 +180,8 @@ impl Worker {
     fn answer(&mut self, request: Request) {
         // Who does not wait for the answer any more needs none.
         match request {
-            Request::Change(change, reply) => {
-                let message = self.change(*change);
+            Request::Change(change, trial, reply) => {
+                let message = self.change(*change, trial);
                 let _ = reply.send(message);
             }
             Request::Ask(query, reply) => {
@@ -220,12 +238,12 @@ impl Worker {
     }
 
     /// What the controller sent: in force, or refused and the old one stays.
-    fn change(&mut self, change: Change) -> Message {
+    fn change(&mut self, change: Change, trial: Option<v1::Trial>) -> Message {
         let (revision, state) = match self.changed(change) {
             Ok(state) => (state.revision, state),
             Err(refused) => return Message::Refused(refused),
         };
-        match self.bring_into_force(&state) {
+        match self.take(&state, trial) {
             Ok(()) => Message::Ack(v1::Ack { revision }),
             Err(error) => Message::Refused(refusal::of(revision, &error)),
         }
@@ -265,6 +283,7 @@ impl Worker {
         self.quality.follow(state);
         self.pending = None;
         self.faults.state = None;
+        self.faults.returned = None;
         self.alarms
             .retain(|id, _| state.paths.iter().any(|path| path.id == *id));
         if let Some(Err(error)) = staged.map(Staged::keep) {
@@ -342,6 +361,7 @@ impl Worker {
 
     fn each_second(&mut self) {
         self.faults.work = None;
+        self.go_back_in_time();
         self.retry_pending();
         self.look_at_file();
         match self.host.tick() {

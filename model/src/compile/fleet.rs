@@ -21,6 +21,12 @@ pub struct Running {
     acknowledged: Option<HostState>,
     /// Sent since, oldest first, and not yet acknowledged: the host runs one of them, or what it acknowledged.
     sent: Vec<HostState>,
+    /// What it may go back to by itself: whatever it may have been running when it was first sent something on trial.
+    kept: Vec<HostState>,
+    /// The trial for which it keeps that; 0: not known.
+    trial: u64,
+    /// Sent, and not on trial: when the host has it in force, it goes back to nothing.
+    settles: Option<u64>,
 }
 
 impl Running {
@@ -42,14 +48,36 @@ impl Running {
         self.sent.is_empty()
     }
 
-    /// All of them.
-    pub(super) fn states(&self) -> impl Iterator<Item = &HostState> {
-        self.acknowledged.iter().chain(&self.sent)
+    /// What it may go back to by itself; nothing, unless it was sent something on trial.
+    #[must_use]
+    pub fn kept(&self) -> &[HostState] {
+        &self.kept
     }
 
-    /// Whether it has acknowledged something, and this holds of every state that it may be running.
+    /// Whether it may still go back, and was not sent yet what ends that.
+    #[must_use]
+    pub const fn is_on_trial(&self) -> bool {
+        !self.kept.is_empty() && self.settles.is_none()
+    }
+
+    /// All of them, and those that it may go back to.
+    pub(super) fn states(&self) -> impl Iterator<Item = &HostState> {
+        self.acknowledged.iter().chain(&self.sent).chain(&self.kept)
+    }
+
+    /// Whether it has acknowledged something, and this holds of every state that it may be running. What it may go
+    /// back to does not count: a trial would never take effect.
     pub(super) fn surely(&self, holds: impl FnMut(&HostState) -> bool) -> bool {
-        self.acknowledged.is_some() && self.states().all(holds)
+        self.acknowledged.is_some() && self.acknowledged.iter().chain(&self.sent).all(holds)
+    }
+
+    /// What it may be running now, it may go back to.
+    fn keep(&mut self) {
+        for state in self.acknowledged.iter().chain(&self.sent) {
+            if !self.kept.iter().any(|kept| kept.revision == state.revision) {
+                self.kept.push(state.clone());
+            }
+        }
     }
 }
 
@@ -84,9 +112,15 @@ impl Fleet {
         hosts::sort(&mut state);
         let running = Running {
             acknowledged: Some(state),
-            sent: Vec::new(),
+            ..Running::default()
         };
         self.hosts.insert(host.clone(), running);
+    }
+
+    /// The host may go back to this by itself: the store said so.
+    pub fn restore_kept(&mut self, host: &Name, mut state: HostState) {
+        hosts::sort(&mut state);
+        self.hosts.entry(host.clone()).or_default().kept.push(state);
     }
 
     /// The host is new and has nothing yet; `target` is what it should have in the end.
@@ -98,27 +132,66 @@ impl Fleet {
     /// the revision is not known here, so is everything. Was it known?
     pub fn reconnect(&mut self, host: &Name, revision: u64) -> bool {
         let running = self.hosts.remove(host).unwrap_or_default();
-        let mut all = running.acknowledged.into_iter().chain(running.sent);
-        let runs = all.rfind(|state| state.revision == revision);
-        let known = runs.is_some();
-        runs.into_iter().for_each(|state| self.restore(host, state));
-        known
+        let kept = running.kept.clone();
+        let mut all = running
+            .kept
+            .into_iter()
+            .chain(running.acknowledged)
+            .chain(running.sent);
+        let Some(runs) = all.rfind(|state| state.revision == revision) else {
+            return false;
+        };
+        let running = Running {
+            acknowledged: Some(runs),
+            sent: Vec::new(),
+            kept,
+            settles: None,
+            trial: running.trial,
+        };
+        self.hosts.insert(host.clone(), running);
+        true
     }
 
-    /// The host was sent this.
+    /// The host was sent this: what it has kept, it needs no more once it has this in force.
     pub fn send(&mut self, host: &Name, mut state: HostState) {
         hosts::sort(&mut state);
-        self.hosts.entry(host.clone()).or_default().sent.push(state);
+        let running = self.hosts.entry(host.clone()).or_default();
+        if running.is_on_trial() {
+            running.settles = Some(state.revision);
+        }
+        running.sent.push(state);
     }
 
-    /// The host acknowledged a revision. Returns what it runs since, unless it ran that already.
+    /// The host was sent this on trial: it goes back by itself to what it ran before that trial, unless it is sent
+    /// something that is not on trial.
+    pub fn send_on_trial(&mut self, host: &Name, mut state: HostState, trial: u64) {
+        hosts::sort(&mut state);
+        let running = self.hosts.entry(host.clone()).or_default();
+        if running.trial != trial {
+            running.keep();
+            running.trial = trial;
+        }
+        running.settles = None;
+        running.sent.push(state);
+    }
+
+    /// The host acknowledged a revision: one that it was sent, or one that it went back to. Returns what it runs
+    /// since, unless it ran that already.
     pub fn acknowledge(&mut self, host: &Name, revision: u64) -> Option<&HostState> {
         let running = self.hosts.get_mut(host)?;
-        let at = running
-            .sent
-            .iter()
-            .rposition(|state| state.revision == revision)?;
-        running.acknowledged = running.sent.drain(..=at).next_back();
+        let at = |states: &[HostState]| states.iter().rposition(|state| state.revision == revision);
+        if let Some(at) = at(&running.sent) {
+            running.acknowledged = running.sent.drain(..=at).next_back();
+            if running.settles.is_some_and(|settles| settles <= revision) {
+                running.kept.clear();
+                running.settles = None;
+            }
+        } else {
+            let back = at(&running.kept)?;
+            running.acknowledged = running.kept.get(back).cloned();
+            running.sent.clear();
+            running.settles = None;
+        }
         running.acknowledged.as_ref()
     }
 
@@ -126,6 +199,18 @@ impl Fleet {
     pub fn refuse(&mut self, host: &Name, revision: u64) {
         if let Some(running) = self.hosts.get_mut(host) {
             running.sent.retain(|state| state.revision != revision);
+            if running.settles == Some(revision) {
+                running.settles = None;
+            }
+        }
+    }
+
+    /// Whatever the host runs, it is not what was believed. What it may go back to stays.
+    pub fn lose(&mut self, host: &Name) {
+        if let Some(running) = self.hosts.get_mut(host) {
+            running.acknowledged = None;
+            running.sent.clear();
+            running.settles = None;
         }
     }
 

@@ -127,7 +127,9 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
-    pub(crate) fn new(kind: Kind, name: &Name) -> Self {
+    /// The object of this kind and name.
+    #[must_use]
+    pub fn new(kind: Kind, name: &Name) -> Self {
         Self {
             kind,
             name: name.clone(),

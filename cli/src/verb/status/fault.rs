@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus};
 
 use super::backbone::{Cause, causes};
+use crate::verb::version::misfit;
 
 /// A map so full is a fault, in percent: the next apply may be refused.
 const FULL: u64 = 90;
@@ -27,6 +28,15 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<Fault> {
                 consequences,
             });
         }
+        faults.extend(
+            misfit(status, host)
+                .filter(|_| host.connected)
+                .map(|fault| Fault {
+                    host: host.node.clone(),
+                    fault,
+                    consequences: Vec::new(),
+                }),
+        );
         let own = host.status.as_ref().map(of_host).unwrap_or_default();
         faults.extend(own);
     }

@@ -3,10 +3,16 @@
 use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus, Probing};
 
 use crate::out::{ago, columns, or_dash, us_as_ms};
+use crate::verb::apply::on_trial;
 
 /// Hosts, programs, legs, what is near its limit, faults; with `all` also ports, paths and all limits.
 pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
-    let mut text = format!("Cluster {}, revision {}\n\n", status.cluster, status.revision);
+    let mut text = format!("Cluster {}, revision {}\n", status.cluster, status.revision);
+    if let Some(trial) = &status.trial {
+        text += &on_trial(trial);
+        text += "\n";
+    }
+    text += "\n";
     let sections = [
         hosts(status),
         programs(status),

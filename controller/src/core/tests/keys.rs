@@ -125,7 +125,10 @@ fn a_node_that_was_deleted_is_nowhere() {
     };
     let its = keys_of(std::slice::from_ref(&gone));
     let node = "node/taipei".parse().unwrap();
-    let declared = world.core.handle_delete(world.now, &[node], false).unwrap();
+    let declared = world
+        .core
+        .handle_delete(world.now, &[node], Terms::default())
+        .unwrap();
     world.carry_out(declared.commands);
     settle(&mut world, &mut agents);
     for agent in &agents {

@@ -145,7 +145,7 @@ fn history_is_of_bounded_size_and_written_seldom() {
         if round % 100 == 0 {
             settle(&mut world, &mut agents);
             let bytes = stored(&world);
-            assert_eq!(world.core.history().0, bytes);
+            assert_eq!(world.core.past().0, bytes);
             assert!(bytes <= LIMIT, "{bytes}");
             most = most.max(bytes);
         }
@@ -158,7 +158,7 @@ fn history_is_of_bounded_size_and_written_seldom() {
     let old = ask(&world, &pair, When::At(BEGAN + 60_000));
     assert!(matches!(old, Err(Forgotten(why)) if why.contains("begins")));
     let world = world.restart();
-    assert_eq!(world.core.history().0, stored(&world));
+    assert_eq!(world.core.past().0, stored(&world));
 }
 
 #[test]

@@ -5,9 +5,11 @@ use kuafu_model::manifest::Change;
 use kuafu_proto::v1;
 use kuafu_proto::v1::query_answer::Answer;
 
-use crate::core::{Core, DeclareError, HostView, LegCosts, LegView, Now, RouteView};
+use crate::core::{
+    Cause, Core, DeclareError, Entry, HostView, LegCosts, LegView, Now, RouteView, TrialView, Verdict,
+};
 
-pub(super) fn changes(changes: &[Change], revision: u64) -> v1::ApplyAnswer {
+pub(super) fn changes(changes: &[Change], revision: u64, trial: Option<v1::OnTrial>) -> v1::ApplyAnswer {
     let change = |change: &Change| v1::Change {
         kind: change.object.kind.word().to_owned(),
         name: change.object.name.to_string(),
@@ -17,6 +19,69 @@ pub(super) fn changes(changes: &[Change], revision: u64) -> v1::ApplyAnswer {
         changes: changes.iter().map(change).collect(),
         errors: Vec::new(),
         revision,
+        trial,
+    }
+}
+
+pub(super) const fn trial(trial: TrialView) -> v1::OnTrial {
+    v1::OnTrial {
+        revision: trial.revision,
+        left_ms: trial.left_ms,
+    }
+}
+
+/// An error of several parts in one line.
+pub(in crate::serve) fn words(error: &DeclareError) -> String {
+    let parts = error.fields().into_iter().map(|error| error.message);
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// All changes, without what their objects were.
+pub(super) fn history(core: &Core) -> Vec<v1::HistoryEntry> {
+    let changes = core.history().into_iter();
+    changes
+        .map(|(revision, entry)| {
+            let mut change = history_entry(revision, entry);
+            change.objects.iter_mut().for_each(|object| object.before = None);
+            change
+        })
+        .collect()
+}
+
+/// One change with its objects before and after.
+pub(super) fn change(core: &Core, revision: u64) -> Result<v1::HistoryEntry, DeclareError> {
+    let change = core.change(revision)?;
+    let mut entry = history_entry(revision, &change.entry);
+    for (object, after) in entry.objects.iter_mut().zip(change.after) {
+        object.after = after;
+    }
+    Ok(entry)
+}
+
+fn history_entry(revision: u64, entry: &Entry) -> v1::HistoryEntry {
+    let (cause, of) = match entry.cause {
+        Cause::Apply => ("apply", None),
+        Cause::Delete => ("delete", None),
+        Cause::Rollback(to) => ("rollback", Some(to)),
+        Cause::Return(undone) => ("return", Some(undone)),
+    };
+    let objects = entry.changes.iter().map(|change| {
+        let (kind, name) = change.object.split_once('/').unwrap_or_default();
+        v1::HistoryChange {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            change: change.change.clone(),
+            before: change.before.clone(),
+            after: None,
+        }
+    });
+    v1::HistoryEntry {
+        revision,
+        at_unix_s: entry.at,
+        cause: cause.to_owned(),
+        of,
+        trial: entry.trial.map(Verdict::word).unwrap_or_default().to_owned(),
+        objects: objects.collect(),
     }
 }
 
@@ -31,6 +96,7 @@ pub(super) fn errors(error: &DeclareError, revision: u64) -> v1::ApplyAnswer {
         changes: Vec::new(),
         errors: errors.collect(),
         revision,
+        trial: None,
     }
 }
 
@@ -40,6 +106,9 @@ pub(super) fn status(core: &Core, now: Now) -> v1::ClusterStatus {
         revision: core.revision(),
         hosts: core.host_views(now).into_iter().map(host).collect(),
         faults: Vec::new(),
+        trial: core.trial(now).map(trial),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        layout: 0,
     }
 }
 
@@ -56,6 +125,7 @@ fn host(host: HostView) -> v1::HostEntry {
         status: None,
         foreign: host.foreign,
         legs: host.legs.into_iter().map(leg).collect(),
+        layout: host.layout,
     }
 }
 
