@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use aya::programs::loaded_programs;
-use kuafu_pipeline::map::{PairState, PathState, Shared};
+use kuafu_pipeline::map::{PairState, PathState, Shared, SlotState};
 
 use super::pins::{Pins, remove};
 use super::program::Program;
@@ -65,7 +65,7 @@ fn copy(name: &str, from: &Path, to: &Path) -> Result<()> {
     let (from, to) = (open(from)?, open(to)?);
     each(name, &from, |key, value| {
         let mut value = resized(value, &from, &to).map_err(failed(name))?;
-        put_forward(name, key, &mut value, &to).map_err(failed(name))?;
+        adjust(name, key, &mut value, &to).map_err(failed(name))?;
         match to.update(key, &value) {
             // A smaller array, or a full table.
             Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOENT)) => Ok(()),
@@ -126,7 +126,10 @@ fn resized(value: &[u8], from: &RawMap, to: &RawMap) -> std::io::Result<Vec<u8>>
 }
 
 /// Puts the numbers of a pair or of a path forward; never behind those that programs over the new map have given.
-fn put_forward(name: &str, key: &[u8], value: &mut [u8], to: &RawMap) -> std::io::Result<()> {
+///
+/// What was counted is put back as far: packets that are counted meanwhile would else seem lost, and whoever compares
+/// the counts of both ends begins anew where one goes back (`quality::data`).
+fn adjust(name: &str, key: &[u8], value: &mut [u8], to: &RawMap) -> std::io::Result<()> {
     match name {
         "pair_states" => change(key, value, to, |state: &PairState, there: &PairState| {
             let lanes = state.lanes.iter().zip(&there.lanes);
@@ -134,6 +137,10 @@ fn put_forward(name: &str, key: &[u8], value: &mut [u8], to: &RawMap) -> std::io
         }),
         "path_states" => change(key, value, to, |state: &PathState, there: &PathState| {
             forward(&state.next_probe, &there.next_probe);
+            state.sent.set(state.sent.get().saturating_sub(ADVANCE));
+        }),
+        "slot_states" => change(key, value, to, |state: &SlotState, _| {
+            state.received.set(state.received.get().saturating_sub(ADVANCE));
         }),
         _ => Ok(()),
     }
