@@ -10,6 +10,7 @@ mod listening;
 mod neighbours;
 mod net;
 mod overlay;
+mod sockets;
 mod sweep;
 mod sysctl;
 

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], 7441)))]
     metrics: SocketAddr,
     /// After how long the backbone's keys are renewed; no packet is lost by it
-    #[arg(long, value_name = "TIME", default_value = "24h")]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = key_lifetime)]
     key_lifetime: humantime::Duration,
     /// What the history of legs and decisions may take in the store, in MiB; the oldest goes first, 0 keeps none
     ///
@@ -81,6 +81,13 @@ impl Args {
     /// Whether it is the process.
     pub(crate) const fn is_process(&self) -> bool {
         self.what.is_none()
+    }
+}
+
+fn key_lifetime(text: &str) -> Result<humantime::Duration, String> {
+    match text.parse::<humantime::Duration>() {
+        Ok(lifetime) if lifetime.as_secs() >= 1 => Ok(lifetime),
+        _ => Err("expected a time of one second or more, such as 90m or 24h".to_owned()),
     }
 }
 

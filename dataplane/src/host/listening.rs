@@ -1,25 +1,19 @@
 //! Which ports programs of this host listen on.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::error::{Error, Result};
+use super::sockets::{self, LISTENS, Socket, UNCONNECTED};
+use crate::error::Result;
 
 /// A port of the range on which a socket of this host takes packets for `local`.
 ///
 /// # Errors
 /// `Io` where the kernel's tables cannot be read.
 pub(super) fn in_range(range: &RangeInclusive<u16>, local: Ipv4Addr) -> Result<Option<u16>> {
-    for (table, state) in [("tcp", "0A"), ("udp", "07"), ("tcp6", "0A"), ("udp6", "07")] {
-        // Of the thread, whose network may be another than the process's.
-        let path = format!("/proc/thread-self/net/{table}");
-        let text = match fs::read_to_string(&path) {
-            // No IPv6 here.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            text => text.map_err(Error::io(format!("read {path}")))?,
-        };
-        let mut ports = text.lines().skip(1).filter_map(|line| port(line, state, local));
+    for (protocol, state) in [("tcp", LISTENS), ("udp", UNCONNECTED)] {
+        let sockets = sockets::all(protocol)?;
+        let mut ports = sockets.iter().filter_map(|socket| port(socket, state, local));
         if let Some(port) = ports.find(|port| range.contains(port)) {
             return Ok(Some(port));
         }
@@ -27,20 +21,11 @@ pub(super) fn in_range(range: &RangeInclusive<u16>, local: Ipv4Addr) -> Result<O
     Ok(None)
 }
 
-/// The port of a line whose socket is in this state, at `local` or at any address.
-fn port(line: &str, state: &str, local: Ipv4Addr) -> Option<u16> {
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (address, port) = fields.next()?.split_once(':')?;
-    if fields.nth(1)? != state {
-        return None;
-    }
-    let own = format!("{:08X}", u32::from_ne_bytes(local.octets()));
-    let is_any = address.bytes().all(|digit| digit == b'0');
-    let is_mapped = address.len() == 32 && address.ends_with(&own);
-    if !is_any && address != own && !is_mapped {
-        return None;
-    }
-    u16::from_str_radix(port, 16).ok()
+/// The port of a socket in this state, at `local` or at any address.
+fn port(socket: &Socket, state: u8, local: Ipv4Addr) -> Option<u16> {
+    let at = socket.local.ip();
+    let is_here = at.is_unspecified() || at == local;
+    (socket.state == state && is_here).then_some(socket.local.port())
 }
 
 #[cfg(test)]
@@ -50,16 +35,18 @@ mod tests {
     #[test]
     fn listening_sockets_are_told_from_others() {
         let local = Ipv4Addr::new(127, 0, 0, 1);
-        let line =
-            |address: &str, state: &str| format!("  0: {address} 00000000:0000 {state} 00000000:00000000");
-        let own = format!("{:08X}:2710", u32::from_ne_bytes(local.octets()));
-        assert_eq!(port(&line(&own, "0A"), "0A", local), Some(10_000));
-        assert_eq!(port(&line("00000000:2710", "0A"), "0A", local), Some(10_000));
-        assert_eq!(
-            port(&line("00000000000000000000000000000000:2710", "07"), "07", local),
-            Some(10_000)
-        );
-        assert_eq!(port(&line(&own, "01"), "0A", local), None, "connected");
-        assert_eq!(port(&line("0500000A:2710", "0A"), "0A", local), None, "elsewhere");
+        let port = |at: &str, state| {
+            let socket = Socket {
+                local: at.parse().unwrap(),
+                remote: "0.0.0.0:0".parse().unwrap(),
+                state,
+            };
+            port(&socket, LISTENS, local)
+        };
+        for here in ["127.0.0.1:10000", "0.0.0.0:10000", "[::]:10000"] {
+            assert_eq!(port(here, LISTENS), Some(10_000));
+        }
+        assert_eq!(port("127.0.0.1:10000", sockets::ESTABLISHED), None, "connected");
+        assert_eq!(port("10.0.0.5:10000", LISTENS), None, "elsewhere");
     }
 }
