@@ -9,9 +9,9 @@ use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, PairState, Slo
 
 use super::site::{Site, answered, opened, sites, until_they_talk, with_echo};
 
-/// The object of the layout before: paths without `watch`, pairs without `premium`.
-static PREVIOUS: &[u8] = aya::include_bytes_aligned!("../data/kuafu-v2.o");
-const PREVIOUS_LAYOUT: u32 = 2;
+/// The object of the layout before: pairs that never duplicate.
+static PREVIOUS: &[u8] = aya::include_bytes_aligned!("../data/kuafu-v3.o");
+const PREVIOUS_LAYOUT: u32 = 3;
 /// How far a lane is put forward by each step.
 const ADVANCE: u64 = 1 << 20;
 
@@ -74,7 +74,7 @@ fn an_upgrade_over_another_layout_takes_everything_along() {
         let next = meanwhile(client, 1, || {
             Bpf::hand_over(PREVIOUS, &before, &Sizes::default()).unwrap();
         });
-        assert_eq!(layouts(&sites[0]), ["v2"]);
+        assert_eq!(layouts(&sites[0]), [format!("v{PREVIOUS_LAYOUT}")]);
         assert!(answered(client, next), "by the previous programs");
         let mut upgraded = None;
         meanwhile(client, next + 1, || {
