@@ -96,6 +96,11 @@ fn fill_states(host: &mut Host, maps: &Maps, tables: &Contents) -> Result<()> {
             host.set_window(*index, state);
         }
     }
+    for index in tables.own_windows.keys() {
+        if let Some(state) = maps.own_windows.get(index)? {
+            host.set_own_window(*index, state);
+        }
+    }
     Ok(())
 }
 

@@ -124,6 +124,7 @@ impl Host {
                 underlay_mtu: contents.node.mtu.into(),
                 incarnation,
                 interfaces: BTreeMap::new(),
+                hand_over: contents.node.hand_over,
                 capacities: bpf.maps.capacities(),
             },
             neighbours,
@@ -229,6 +230,7 @@ impl Host {
             underlay: underlay.index,
             underlay_mtu: underlay.mtu,
             interfaces,
+            hand_over: nix::net::if_::if_nametoindex(overlay::NAME).unwrap_or_default(),
             ..self.facts.clone()
         };
         Ok(Ground { underlay, facts })
@@ -289,8 +291,9 @@ impl Host {
     fn establish(&mut self, state: &HostState, mut ground: Ground) -> Result<()> {
         let whole = with_port(state);
         contents(&whole, &ground.facts, Some(&self.contents))?;
-        let overlay = overlay::ensure(&self.net, state.node.overlay)?;
-        ground.facts.interfaces.insert(overlay::NAME.to_owned(), overlay);
+        let (own, port) = overlay::ensure(&self.net, state.node.overlay)?;
+        ground.facts.hand_over = own;
+        ground.facts.interfaces.insert(overlay::NAME.to_owned(), port);
         let next = contents(&whole, &ground.facts, Some(&self.contents))?;
         let wanted = wanted(&self.bpf, &ground);
         self.links.attach(&self.net, &wanted, self.options.xdp)?;

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop as Dropped,
-    Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig, Pair, PairState, Path as BackbonePath, PathState,
-    Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath,
+    PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -64,7 +64,7 @@ macro_rules! octets {
 
 octets! {
     Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey Neighbour NextHop NodeConfig Pair PairState
-    BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window
+    BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window OwnWindow
 }
 
 const MAP_LOOKUP: i32 = 1;

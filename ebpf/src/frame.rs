@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, xdp_md,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_head,
+    bpf_clone_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_head,
     bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -123,6 +123,11 @@ impl<const FRAGS: bool> Frame for XdpFrame<FRAGS> {
     fn pull<S: Shim>(&mut self) -> bool {
         // SAFETY: the context is valid while the program runs.
         unsafe { bpf_xdp_adjust_head(self.context, S::LEN as i32) == 0 }
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, _interface: u32) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -278,6 +283,13 @@ impl Frame for SkbFrame {
         }
         write_ethernet(start, header);
         true
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, interface: u32) -> bool {
+        // What is written afterwards is not the copy's: the kernel gives the packet a head of its own.
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_clone_redirect(self.skb, interface, 0) == 0 }
     }
 
     #[inline(always)]

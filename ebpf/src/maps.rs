@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, Neighbour, NextHop, NodeConfig, Pair, PairState, Path, PathState, Port, Sample, Service,
+    EndpointKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service,
     ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
@@ -67,6 +67,10 @@ pub static PAIR_STATES: Array<PairState, 2048> = Array::new();
 /// Replay windows of pairs that end here, by number.
 #[btf_map(name = "windows")]
 pub static WINDOWS: Array<Window, 2048> = Array::new();
+
+/// Windows of copies of paths that end here, by number.
+#[btf_map(name = "own_windows")]
+pub static OWN_WINDOWS: Array<OwnWindow, 4096> = Array::new();
 
 /// Listeners.
 #[btf_map(name = "services")]

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 };
 use kuafu_pipeline::map::{
     Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Mac, MacPair, Neighbour, NextHop,
-    NodeConfig, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState,
+    NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState,
     Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
@@ -129,6 +129,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn window(&self, index: u32) -> Option<&Window> {
         look_up!(WINDOWS, index)
+    }
+
+    #[inline(always)]
+    fn own_window(&self, index: u32) -> Option<&OwnWindow> {
+        look_up!(OWN_WINDOWS, index)
     }
 
     #[inline(always)]

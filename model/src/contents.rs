@@ -43,6 +43,8 @@ pub struct HostFacts {
     pub incarnation: u32,
     /// Number of each interface that a port names; a port whose interface is missing waits for it.
     pub interfaces: BTreeMap<String, u32>,
+    /// Interface number of `kuafu0`, by which the edge hands packets over to the port program; 0: there is none.
+    pub hand_over: u32,
     /// How many entries the maps hold.
     pub capacities: Capacities,
 }
@@ -68,6 +70,8 @@ pub struct Capacities {
     pub pairs: u32,
     /// Replay windows.
     pub windows: u32,
+    /// Windows of single paths, number 0 included.
+    pub own_windows: u32,
     /// Listeners and whole addresses.
     pub services: u32,
     /// Slots of all rings together.
@@ -88,6 +92,7 @@ impl Default for Capacities {
             paths: 4096,
             pairs: 2048,
             windows: 2048,
+            own_windows: 4096,
             services: 65_536,
             rings: 1_048_576,
             targets: 65_536,
@@ -115,6 +120,8 @@ pub struct Contents {
     pub slots: BTreeMap<u32, Slot>,
     /// Windows that slots name.
     pub windows: BTreeSet<u32>,
+    /// Windows of single paths, by number: whose they are, a slot's label and the pair's window there.
+    pub own_windows: BTreeMap<u32, (u32, u32)>,
     /// Paths that begin here.
     pub paths: BTreeMap<u32, Path>,
     /// Pairs that begin here.
@@ -155,7 +162,7 @@ pub fn contents(state: &HostState, host: &HostFacts, previous: Option<&Contents>
     let mut neighbours =
         allocate::Numbers::new("neighbours", &previous.neighbours, host.capacities.neighbours);
     vpc::fill(&mut contents, &mut neighbours, state, host, previous)?;
-    backbone::fill(&mut contents, &mut neighbours, state, &host.capacities)?;
+    backbone::fill(&mut contents, &mut neighbours, state, host, previous)?;
     service::fill(&mut contents, state, &host.capacities, previous)?;
     contents.neighbours = neighbours.given();
     Ok(contents)
@@ -207,6 +214,7 @@ fn node(node: &Host, host: &HostFacts) -> Result<NodeConfig, Error> {
         last_port,
         mtu: underlay_mtu(host),
         incarnation: host.incarnation & 15,
+        hand_over: host.hand_over,
     })
 }
 
@@ -216,6 +224,15 @@ fn underlay_mtu(host: &HostFacts) -> u16 {
 }
 
 impl Contents {
+    /// Fills in the [windows of single paths](Self::own_windows) from the slots that name them: what an agent does that
+    /// has read the other maps back after a restart.
+    pub fn recover_own_windows(&mut self) {
+        let of_slots = self.slots.iter().filter(|(_, slot)| slot.copies != 0);
+        self.own_windows = of_slots
+            .map(|(label, slot)| (slot.copies, (*label, slot.window)))
+            .collect();
+    }
+
     /// Fills in [`neighbours`](Self::neighbours) from the VTEPs, paths and relaying slots that name them: what an
     /// agent does that has read the other maps back after a restart.
     pub fn recover_neighbours(&mut self) {

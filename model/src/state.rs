@@ -172,6 +172,8 @@ pub struct PairState {
     pub class: String,
     /// Whether both paths are probed as closely as can be while it carries packets.
     pub premium: bool,
+    /// Whether each packet is sent over both paths.
+    pub duplicate: bool,
     /// The path in use.
     pub primary: Option<u32>,
     /// The path to use when that is stale.

@@ -25,6 +25,7 @@ fn facts() -> HostFacts {
         underlay_mtu: 1500,
         incarnation: 17,
         interfaces: BTreeMap::from([("p1".into(), 11), ("p2".into(), 12)]),
+        hand_over: 0,
         capacities: Capacities::default(),
     }
 }
@@ -111,6 +112,7 @@ fn state() -> HostState {
             peer: "two".into(),
             class: "game".into(),
             premium: true,
+            duplicate: true,
             primary: Some(1),
             backup: None,
         }],

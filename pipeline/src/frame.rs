@@ -37,6 +37,10 @@ pub trait Frame {
     #[must_use]
     fn pull<S: Shim>(&mut self) -> bool;
 
+    /// Sends a copy of the frame as it is now out of an interface. `false`: could not; XDP never can.
+    #[must_use]
+    fn send_copy(&mut self, interface: u32) -> bool;
+
     /// Cuts the frame down to `len` octets and drops its offloads. `false`: could not, frame unchanged.
     #[must_use]
     fn truncate(&mut self, len: u32) -> bool;

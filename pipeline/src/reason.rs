@@ -147,6 +147,12 @@ words! {
         ProbeReturned = 13, "probe_returned";
         /// A probe that came home but found no room in the sample ring.
         SampleLost = 14, "sample_lost";
+        /// Handed over to be sent over both paths of its pair.
+        HandedOver = 15, "handed_over";
+        /// A second copy of a packet, sent over the other path of its pair.
+        Duplicated = 16, "duplicated";
+        /// A copy of a packet that had arrived over the other path of its pair: it has done its work.
+        SecondCopy = 17, "second_copy";
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::map::{
     Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, MacPair, Neighbour, NextHop,
-    NodeConfig, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep,
-    VtepKey, Window,
+    NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot,
+    SlotState, Vtep, VtepKey, Window,
 };
 use crate::{Event, Reason};
 
@@ -46,6 +46,8 @@ pub trait Tables: Atomics {
     fn pair_state(&self, index: u32) -> Option<&PairState>;
     /// The replay window of a pair that ends here.
     fn window(&self, index: u32) -> Option<&Window>;
+    /// The window of one path's copies.
+    fn own_window(&self, index: u32) -> Option<&OwnWindow>;
     /// A listener.
     fn service(&self, key: &ServiceKey) -> Option<&Service>;
     /// A slot of the table of rings: the number of a target.

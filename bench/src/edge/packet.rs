@@ -100,6 +100,7 @@ fn macs() -> MacPair {
 /// Makes the loaded programs a relay between entry and exit.
 pub(super) fn fill(bpf: &Bpf) -> Result<()> {
     let facts = HostFacts {
+        hand_over: 0,
         underlay: INTERFACE,
         underlay_mtu: 1500,
         incarnation: 0,

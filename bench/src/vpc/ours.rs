@@ -43,6 +43,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
     let connected = Connected { pins, bpf };
     let (underlay, port) = (side.host.index_of(UNDERLAY)?, side.host.index_of(PORT)?);
     let facts = HostFacts {
+        hand_over: 0,
         underlay,
         underlay_mtu: UNDERLAY_MTU,
         incarnation: 1,

@@ -222,6 +222,7 @@ impl Core {
         if old.as_ref() == Some(&new) {
             return None;
         }
+        let was_twice = old.as_ref().is_some_and(|old| old.duplicate);
         let nodes = |relays: &Option<Vec<Name>>| -> Vec<String> {
             let Some(relays) = relays else {
                 return Vec::new();
@@ -240,10 +241,11 @@ impl Core {
             entry: pair.entry.to_string(),
             exit: pair.exit.to_string(),
             class: pair.class.word().to_owned(),
-            cause: if from == to {
-                "another backup".to_owned()
-            } else {
-                self.cause(change, &from, (old_cost, new_cost))
+            cause: match (from == to, was_twice, new.duplicate) {
+                (false, _, _) => self.cause(change, &from, (old_cost, new_cost)),
+                (true, false, true) => "packets are sent over both paths".to_owned(),
+                (true, true, false) => "packets are sent over one path again".to_owned(),
+                (true, _, _) => "another backup".to_owned(),
             },
             from_cost_ms: ms(old_cost),
             to_cost_ms: ms(new_cost),

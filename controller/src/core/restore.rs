@@ -38,6 +38,8 @@ pub(super) struct StoredChoice {
     class: String,
     primary: Option<Vec<String>>,
     backup: Option<Vec<String>>,
+    #[serde(default)]
+    duplicate: bool,
 }
 
 impl From<&Choice> for StoredChoice {
@@ -49,6 +51,7 @@ impl From<&Choice> for StoredChoice {
             class: choice.class.word().to_owned(),
             primary: choice.primary.as_ref().map(texts),
             backup: choice.backup.as_ref().map(texts),
+            duplicate: choice.duplicate,
         }
     }
 }
@@ -69,6 +72,7 @@ impl TryFrom<StoredChoice> for Choice {
             class: stored.class.parse()?,
             primary: stored.primary.map(names).transpose()?,
             backup: stored.backup.map(names).transpose()?,
+            duplicate: stored.duplicate,
         })
     }
 }

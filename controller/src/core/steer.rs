@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kuafu_model::compile::{Choice, PairName, forbidden_relays, pairs};
-use kuafu_model::kinds::{Name, Node};
-use kuafu_topology::steering::{LegInput, NodeInput, PairInput};
+use kuafu_model::compile::{Choice, PairName, duplications, forbidden_relays, pairs};
+use kuafu_model::kinds::{self, Name, Node};
+use kuafu_topology::steering::{Duplication, LegInput, NodeInput, PairInput};
 use kuafu_topology::{
     Change, Config, Cost, CostMatrix, Event, Input, LegId, LegStats, Millis, NodeId, PairId, Path, Recorded,
     Steering, TrafficClass,
@@ -172,7 +172,22 @@ impl Core {
                 .collect(),
             events: self.steer.events.clone(),
             forbidden: self.forbidden(),
+            duplication: self.duplication(),
         }
+    }
+
+    /// When packets of a pair are sent over both its paths, as the accelerators that use it say.
+    fn duplication(&self) -> BTreeMap<PairId, Duplication> {
+        let wanted = duplications(&self.intent).into_iter();
+        let numbered = wanted.filter_map(|(pair, duplication)| {
+            let duplication = match duplication {
+                kinds::Duplication::Never => return None,
+                kinds::Duplication::OnLoss => Duplication::OnLoss,
+                kinds::Duplication::Always => Duplication::Always,
+            };
+            Some((*self.steer.numbers.get(&pair)?, duplication))
+        });
+        numbered.collect()
     }
 
     /// The nodes that must not relay for a pair, by the rules of the accelerators that use it.
@@ -315,6 +330,7 @@ impl Core {
             class: pair.class,
             primary: Some(relays(change.primary.as_ref()?)?),
             backup: change.backup.as_ref().and_then(relays),
+            duplicate: change.duplicate,
         })
     }
 
@@ -359,7 +375,7 @@ impl Core {
             best: best
                 .and_then(|best| self.names(best.path.relays()))
                 .unwrap_or_default(),
-            why: decision.why.told(&self.spoken()),
+            why: decision.why.told_of(decision.duplicate, &self.spoken()),
         })
     }
 }

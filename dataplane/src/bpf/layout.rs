@@ -26,9 +26,10 @@ const LEFT: [&str; 6] = [
     "icmp_buckets",
 ];
 /// What packets change is read last, and what they change most at the very end.
-const LAST: [&str; 5] = [
+const LAST: [&str; 6] = [
     "connections",
     "windows",
+    "own_windows",
     "slot_states",
     "path_states",
     "pair_states",

@@ -25,8 +25,8 @@ use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, Neighbour, NextHop, NodeConfig, Pair, PairState, Path as BackbonePath, PathState, Port,
-    Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    EndpointKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState,
+    Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -54,7 +54,7 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 15] {
+    fn by_name(&self) -> [(&'static str, u32); 16] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -69,6 +69,7 @@ impl Sizes {
             ("pairs", of.pairs),
             ("pair_states", of.pairs),
             ("windows", of.windows),
+            ("own_windows", of.own_windows),
             ("services", of.services),
             ("rings", of.rings),
             ("targets", of.targets),
@@ -123,6 +124,8 @@ maps! {
     pair_states: Map<u32, PairState>,
     /// Replay windows.
     windows: Map<u32, Window>,
+    /// Windows of single paths.
+    own_windows: Map<u32, OwnWindow>,
     /// Listeners.
     services: Map<ServiceKey, Service>,
     /// The rings of all services.
@@ -174,6 +177,7 @@ impl Maps {
             paths: self.paths.capacity(),
             pairs: self.pairs.capacity(),
             windows: self.windows.capacity(),
+            own_windows: self.own_windows.capacity(),
             services: self.services.capacity(),
             rings: self.rings.capacity(),
             targets: self.targets.capacity(),

@@ -1,7 +1,7 @@
 //! The model's batches, into the kernel's maps.
 
 use kuafu_model::contents::{Batch, NO_PAIR};
-use kuafu_pipeline::map::{NextHop, Path, PathState, Slot, SlotState, Vtep, Window};
+use kuafu_pipeline::map::{NextHop, OwnWindow, Path, PathState, Slot, SlotState, Vtep, Window};
 
 use super::Maps;
 use crate::error::Result;
@@ -29,6 +29,7 @@ impl Maps {
                 self.rings.set_all(slots.iter().zip(targets))
             }),
             Batch::FreshWindows(all) => each(all, |at| self.windows.set(at, &Window::new())),
+            Batch::FreshOwnWindows(all) => each(all, |at| self.own_windows.set(at, &OwnWindow::new())),
             Batch::FreshSlotStates(all) => each(all, |at| self.slot_states.set(at, &SlotState::new())),
             Batch::FreshPathStates(all) => each(all, |at| self.path_states.set(at, &PathState::new())),
             Batch::NoVteps(all) => each(all, |at| self.vteps.set(at, &Vtep::default())),

@@ -145,6 +145,7 @@ fn map_statuses(view: &View<'_>) -> Result<Vec<v1::MapStatus>> {
         ("paths", contents.paths.len(), of.paths),
         ("pairs", contents.pairs.len(), of.pairs),
         ("windows", contents.windows.len(), of.windows),
+        ("own_windows", contents.own_windows.len(), of.own_windows),
         ("services", contents.services.len(), of.services),
         ("rings", rings, of.rings),
         ("targets", contents.targets.len(), of.targets),

@@ -34,6 +34,7 @@ pub fn contents(maps: &Maps) -> Result<Contents> {
         ..Contents::default()
     };
     contents.recover_neighbours();
+    contents.recover_own_windows();
     Ok(contents)
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kuafu_dataplane::bpf::{Bpf, Maps, Program, Sizes, TestRun};
 use kuafu_lab::Namespace;
 use kuafu_model::contents::Contents;
-use kuafu_pipeline::map::{Bucket, PairState, PathState, Sample, SlotState, Window};
+use kuafu_pipeline::map::{Bucket, OwnWindow, PairState, PathState, Sample, SlotState, Window};
 use kuafu_pipeline::{Event, Reason};
 
 use crate::common::case::{Done, Input, Program as Which};
@@ -134,6 +134,7 @@ impl Kernel {
             maps.path_states.set(&at, &PathState::new()).expect("a path");
             maps.pair_states.set(&at, &PairState::new()).expect("a pair");
             maps.windows.set(&at, &Window::new()).expect("a window");
+            maps.own_windows.set(&at, &OwnWindow::new()).expect("a window");
         }
         for path in &world.stale {
             maps.path_states.set(path, &stale()).expect("a path");
@@ -226,6 +227,8 @@ impl Kernel {
             all.push((format!("path {at}"), state::path(&path)));
             all.push((format!("pair {at}"), state::pair(&pair)));
             all.push((format!("window {at}"), state::window(&window)));
+            let own_window = maps.own_windows.get(&at).expect("a window").expect("an entry");
+            all.push((format!("own window {at}"), state::own_window(&own_window)));
         }
         maps.connections
             .for_each(|key, value| all.push((state::connection_key(&key), state::connection(&value))))
@@ -253,6 +256,10 @@ impl Kernel {
         maps.windows
             .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
             .expect("windows");
+        let fresh = format!("{:?}", OwnWindow::new());
+        maps.own_windows
+            .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
+            .expect("windows of paths");
         untouched
     }
 

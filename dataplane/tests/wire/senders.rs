@@ -112,6 +112,7 @@ fn pair(index: u32, primary: u32) -> state::PairState {
         peer: "peer".into(),
         class: "game".into(),
         premium: false,
+        duplicate: false,
         primary: Some(primary),
         backup: None,
     }

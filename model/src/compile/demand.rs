@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::allocations::{CoupleKey, NodeId, PathKey};
 use super::{Allocations, Choice, Input};
-use crate::kinds::{Accelerator, Class, Liveness, Name};
+use crate::kinds::{Accelerator, Class, Duplication, Liveness, Name};
 use crate::manifest::Intent;
 
 /// A pair by its ends: traffic of a class goes from the entry to the exit, and its answers back.
@@ -72,6 +72,21 @@ pub fn forbidden_relays(intent: &Intent) -> BTreeMap<PairName, BTreeSet<&Name>> 
     forbidden
 }
 
+/// When packets of a pair are sent over both its paths, by pair and by its reverse. Accelerators of a class share
+/// pairs: the one that wants it most often decides.
+#[must_use]
+pub fn duplications(intent: &Intent) -> BTreeMap<PairName, Duplication> {
+    let mut all = BTreeMap::new();
+    for duplication in Duplication::ALL {
+        let wanted = wanted(intent, |one| one.spec.duplicates() == *duplication);
+        all.extend(wanted.into_iter().flat_map(|pair| {
+            let both = [pair.reversed(), pair];
+            both.map(|pair| (pair, *duplication))
+        }));
+    }
+    all
+}
+
 impl PairName {
     fn reversed(&self) -> Self {
         Self {
@@ -107,6 +122,8 @@ pub(super) struct Paths {
     /// The path in use; `None` where none lives.
     pub(super) primary: Option<Vec<NodeId>>,
     pub(super) backup: Option<Vec<NodeId>>,
+    /// Whether each packet takes both.
+    pub(super) duplicate: bool,
 }
 
 /// What must be there.
@@ -190,6 +207,7 @@ impl Relays<'_> {
         Paths {
             primary: self.nodes(&[], false),
             backup: None,
+            duplicate: false,
         }
     }
 
@@ -200,6 +218,7 @@ impl Relays<'_> {
             return Paths {
                 primary: None,
                 backup: None,
+                duplicate: false,
             };
         };
         let backup = choice
@@ -212,6 +231,7 @@ impl Relays<'_> {
         Paths {
             backup: backup.filter(|backup| *backup != primary),
             primary: Some(primary),
+            duplicate: choice.duplicate,
         }
     }
 

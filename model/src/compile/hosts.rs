@@ -224,6 +224,7 @@ impl<'a> World<'a> {
                     peer: peer.to_string(),
                     class: key.class.to_string(),
                     premium: self.demand.premium.contains(key),
+                    duplicate: paths.duplicate,
                     primary: paths.primary.as_ref().and_then(index),
                     backup: paths.backup.as_ref().and_then(index),
                 });

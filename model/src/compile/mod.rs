@@ -31,7 +31,7 @@ use crate::manifest::Intent;
 use crate::state::HostState;
 
 pub use allocations::Allocations;
-pub use demand::{PairName, forbidden_relays, pairs};
+pub use demand::{PairName, duplications, forbidden_relays, pairs};
 pub use fleet::{Fleet, Running, unchanged};
 pub use next::{Stage, next, stages};
 
@@ -52,6 +52,8 @@ pub struct Choice {
     pub primary: Option<Vec<Name>>,
     /// The relays of the path to use when that is stale.
     pub backup: Option<Vec<Name>>,
+    /// Whether each packet is sent over both.
+    pub duplicate: bool,
 }
 
 /// What is compiled.

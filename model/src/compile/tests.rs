@@ -55,6 +55,7 @@ fn choice(entry: &str, exit: &str, primary: &[&str], backup: Option<&[&str]>) ->
         class: Class::Game,
         primary: Some(names(primary)),
         backup: backup.map(names),
+        duplicate: false,
     }
 }
 
@@ -160,6 +161,7 @@ pub(super) fn accepted(state: &HostState) {
         underlay_mtu: 1500,
         incarnation: 1,
         interfaces: BTreeMap::new(),
+        hand_over: 0,
         capacities: Capacities::default(),
     };
     contents(state, &host, None).unwrap_or_else(|error| panic!("{}: {error}", state.node.name));

@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use kuafu_pipeline::map::{Be16, Be32, Leg, NO_PATH, Pair, Path, Slot, TagKey};
+use kuafu_pipeline::map::{Be16, Be32, End, Leg, NO_PATH, Pair, Path, Slot, TagKey};
 
 use super::allocate::Numbers;
 use super::error::{entry, in_range};
-use super::{Capacities, Contents, Error};
+use super::{Capacities, Contents, Error, HostFacts};
+use crate::compile::NO_PAIR;
 use crate::state::{HostState, LegKey, LegState, PairState, PathState, SlotAction, SlotState};
 
 /// Fills in what the backbone needs.
@@ -14,14 +15,23 @@ pub(super) fn fill(
     contents: &mut Contents,
     neighbours: &mut Numbers<'_, Ipv4Addr>,
     state: &HostState,
-    capacities: &Capacities,
+    host: &HostFacts,
+    previous: &Contents,
 ) -> Result<(), Error> {
+    let capacities = &host.capacities;
+    let mut own_windows = Numbers::new("own_windows", &previous.own_windows, capacities.own_windows);
     for (index, path) in state.paths.iter().enumerate() {
         add_path(contents, neighbours, (index, path), capacities)?;
     }
     for (index, slot) in state.slots.iter().enumerate() {
-        add_slot(contents, neighbours, (index, slot), capacities)?;
+        add_slot(
+            contents,
+            (neighbours, &mut own_windows),
+            (index, slot),
+            capacities,
+        )?;
     }
+    contents.own_windows = own_windows.given();
     for (index, pair) in state.pairs.iter().enumerate() {
         add_pair(contents, (index, pair), capacities)?;
     }
@@ -42,7 +52,7 @@ fn add_path(
 
 fn add_slot(
     contents: &mut Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    (neighbours, own_windows): (&mut Numbers<'_, Ipv4Addr>, &mut Numbers<'_, (u32, u32)>),
     (index, slot): (usize, &SlotState),
     capacities: &Capacities,
 ) -> Result<(), Error> {
@@ -74,7 +84,18 @@ fn add_slot(
                 capacities.pairs,
             )?;
             contents.windows.insert(*window);
-            Slot::exit(source, keys, epochs, *twin, *window, *answers)
+            let copies = if *window == NO_PAIR {
+                0
+            } else {
+                own_windows.of((slot.label, *window))?
+            };
+            let end = End {
+                twin: *twin,
+                window: *window,
+                answers: *answers,
+                copies,
+            };
+            Slot::exit(source, keys, epochs, end)
         }
     };
     once(field, slot.label, contents.slots.insert(slot.label, value))
@@ -100,7 +121,7 @@ fn add_pair(
         primary: of("primary", pair.primary)?,
         backup: of("backup", pair.backup)?,
         premium: pair.premium.into(),
-        spare: 0,
+        duplicate: pair.duplicate.into(),
     };
     once(field, pair.index, contents.pairs.insert(pair.index, value))
 }

@@ -18,6 +18,7 @@ pub struct Update {
     neighbours: Changes<u32, Ipv4Addr>,
     vteps: Changes<u32, Vtep>,
     windows: Vec<u32>,
+    own_windows: Vec<u32>,
     slot_states: Vec<u32>,
     path_states: Vec<u32>,
     paths: Changes<u32, Path>,
@@ -56,6 +57,8 @@ pub enum Batch<'u> {
     ForgetNeighbours(&'u [u32]),
     /// Begin these replay windows anew: write zeros.
     FreshWindows(&'u [u32]),
+    /// Begin these windows of single paths anew: write zeros.
+    FreshOwnWindows(&'u [u32]),
     /// Begin what packets change in these slots anew: write zeros.
     FreshSlotStates(&'u [u32]),
     /// Begin what packets change in these paths anew: write zeros.
@@ -107,7 +110,7 @@ pub const NO_PAIR: Pair = Pair {
     primary: NO_PATH,
     backup: NO_PATH,
     premium: 0,
-    spare: 0,
+    duplicate: 0,
 };
 
 impl Contents {
@@ -119,6 +122,7 @@ impl Contents {
             neighbours: ordered(&before.neighbours, &self.neighbours),
             vteps: ordered(&before.vteps, &self.vteps),
             windows: self.windows.difference(&before.windows).copied().collect(),
+            own_windows: renewed(&before.own_windows, &self.own_windows, |old, new| old == new),
             slot_states: renewed(&before.slots, &self.slots, |old, new| {
                 (old.kind(), old.source) == (new.kind(), new.source)
             }),
@@ -159,10 +163,11 @@ impl Update {
             .filter(|batch| !batch.is_empty())
     }
 
-    fn additions(&self) -> [Batch<'_>; 14] {
+    fn additions(&self) -> [Batch<'_>; 15] {
         [
             Batch::Neighbours(&self.neighbours.set),
             Batch::FreshWindows(&self.windows),
+            Batch::FreshOwnWindows(&self.own_windows),
             Batch::FreshSlotStates(&self.slot_states),
             Batch::FreshPathStates(&self.path_states),
             Batch::Vteps(&self.vteps.set),
@@ -213,6 +218,7 @@ impl Batch<'_> {
             Self::NoEndpoints(keys) => keys.is_empty(),
             Self::NoSenders(keys) => keys.is_empty(),
             Self::FreshWindows(numbers)
+            | Self::FreshOwnWindows(numbers)
             | Self::FreshSlotStates(numbers)
             | Self::FreshPathStates(numbers)
             | Self::NoPorts(numbers)

@@ -35,6 +35,9 @@ pub struct AcceleratorSpec {
     pub class: Class,
     /// How soon a dead path is left. Default: standard.
     pub liveness: Liveness,
+    /// When packets are sent over both paths of their pair. Default: of game on loss, of all else never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplication: Option<Duplication>,
     /// When a silent flow is forgotten.
     pub idle_timeout: IdleTimeout,
     /// Which nodes may relay. Default: all.
@@ -47,6 +50,16 @@ impl AcceleratorSpec {
     #[must_use]
     pub fn enters_at(&self, node: &Name) -> bool {
         self.entries.as_ref().is_none_or(|entries| entries.contains(node))
+    }
+
+    /// When are packets sent over both paths of their pair?
+    #[must_use]
+    pub fn duplicates(&self) -> Duplication {
+        let of_class = match self.class {
+            Class::Game => Duplication::OnLoss,
+            Class::Voice | Class::Bulk => Duplication::Never,
+        };
+        self.duplication.unwrap_or(of_class)
     }
 }
 
@@ -61,6 +74,7 @@ impl Field for AcceleratorSpec {
             let group = fields.single("groups", "one {service, region}");
             let class = fields.or("class", Class::Game);
             let liveness = fields.or("liveness", Liveness::Standard);
+            let duplication = fields.optional("duplication");
             let idle_timeout = fields.or("idle_timeout", IdleTimeout::default());
             let relays = fields.or("relays", RelayRules::default());
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
@@ -72,6 +86,7 @@ impl Field for AcceleratorSpec {
                 groups: vec![group?],
                 class: class?,
                 liveness: liveness?,
+                duplication: duplication?,
                 idle_timeout: idle_timeout?,
                 relays: relays?,
             })
@@ -300,6 +315,19 @@ words! {
         Standard = "standard",
         /// Each 20 ms: after 100 ms.
         Premium = "premium"
+    } not_yet []
+}
+
+words! {
+    /// When packets of an accelerator are sent over both paths of their pair; the first copy goes on. In the order of how
+    /// often.
+    Duplication {
+        /// Never.
+        Never = "never",
+        /// While the path in use loses more than 0.5 % and the backup's round trip is within 20 ms of its.
+        OnLoss = "on_loss",
+        /// Wherever there is a backup.
+        Always = "always"
     } not_yet []
 }
 

@@ -11,6 +11,8 @@ pub struct VecFrame {
     octets: Vec<u8>,
     headroom: usize,
     segment: u32,
+    /// What was sent beside it; `None`: nothing can be.
+    copies: Option<Vec<(u32, Vec<u8>)>>,
 }
 
 impl VecFrame {
@@ -24,7 +26,20 @@ impl VecFrame {
             octets: octets.into(),
             headroom: Self::HEADROOM,
             segment: 0,
+            copies: None,
         }
+    }
+
+    /// The same where the kernel makes copies: out of any interface.
+    #[must_use]
+    pub fn copied(mut self) -> Self {
+        self.copies = Some(Vec::new());
+        self
+    }
+
+    /// The copies that were sent, each with its interface, taken out.
+    pub fn take_copies(&mut self) -> Vec<(u32, Vec<u8>)> {
+        self.copies.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The same as an offload packet, to be cut into segments with so many octets of payload.
@@ -92,6 +107,13 @@ impl Frame for VecFrame {
         self.headroom += less;
         self.octets.drain(..less);
         true
+    }
+
+    fn send_copy(&mut self, interface: u32) -> bool {
+        let copies = self.copies.as_mut();
+        copies
+            .map(|copies| copies.push((interface, self.octets.clone())))
+            .is_some()
     }
 
     fn truncate(&mut self, len: u32) -> bool {

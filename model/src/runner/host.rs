@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Neighbour, NextHop, Pair, PairState, Path,
-    PathState, Sample, Slot, SlotState, Vtep, Window,
+    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Neighbour, NextHop, OwnWindow, Pair,
+    PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -24,6 +24,7 @@ pub struct Host {
     pub(super) path_states: Array<PathState>,
     pub(super) pair_states: Array<PairState>,
     pub(super) windows: Array<Window>,
+    pub(super) own_windows: Array<OwnWindow>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
     pub(super) capacities: Capacities,
     pub(super) empty: Empty,
@@ -89,6 +90,7 @@ impl Host {
             path_states: Array::new(capacities.paths),
             pair_states: Array::new(capacities.pairs),
             windows: Array::new(capacities.windows),
+            own_windows: Array::new(capacities.own_windows),
             connections: HashMap::new(),
             capacities: capacities.clone(),
             empty: Empty::default(),
@@ -113,6 +115,9 @@ impl Host {
         for batch in contents.update_from(&self.contents).batches() {
             match batch {
                 Batch::FreshWindows(numbers) => numbers.iter().for_each(|number| self.windows.clear(*number)),
+                Batch::FreshOwnWindows(numbers) => {
+                    numbers.iter().for_each(|number| self.own_windows.clear(*number));
+                }
                 Batch::FreshSlotStates(numbers) => {
                     numbers.iter().for_each(|number| self.slot_states.clear(*number));
                 }

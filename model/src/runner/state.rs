@@ -1,7 +1,7 @@
 //! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, Counter, Drop, PairState, PathState, Sample, SlotState, Window,
+    Connection, ConnectionKey, Counter, Drop, OwnWindow, PairState, PathState, Sample, SlotState, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -61,6 +61,11 @@ impl Host {
         self.windows.set(index, window);
     }
 
+    /// Sets the window of a single path.
+    pub fn set_own_window(&mut self, index: u32, window: OwnWindow) {
+        self.own_windows.set(index, window);
+    }
+
     /// Slots that were asked for, with what packets changed in them.
     pub fn slot_states(&self) -> impl Iterator<Item = (usize, &SlotState)> {
         self.slot_states.touched()
@@ -79,5 +84,10 @@ impl Host {
     /// Replay windows that were asked for.
     pub fn windows(&self) -> impl Iterator<Item = (usize, &Window)> {
         self.windows.touched()
+    }
+
+    /// Windows of single paths that were asked for.
+    pub fn own_windows(&self) -> impl Iterator<Item = (usize, &OwnWindow)> {
+        self.own_windows.touched()
     }
 }

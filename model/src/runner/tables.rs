@@ -4,9 +4,9 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig, Pair,
-    PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, SingleThreaded, Slot, SlotState,
-    Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig,
+    OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, SingleThreaded,
+    Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
@@ -243,6 +243,10 @@ impl Tables for Run<'_> {
 
     fn window(&self, index: u32) -> Option<&Window> {
         self.host.windows.get(index)
+    }
+
+    fn own_window(&self, index: u32) -> Option<&OwnWindow> {
+        self.host.own_windows.get(index)
     }
 
     fn service(&self, key: &ServiceKey) -> Option<&Service> {

@@ -124,7 +124,9 @@ pub struct Done {
 
 /// Runs a frame through the model.
 pub fn on_model(host: &mut Host, input: &Input) -> (Verdict, Done) {
-    let mut frame = VecFrame::new(input.octets.clone()).segmented(input.segment);
+    let mut frame = VecFrame::new(input.octets.clone())
+        .segmented(input.segment)
+        .copied();
     let walk = match input.program {
         Program::Edge => host.edge(&mut frame, input.interface),
         Program::Port => host.port(&mut frame, input.interface, input.mark),

@@ -258,7 +258,11 @@ fn geneve(text: &mut String, octets: &[u8]) {
         Some(number) => write!(text, " key {number}").expect("memory"),
         None => text.push_str(" key none"),
     }
-    for (flag, set) in [("reply", word & 1 != 0), ("probe", octets[1] & 0x80 != 0)] {
+    for (flag, set) in [
+        ("reply", word & 1 != 0),
+        ("dup", word & 2 != 0),
+        ("probe", octets[1] & 0x80 != 0),
+    ] {
         if set {
             write!(text, " {flag}").expect("memory");
         }

@@ -146,16 +146,16 @@ impl Draw {
                     .unwrap_or(&SLOTS[0])
             }
         };
-        let (lane, incarnation, reply) = (
+        let (lane, incarnation, flags) = (
             self.below(16) as u32,
             if self.below(64) == 0 {
                 self.below(16) as u32
             } else {
                 0
             },
-            u32::from(octets[57] & 1),
+            u32::from(octets[57] & 3) ^ u32::from(self.below(8) == 0) << 1,
         );
-        let word = label << 12 | lane << 8 | incarnation << 4 | 1 << 2 | reply;
+        let word = label << 12 | lane << 8 | incarnation << 4 | 1 << 2 | flags;
         octets[54..58].copy_from_slice(&word.to_be_bytes());
         let spread = *self.one(&[64, 4096, 1 << 20]);
         octets[58..62].copy_from_slice(&(self.below(spread) as u32).to_be_bytes());

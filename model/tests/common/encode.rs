@@ -235,6 +235,7 @@ fn geneve(layer: &Layer<'_>, payload: Vec<u8>) -> Vec<u8> {
         | (layer.int("lane", 0) << 8)
         | (layer.int("inc", 0) << 4)
         | (layer.int("epoch", 1) << 2)
+        | u64::from(layer.has("dup")) << 1
         | u64::from(layer.has("reply"));
     octets.extend((word as u32).to_be_bytes());
     octets.extend((layer.int("seq", 0) as u32).to_be_bytes());

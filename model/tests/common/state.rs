@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kuafu_model::runner::Host;
-use kuafu_pipeline::map::{Connection, ConnectionKey, PairState, PathState, SlotState, Window};
+use kuafu_pipeline::map::{Connection, ConnectionKey, OwnWindow, PairState, PathState, SlotState, Window};
 
 /// By map and key what is not as at the start.
 pub type State = BTreeMap<String, String>;
@@ -25,7 +25,11 @@ pub fn state(host: &Host) -> State {
     let windows = host
         .windows()
         .map(|(at, value)| (format!("window {at}"), window(value)));
-    changed(connections.chain(slots).chain(paths).chain(pairs).chain(windows))
+    let own_windows = host
+        .own_windows()
+        .map(|(at, value)| (format!("own window {at}"), own_window(value)));
+    let of_paths = slots.chain(paths).chain(pairs);
+    changed(connections.chain(of_paths).chain(windows).chain(own_windows))
 }
 
 /// What of this is not as at the start.
@@ -35,6 +39,7 @@ pub fn changed(all: impl IntoIterator<Item = (String, String)>) -> State {
         path(&PathState::new()),
         pair(&PairState::new()),
         window(&Window::new()),
+        own_window(&OwnWindow::new()),
     ];
     let moved = |(_, value): &(String, String)| !fresh.contains(value);
     all.into_iter().filter(moved).collect()
@@ -67,6 +72,11 @@ pub fn pair(value: &PairState) -> String {
 
 /// A replay window.
 pub fn window(value: &Window) -> String {
+    untimed(&format!("{value:?}"), &[])
+}
+
+/// The window of a single path.
+pub fn own_window(value: &OwnWindow) -> String {
     untimed(&format!("{value:?}"), &[])
 }
 

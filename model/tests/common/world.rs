@@ -21,6 +21,8 @@ use super::text::key;
 pub const UNDERLAY: u32 = 2;
 /// Ports: two of VNI 7, one of VNI 8 with an address of VNI 7, and the prober's.
 pub const PORTS: [(u32, &str); 4] = [(11, "p1"), (12, "p2"), (13, "p3"), (14, "kuafu0")];
+/// Where the edge hands packets over to the prober's port.
+pub const HAND_OVER: u32 = 114;
 /// The underlay's own Ethernet address: m01.
 pub const OWN_MAC: u8 = 0x01;
 /// Hosts on the underlay's link whose Ethernet addresses are known, with the last octet of that.
@@ -40,8 +42,9 @@ pub const NOW: u64 = 100_000;
 pub const NOW_NS: u64 = 400_000_000_000;
 
 /// Names of all worlds.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "host",
+    "twice",
     "bare",
     "no-exit",
     "narrow",
@@ -81,6 +84,7 @@ pub fn named(name: &str) -> World {
         "no-exit" => state.node.nat_ports = None,
         "narrow" => state.node.nat_ports = Some(10_000..=10_000),
         "crowded" => world.connections = 2,
+        "twice" => state.pairs.iter_mut().for_each(|pair| pair.duplicate = true),
         "stale" => world.stale = vec![1],
         "unsampled" => world.samples = 0,
         other => panic!("no world is called {other}"),
@@ -98,6 +102,7 @@ pub fn facts() -> HostFacts {
             .iter()
             .map(|(number, name)| ((*name).into(), *number))
             .collect(),
+        hand_over: HAND_OVER,
         capacities: Capacities::default(),
     }
 }
@@ -229,6 +234,7 @@ fn host() -> HostState {
                 peer: "peer".into(),
                 class: "game".into(),
                 premium: false,
+                duplicate: false,
                 primary,
                 backup,
             })

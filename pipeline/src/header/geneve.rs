@@ -87,6 +87,20 @@ impl Word {
         self.0 & 1 != 0
     }
 
+    /// The same, as one of two copies that take both paths of the pair.
+    #[inline(always)]
+    #[must_use]
+    pub const fn duplicated(self) -> Self {
+        Self(self.0 | 2)
+    }
+
+    /// Whether the other path of the pair brings a copy.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_duplicated(self) -> bool {
+        self.0 & 2 != 0
+    }
+
     /// The same for the next leg.
     #[inline(always)]
     #[must_use]
@@ -264,8 +278,12 @@ mod tests {
             (word.lane(), word.incarnation(), word.epoch(), word.is_reply()),
             (9, 14, 2, true)
         );
+        assert!(!word.is_duplicated());
         let onward = word.onward(0x54321, 1);
         assert_eq!(onward, Word::new(0x54321, 9, 14, 1, true));
+        let copy = word.duplicated();
+        assert!(copy.is_duplicated() && copy.is_reply());
+        assert_eq!(copy.onward(0x54321, 1), onward.duplicated());
     }
 
     #[test]

@@ -21,12 +21,14 @@ pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey};
 pub use next_hop::{HopKind, NextHop};
 pub use node::{Bucket, Counter, Drop, FRAME_START, NodeConfig};
-pub use path::{Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch};
+pub use path::{
+    End, Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch,
+};
 pub use sample::Sample;
 pub use service::{Service, ServiceKey};
 pub use shared::{Atomics, Shared, SingleThreaded};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
-pub use window::{LANES, Window};
+pub use window::{LANES, OwnWindow, Window};
 
 /// A type that may be a key or a value of a map: no padding, and any bits are valid.
 ///

@@ -25,6 +25,8 @@ map_types! {
         pub mtu: u16,
         /// How often, modulo 16, this host has lost its maps.
         pub incarnation: u32,
+        /// The interface by which the edge hands packets over to the port program of the system VPC; 0: there is none.
+        pub hand_over: u32,
     }
 
     /// A budget for each jiffy, on one CPU.

@@ -64,6 +64,10 @@ map_types! {
         pub answers: u32,
         /// At a relay: the next leg.
         pub next: Leg,
+        /// At an exit: the window of the path's own copies, where each packet of the pair comes over both its paths.
+        pub copies: u32,
+        /// Zero.
+        pub spare: u32,
     }
 
     /// What packets change in a slot.
@@ -121,8 +125,8 @@ map_types! {
         pub backup: u32,
         /// 1: both are probed as closely as can be while it carries packets.
         pub premium: u32,
-        /// Zero.
-        pub spare: u32,
+        /// 1: each packet is sent over both.
+        pub duplicate: u32,
     }
 
     /// What packets change in a pair.
@@ -133,6 +137,19 @@ map_types! {
         /// The next sequence number of each lane.
         pub lanes: [Shared; LANES],
     }
+}
+
+/// What a path leads to where it ends: the fields of a [`Slot`] of the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The path back.
+    pub twin: u32,
+    /// The pair's window.
+    pub window: u32,
+    /// The pair that answers take.
+    pub answers: u32,
+    /// The window of the path's own copies; 0: none.
+    pub copies: u32,
 }
 
 /// How closely the prober is to watch a path.
@@ -196,21 +213,25 @@ impl Slot {
             window: 0,
             answers: 0,
             next,
+            copies: 0,
+            spare: 0,
         }
     }
 
     /// A slot where a path ends.
     #[must_use]
-    pub fn exit(source: Be32, keys: [TagKey; 2], epochs: u32, twin: u32, window: u32, answers: u32) -> Self {
+    pub fn exit(source: Be32, keys: [TagKey; 2], epochs: u32, end: End) -> Self {
         Self {
             kind: 2,
             source,
             keys,
             epochs,
-            twin,
-            window,
-            answers,
+            twin: end.twin,
+            window: end.window,
+            answers: end.answers,
             next: Leg::default(),
+            copies: end.copies,
+            spare: 0,
         }
     }
 

@@ -5,8 +5,10 @@ use crate::Reason;
 
 /// Sequence counters a pair has.
 pub const LANES: usize = 16;
-/// Words of a lane, each with 32 sequence numbers: the last 2,016 at least are remembered.
+/// Words of a pair's lane, each with 32 sequence numbers: the last 2,016 at least are remembered.
 const WORDS: usize = 64;
+/// Words of a path's lane: the last 224 numbers at least.
+const OWN_WORDS: usize = 8;
 /// How often a word is retried that another CPU changes at the same moment.
 const RETRIES: usize = 8;
 /// The bits of a block's number.
@@ -30,6 +32,14 @@ map_types! {
     pub struct Window {
         incarnation: Shared,
         words: [Shared; LANES * WORDS],
+    }
+
+    /// Which sequence numbers of a pair came over one of its paths: where each comes over both, this tells a copy from
+    /// what an attacker sent again. A path keeps the order of a lane better than two paths do, so a window needs less.
+    #[derive(Debug)]
+    pub struct OwnWindow {
+        incarnation: Shared,
+        words: [Shared; LANES * OWN_WORDS],
     }
 }
 
@@ -56,38 +66,91 @@ impl Window {
         lane: u32,
         sequence: u32,
     ) -> Result<(), Reason> {
-        self.learn(incarnation)?;
-        let block = sequence >> 5;
-        let at = (lane & 15) as usize * WORDS + (block as usize & (WORDS - 1));
-        let mark = u64::from(incarnation << 27 | block);
-        let bit = 1 << (sequence & 31);
-        let word = &self.words[at & (LANES * WORDS - 1)];
-        for _ in 0..RETRIES {
-            let seen = word.get();
-            let new = admitted(seen, mark, bit)?;
-            if atomics.exchange(word, seen, new) {
-                return Ok(());
-            }
-        }
-        Err(Reason::Duplicate)
-    }
-
-    /// Checks the incarnation, and moves to a newer one (1 to 7 ahead, modulo 16).
-    #[inline(always)]
-    fn learn(&self, incarnation: u32) -> Result<(), Reason> {
-        let (current, incarnation) = (self.incarnation.get(), u64::from(incarnation));
-        if current == KNOWN | incarnation {
-            return Ok(());
-        }
-        if current & KNOWN != 0 && incarnation.wrapping_sub(current) & 15 > 7 {
-            return Err(Reason::OldIncarnation);
-        }
-        self.incarnation.set(KNOWN | incarnation);
-        Ok(())
+        admit::<A, WORDS, { LANES * WORDS }>(
+            atomics,
+            (&self.incarnation, &self.words),
+            incarnation,
+            (lane, sequence),
+        )
     }
 }
 
+impl OwnWindow {
+    /// A window that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            incarnation: Shared::new(0),
+            words: [const { Shared::new(0) }; LANES * OWN_WORDS],
+        }
+    }
+
+    /// Takes in a number, once.
+    ///
+    /// # Errors
+    /// Those of [`Window::admit`].
+    #[inline(always)]
+    pub fn admit<A: Atomics>(
+        &self,
+        atomics: &A,
+        incarnation: u32,
+        lane: u32,
+        sequence: u32,
+    ) -> Result<(), Reason> {
+        admit::<A, OWN_WORDS, { LANES * OWN_WORDS }>(
+            atomics,
+            (&self.incarnation, &self.words),
+            incarnation,
+            (lane, sequence),
+        )
+    }
+}
+
+/// Takes a number into a window of `WORDS` words a lane, `ALL` in all.
+#[inline(always)]
+fn admit<A: Atomics, const WORDS: usize, const ALL: usize>(
+    atomics: &A,
+    (known, words): (&Shared, &[Shared; ALL]),
+    incarnation: u32,
+    (lane, sequence): (u32, u32),
+) -> Result<(), Reason> {
+    learn(known, incarnation)?;
+    let block = sequence >> 5;
+    let at = (lane & 15) as usize * WORDS + (block as usize & (WORDS - 1));
+    let mark = u64::from(incarnation << 27 | block);
+    let bit = 1 << (sequence & 31);
+    let word = &words[at & (ALL - 1)];
+    for _ in 0..RETRIES {
+        let seen = word.get();
+        let new = admitted(seen, mark, bit)?;
+        if atomics.exchange(word, seen, new) {
+            return Ok(());
+        }
+    }
+    Err(Reason::Duplicate)
+}
+
+/// Checks the incarnation, and moves to a newer one (1 to 7 ahead, modulo 16).
+#[inline(always)]
+fn learn(known: &Shared, incarnation: u32) -> Result<(), Reason> {
+    let (current, incarnation) = (known.get(), u64::from(incarnation));
+    if current == KNOWN | incarnation {
+        return Ok(());
+    }
+    if current & KNOWN != 0 && incarnation.wrapping_sub(current) & 15 > 7 {
+        return Err(Reason::OldIncarnation);
+    }
+    known.set(KNOWN | incarnation);
+    Ok(())
+}
+
 impl Default for Window {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for OwnWindow {
     fn default() -> Self {
         Self::new()
     }

@@ -2,11 +2,11 @@
 
 use crate::header::ethernet;
 use crate::map::{EndpointKey, HopKind, IpKey, NodeConfig, Port};
-use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, source, too_big};
+use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, source, too_big, twice};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
-/// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN. `mark` is the socket mark
-/// of the packet: the system VPC's port names a path by it.
+/// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN. From the system VPC's port
+/// come probes, whose path is named by `mark`, the packet's socket mark, and what the edge handed over.
 ///
 /// # Errors
 /// Those of the stages.
@@ -16,6 +16,9 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, mark:
         return Ok(Next::Pass);
     };
     if port.vni == SYSTEM_VNI {
+        if let Some((pair, numbered)) = twice::handed_over(frame) {
+            return twice::over_both(frame, tables, node, pair, &numbered);
+        }
         return probe::depart(frame, tables, node, mark);
     }
     let sender = source::read(frame, port)?;

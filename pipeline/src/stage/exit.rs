@@ -18,7 +18,8 @@ const CARRIED: usize = INNER + 20;
 /// Takes in an authentic data packet: sequence number, decapsulation, then onward by its direction.
 ///
 /// The tag covers the length that the inner header says, not the octets behind its reach: a packet that was cut short
-/// or lengthened on its way takes no number.
+/// or lengthened on its way takes no number. Of a packet that comes over both paths of its pair the first copy goes on;
+/// the second is counted as received, so that its path is not taken for a lossy one, and has done its work.
 ///
 /// # Errors
 /// `Truncated`, `BadLength`; `Duplicate`, `Late`, `OldIncarnation`; `NoPath` where the slot has no window; `NoRoom`;
@@ -45,7 +46,13 @@ pub fn arrive<F: Frame, T: Tables>(
         return Err(Reason::NoPath);
     };
     let word = outer.header.word();
-    window.admit(tables, word.incarnation(), word.lane(), outer.header.sequence())?;
+    let admitted = window.admit(tables, word.incarnation(), word.lane(), outer.header.sequence());
+    if word.is_duplicated() && is_own(tables, slot, outer) && admitted == Err(Reason::Duplicate) {
+        tables.add(&state.received, 1);
+        tables.count(Event::SecondCopy, octets);
+        return Ok(Next::Consumed);
+    }
+    admitted?;
     tables.add(&state.received, 1);
     if !frame.pull::<frame::Backbone>() {
         return Err(Reason::NoRoom);
@@ -78,6 +85,17 @@ pub fn arrive<F: Frame, T: Tables>(
         (false, ipv4::ICMP) => icmp_error(frame, tables, node, outer.header.vni()),
         _ => Err(Reason::UnknownProtocol),
     }
+}
+
+/// Whether a packet of which each path of the pair brings a copy is the first with its number on this path.
+#[inline(always)]
+fn is_own<T: Tables>(tables: &T, slot: &Slot, outer: &Outer) -> bool {
+    let word = outer.header.word();
+    let window = tables.own_window(slot.copies).filter(|_| slot.copies != 0);
+    window.is_some_and(|window| {
+        let admitted = window.admit(tables, word.incarnation(), word.lane(), outer.header.sequence());
+        admitted.is_ok()
+    })
 }
 
 /// Sends a client's packet on to the endpoint of its connection, which it opens if it is the first.

@@ -19,6 +19,7 @@ pub mod sanity;
 pub mod send;
 pub mod source;
 pub mod too_big;
+pub mod twice;
 
 /// Offset of the IP header behind Ethernet.
 pub(crate) const IP: usize = 14;
@@ -28,6 +29,8 @@ pub(crate) const L4: usize = 34;
 pub(crate) const GENEVE: usize = 42;
 /// Offset of the inner packet in a packet of the backbone, and octets in front of it.
 pub(crate) const INNER: usize = 74;
+/// Hops that a packet of the backbone may take.
+pub(crate) const TTL: u8 = 64;
 /// What the backbone adds to an IP packet.
 pub(crate) const BACKBONE: u32 = 60;
 /// The reserved system VPC.

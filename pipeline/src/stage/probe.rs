@@ -6,7 +6,7 @@
 
 use super::backbone::Outer;
 use super::send;
-use super::{GENEVE, INNER, IP, L4, SYSTEM_VNI, relay};
+use super::{GENEVE, INNER, IP, L4, SYSTEM_VNI, TTL, relay};
 use crate::header::geneve::{Covered, Header, Word};
 use crate::header::stamp::{PORT, Time};
 use crate::header::{Ethernet, Geneve, Ipv4, Stamp, Udp, ethernet, ipv4, words};
@@ -173,7 +173,7 @@ fn reflect<T: Tables>(
     let mut udp = Udp::at::<INNER_L4, WHOLE>(head);
     let (from, to) = (udp.destination(), udp.source());
     udp.set_ports(from, to);
-    relay::readdress(head, node, leg, neighbour, &Outer { ttl: 64, ..*outer });
+    relay::readdress(head, node, leg, neighbour, &Outer { ttl: TTL, ..*outer });
     let header = header(node, leg, low(tables.add(&back.state.next_probe, 1)));
     let covered = Covered::new(&header, words::<INNER, WHOLE>(head));
     Geneve::at::<GENEVE, WHOLE>(head).write(&header, covered.tag(leg.key(header.word().epoch())));

@@ -1,6 +1,6 @@
 //! The way onto the backbone: outer headers, sequence number and tag of the first leg.
 
-use super::{BACKBONE, GENEVE, INNER, IP, L4, liveness};
+use super::{BACKBONE, GENEVE, INNER, IP, L4, TTL, liveness, twice};
 use crate::frame;
 use crate::header::geneve::{Covered, Header, Word};
 use crate::header::ipv4::{Fields, UDP};
@@ -8,7 +8,20 @@ use crate::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
 use crate::map::{LANES, Leg, Neighbour, NodeConfig, PairState};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
-/// Sends an IPv4 packet that fits over one of a pair's paths.
+/// A packet of a pair, with the number that it has on both of its paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The accelerator.
+    pub vni: u32,
+    /// Whether it is an endpoint's answer.
+    pub reply: bool,
+    /// The counter that gave the number.
+    pub lane: u32,
+    /// The number.
+    pub sequence: u32,
+}
+
+/// Sends an IPv4 packet that fits over one of a pair's paths, or hands it over to be sent over both.
 ///
 /// # Errors
 /// `NoPath` where the pair or its path is not installed; those of [`over_leg`].
@@ -20,25 +33,74 @@ pub fn over_pair<F: Frame, T: Tables>(
     pair: u32,
     packet: (u32, bool),
 ) -> Outcome {
-    let ((vni, reply), octets, now) = (packet, frame.len(), tables.jiffies());
+    let now = tables.jiffies();
     let (Some(paths), Some(state)) = (tables.pair(pair), tables.pair_state(pair)) else {
         return Err(Reason::NoPath);
     };
-    let index = liveness::choose(tables, paths, now, octets)?;
-    let (Some(path), Some(path_state)) = (tables.path(index), tables.path_state(index)) else {
-        return Err(Reason::NoPath);
-    };
-    let neighbour = usable(tables, &path.leg)?;
-    tables.add(&path_state.sent, 1);
     if state.last_packet.get() != now {
         state.last_packet.set(now);
     }
-    let (lane, sequence, timestamp) = number(tables, state);
-    let word = Word::new(path.leg.label, lane, node.incarnation, path.leg.epoch, reply);
-    let header = Header::new(false, vni, word, sequence, timestamp);
+    let numbered = number(tables, state, packet);
+    if paths.duplicate != 0 && node.hand_over != 0 {
+        return twice::hand_over(frame, tables, node, pair, &numbered);
+    }
+    let index = liveness::choose(tables, paths, now, frame.len())?;
+    over_path(frame, tables, node, index, &numbered)
+}
+
+/// Sends a numbered packet over a path.
+///
+/// # Errors
+/// `NoPath` where it is not installed; those of [`over_leg`].
+#[inline(always)]
+pub fn over_path<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    index: u32,
+    numbered: &Numbered,
+) -> Outcome {
+    let octets = frame.len();
+    let (Some(path), Some(state)) = (tables.path(index), tables.path_state(index)) else {
+        return Err(Reason::NoPath);
+    };
+    let neighbour = usable(tables, &path.leg)?;
+    tables.add(&state.sent, 1);
+    let header = numbered.header(tables, numbered.word(node, &path.leg));
     over_leg(frame, node, &path.leg, neighbour, &header)?;
-    tables.count(if reply { Event::Returned } else { Event::Entered }, octets);
+    tables.count(numbered.event(), octets);
     Ok(Next::Transmit(neighbour.interface))
+}
+
+impl Numbered {
+    /// The option's first word on a leg.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(&self, node: &NodeConfig, leg: &Leg) -> Word {
+        Word::new(leg.label, self.lane, node.incarnation, leg.epoch, self.reply)
+    }
+
+    /// The backbone's header; in one packet of 64 with the time.
+    #[inline(always)]
+    pub fn header<T: Tables>(&self, tables: &T, word: Word) -> Header {
+        let timestamp = if self.sequence & 63 == 0 {
+            microseconds(tables).max(1)
+        } else {
+            0
+        };
+        Header::new(false, self.vni, word, self.sequence, timestamp)
+    }
+
+    /// What it counts as.
+    #[inline(always)]
+    #[must_use]
+    pub const fn event(&self) -> Event {
+        if self.reply {
+            Event::Returned
+        } else {
+            Event::Entered
+        }
+    }
 }
 
 /// The neighbour that an installed leg leads through.
@@ -56,17 +118,16 @@ pub fn usable<'t, T: Tables>(tables: &'t T, leg: &Leg) -> Result<&'t Neighbour, 
     }
 }
 
-/// Lane, sequence number and, for one packet in 64, the time.
+/// Gives a packet of an accelerator, an answer or not, its number.
 #[inline(always)]
-fn number<T: Tables>(tables: &T, state: &PairState) -> (u32, u32, u32) {
+fn number<T: Tables>(tables: &T, state: &PairState, (vni, reply): (u32, bool)) -> Numbered {
     let lane = tables.cpu() & (LANES as u32 - 1);
-    let sequence = tables.add(&state.lanes[lane as usize & (LANES - 1)], 1) as u32;
-    let timestamp = if sequence & 63 == 0 {
-        microseconds(tables).max(1)
-    } else {
-        0
-    };
-    (lane, sequence, timestamp)
+    Numbered {
+        vni,
+        reply,
+        lane,
+        sequence: tables.add(&state.lanes[lane as usize & (LANES - 1)], 1) as u32,
+    }
 }
 
 #[inline(always)]
@@ -104,7 +165,7 @@ pub fn over_leg<F: Frame>(
     Ipv4::at::<IP, INNER>(head).write(&Fields {
         tos,
         total_length: (length + BACKBONE) as u16,
-        ttl: 64,
+        ttl: TTL,
         protocol: UDP,
         source: node.local.get(),
         destination: leg.address.get(),

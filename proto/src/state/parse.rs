@@ -279,6 +279,7 @@ impl Read for PairState {
             peer: text("peer", message.peer)?,
             class: message.class,
             premium: message.premium,
+            duplicate: message.duplicate,
             primary: message.primary,
             backup: message.backup,
         })

@@ -95,6 +95,7 @@ pub(crate) fn sample() -> HostState {
             peer: "calgary".to_owned(),
             class: "game".to_owned(),
             premium: true,
+            duplicate: true,
             primary: Some(1),
             backup: None,
         }],

@@ -151,6 +151,7 @@ impl From<&PairState> for v1::PairState {
             peer: pair.peer.clone(),
             class: pair.class.clone(),
             premium: pair.premium,
+            duplicate: pair.duplicate,
             primary: pair.primary,
             backup: pair.backup,
         }

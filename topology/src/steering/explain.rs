@@ -91,6 +91,7 @@ fn decided(config: &Config, view: &View<'_>, pair: &PairInput) -> Held {
         pair: *pair,
         primary: decision.primary.map(|choice| choice.path),
         backup: decision.backup.map(|choice| choice.path),
+        duplicate: decision.duplicate,
         since: decision.since,
         why: decision.why,
     }

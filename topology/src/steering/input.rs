@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Change, Steering};
+use super::{Change, Duplication, Steering};
 use crate::cost::{Cost, TrafficClass, Weights};
 use crate::estimate::LegStats;
 use crate::id::{LegId, Millis, NodeId, PairId};
@@ -49,6 +49,10 @@ pub struct Config {
     pub new_node_ms: u64,
     /// ms after which it is forgotten that a path was down which no pair has installed.
     pub down_memory_ms: u64,
+    /// Lost in a million above which packets of a pair that asks for it are sent over both paths.
+    pub duplicate_loss_ppm: u32,
+    /// µs that the round trips of these may be apart.
+    pub duplicate_within_us: u32,
     /// ms for which a path that lost packets is avoided, where no alarm of a leg explains it.
     pub alarm_memory_ms: u64,
     /// Penalty of a move.
@@ -84,6 +88,8 @@ impl Default for Config {
             dwell_ms: 10_000,
             new_node_ms: 30_000,
             down_memory_ms: 10_000,
+            duplicate_loss_ppm: 5_000,
+            duplicate_within_us: 20_000,
             alarm_memory_ms: 600_000,
             damping_move: 1_000,
             damping_hold: 4_000,
@@ -274,6 +280,9 @@ pub struct Input {
     /// The nodes that must not relay for a pair, beside those that relay for none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forbidden: BTreeMap<PairId, BTreeSet<NodeId>>,
+    /// When packets of a pair are sent over both its paths; of those that are not listed never.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub duplication: BTreeMap<PairId, Duplication>,
 }
 
 /// One tick: what came in and what was decided. A log of these, one JSON object a line, is a recording.

@@ -50,6 +50,9 @@ pub struct Held {
     pub primary: Option<Path>,
     /// The path beside it.
     pub backup: Option<Path>,
+    /// Whether packets are sent over both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
     /// When the path in use was taken.
     pub since: Millis,
     /// Why it is in use.
@@ -86,6 +89,7 @@ impl Steering {
             pair: decision.pair,
             primary: decision.primary.as_ref().map(|choice| choice.path.clone()),
             backup: decision.backup.as_ref().map(|choice| choice.path.clone()),
+            duplicate: decision.duplicate,
             since: decision.since,
             why: decision.why.clone(),
         })

@@ -1,7 +1,7 @@
 //! The state of one pair, and its step.
 
 use super::view::View;
-use super::{Cause, Change, Choice, Config, Decision, PairInput, Path, Why};
+use super::{Cause, Change, Choice, Config, Decision, PairInput, Path, Why, duplication};
 use crate::cost::Cost;
 use crate::id::Millis;
 
@@ -22,6 +22,7 @@ impl PairState {
             best: None,
             primary: None,
             backup: None,
+            duplicate: false,
             since: Millis::default(),
             why: Why::NoPath,
         };
@@ -58,6 +59,9 @@ impl PairState {
         let backup = primary
             .as_ref()
             .and_then(|primary| self.next_backup(config, view, primary, before.1.clone()));
+        let was_twice = self.decision.duplicate;
+        let both = primary.as_ref().zip(backup.as_ref());
+        let duplicate = both.is_some_and(|both| duplication::is_wanted(config, view, both, was_twice));
         let priced = |path: Path| Choice {
             cost: view.cost(&path),
             path,
@@ -66,12 +70,15 @@ impl PairState {
         self.decision.best = offer.best();
         self.decision.primary = primary.clone().map(priced);
         self.decision.backup = backup.clone().map(priced);
+        self.decision.duplicate = duplicate;
         self.decision.why = why.clone();
         let pair = self.decision.pair.id;
-        ((&primary, &backup) != (&before.0, &before.1)).then_some(Change {
+        let before = (&before.0, &before.1, was_twice);
+        ((&primary, &backup, duplicate) != before).then_some(Change {
             pair,
             primary,
             backup,
+            duplicate,
             why,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Cause, Choice, Config, Input, NodeInput, PairInput, Path};
+use super::{Cause, Choice, Config, Duplication, Input, NodeInput, PairInput, Path};
 use crate::cost::{Cost, Direction, TrafficClass, Weights, cost};
 use crate::estimate::LegStats;
 use crate::id::{LegId, Millis, NodeId};
@@ -12,7 +12,11 @@ use crate::routes::{self, CostMatrix, Relay, Rests, Route};
 pub(super) type Terms = (TrafficClass, BTreeSet<NodeId>);
 
 /// The costs of a tick.
-pub(super) struct Costs(pub(super) BTreeMap<Terms, CostMatrix>);
+pub(super) struct Costs {
+    pub(super) matrices: BTreeMap<Terms, CostMatrix>,
+    /// The quality of legs, with the losses of their alarms.
+    legs: BTreeMap<LegId, LegStats>,
+}
 
 pub(super) fn terms_of(input: &Input, pair: &PairInput) -> Terms {
     let forbidden = input.forbidden.get(&pair.id);
@@ -27,13 +31,13 @@ impl Costs {
         for (leg, stats) in &mut legs {
             stats.loss_ppm = stats.loss_ppm.max(alarms.get(leg).copied().unwrap_or(0));
         }
-        let mut costs = BTreeMap::new();
+        let mut matrices = BTreeMap::new();
         for pair in &input.pairs {
-            costs
+            matrices
                 .entry(terms_of(input, pair))
                 .or_insert_with_key(|terms| matrix(config, terms, &nodes, &legs));
         }
-        Self(costs)
+        Self { matrices, legs }
     }
 }
 
@@ -69,7 +73,7 @@ impl<'a> Views<'a> {
         let mut rests = BTreeMap::new();
         for pair in &input.pairs {
             let terms = terms_of(input, pair);
-            if let Some(costs) = costs.0.get(&terms)
+            if let Some(costs) = costs.matrices.get(&terms)
                 && let Some(to) = costs.index_of(pair.exit)
             {
                 rests
@@ -93,7 +97,7 @@ impl<'a> Views<'a> {
     /// One pair's part; `None` where a node of it is not listed, or it leads nowhere.
     pub(super) fn of(&'a self, pair: &PairInput) -> Option<View<'a>> {
         let terms = terms_of(self.input, pair);
-        let costs = self.costs.0.get(&terms)?;
+        let costs = self.costs.matrices.get(&terms)?;
         let (from, to) = (costs.index_of(pair.entry)?, costs.index_of(pair.exit)?);
         let rests = self.rests.get(&(terms, pair.exit))?;
         (from != to).then_some(View {
@@ -102,6 +106,7 @@ impl<'a> Views<'a> {
             costs,
             rests,
             weights: self.config.weights(pair.class),
+            duplication: self.input.duplication.get(&pair.id).copied().unwrap_or_default(),
             from,
             to,
         })
@@ -178,6 +183,7 @@ pub(super) struct View<'a> {
     costs: &'a CostMatrix,
     rests: &'a Rests<'a>,
     weights: Weights,
+    pub(super) duplication: Duplication,
     from: usize,
     to: usize,
 }
@@ -227,6 +233,29 @@ impl View<'_> {
     pub(super) fn own_loss(&self, path: &Path) -> Cost {
         let lost = self.views.lossy.get(path);
         lost.map_or(Cost::ZERO, |(_, loss_ppm)| self.weights.loss(*loss_ppm))
+    }
+
+    /// Lost in a million on the way there or back, whichever is more, as far as legs are known.
+    pub(super) fn loss_ppm(&self, path: &Path) -> u32 {
+        let of = |legs: &mut dyn Iterator<Item = LegId>| {
+            let known = legs.filter_map(|leg| self.views.costs.legs.get(&leg));
+            let kept: f64 = known
+                .map(|stats| 1.0 - f64::from(stats.loss_ppm.min(1_000_000)) / 1e6)
+                .product();
+            Cost::from_us_f64((1.0 - kept) * 1e6).us()
+        };
+        let own = self.views.lossy.get(path).map_or(0, |(_, loss_ppm)| *loss_ppm);
+        let legs = of(&mut path.legs()).max(of(&mut path.legs().map(LegId::reversed)));
+        legs.max(own)
+    }
+
+    /// How many µs the round trips of two paths are apart; `None` where a leg is not known.
+    pub(super) fn apart_us(&self, one: &Path, other: &Path) -> Option<u64> {
+        let round_trip = |path: &Path| -> Option<u64> {
+            let legs = path.legs().map(|leg| self.views.costs.legs.get(&leg));
+            legs.map(|stats| Some(u64::from(stats?.rtt_us))).sum()
+        };
+        Some(round_trip(one)?.abs_diff(round_trip(other)?))
     }
 
     /// What a leg costs.

@@ -26,6 +26,9 @@ pub struct Change {
     pub primary: Option<Path>,
     /// The path beside it.
     pub backup: Option<Path>,
+    /// Whether packets are sent over both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
     /// Why the pair is on this path.
     pub why: Why,
 }
@@ -43,6 +46,8 @@ pub struct Decision {
     pub primary: Option<Choice>,
     /// The path beside it.
     pub backup: Option<Choice>,
+    /// Whether packets are sent over both.
+    pub duplicate: bool,
     /// When the path in use was taken.
     pub since: Millis,
     /// Why it is in use.
@@ -171,6 +176,16 @@ impl Cause {
 }
 
 impl Why {
+    /// It in words, of a pair whose packets are sent over both paths or not.
+    pub fn told_of(&self, duplicate: bool, words: &dyn Words) -> String {
+        let twice = if duplicate {
+            "; packets take the backup too"
+        } else {
+            ""
+        };
+        self.told(words) + twice
+    }
+
     /// It in words.
     pub fn told(&self, words: &dyn Words) -> String {
         match self {

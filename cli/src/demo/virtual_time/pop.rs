@@ -23,6 +23,7 @@ use kuafu_topology::Millis;
 /// The numbers of its interfaces.
 const UNDERLAY: u32 = 2;
 const OVERLAY: u32 = 3;
+const HAND_OVER: u32 = 4;
 /// How often what probes brought home is read, and how often it is reported, as an agent does.
 const DRAIN: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,6 +76,7 @@ impl Pop {
                 underlay_mtu: mtu,
                 incarnation: 1,
                 interfaces: BTreeMap::from([(OVERLAY_DEVICE.to_owned(), OVERLAY)]),
+                hand_over: HAND_OVER,
                 capacities,
             },
             state: None,
@@ -132,7 +134,14 @@ impl Pop {
         &self.host
     }
 
+    /// Sends what a program made of a frame; what the edge hands over comes to the port program.
     fn send(&mut self, walk: &Walk, frame: VecFrame, out: &mut Vec<Vec<u8>>) {
+        if walk.verdict == Verdict::Redirect(HAND_OVER) {
+            let mut frame = frame.copied();
+            let walk = self.host.port(&mut frame, OVERLAY, 0);
+            out.extend(frame.take_copies().into_iter().map(|(_, copy)| copy));
+            return self.send(&walk, frame, out);
+        }
         if matches!(walk.verdict, Verdict::Transmit | Verdict::Redirect(UNDERLAY)) {
             out.push(frame.into_octets());
         }

@@ -24,6 +24,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         underlay_mtu: UNDERLAY_MTU,
         incarnation: 0,
         interfaces: names.clone(),
+        hand_over: 0,
         capacities: Capacities::default(),
     };
     let tables = contents(state, &facts, None)?;

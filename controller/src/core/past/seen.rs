@@ -166,6 +166,8 @@ impl Seen {
                 pairs: self.held.values().map(|held| held.pair).collect(),
                 events: Vec::new(),
                 forbidden: self.forbidden,
+                // Whether packets took both paths was decided, and is held.
+                duplication: BTreeMap::new(),
             },
             standing: self.standing,
             held: self.held.into_values().collect(),
@@ -189,6 +191,7 @@ fn is_notable(before: &LegStats, now: &LegStats) -> bool {
 /// Whether the same was decided for the same kind of reason.
 fn is_alike(a: &Held, b: &Held) -> bool {
     let reason = |held: &Held| std::mem::discriminant(&held.why);
-    (&a.pair, &a.primary, &a.backup, a.since) == (&b.pair, &b.primary, &b.backup, b.since)
+    (&a.pair, &a.primary, &a.backup, a.duplicate, a.since)
+        == (&b.pair, &b.primary, &b.backup, b.duplicate, b.since)
         && reason(a) == reason(b)
 }

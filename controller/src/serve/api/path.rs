@@ -64,7 +64,7 @@ fn message(answer: &PathAnswer) -> v1::PathExplanation {
         class: answer.class.word().to_owned(),
         known_at_unix_ms: answer.at,
         notes: answer.notes.clone(),
-        why: explained.held.why.told(names),
+        why: explained.held.why.told_of(explained.held.duplicate, names),
         since_unix_ms: answer.is_used().then(|| since(explained.held.since)),
         chosen: explained.chosen.as_ref().map(|path| path_cost(path, names)),
         next: explained.next.iter().map(|path| rejected(path, names)).collect(),

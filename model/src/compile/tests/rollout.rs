@@ -107,6 +107,7 @@ impl Cluster {
                     class: pair.class,
                     primary: (!none).then_some(primary),
                     backup: backup_too.then_some(backup),
+                    duplicate: backup_too && self.dice.roll(2) == 0,
                 })
             })
             .collect();

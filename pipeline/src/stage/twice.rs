@@ -1,0 +1,164 @@
+//! Both paths of a pair at once: the first copy wins at the exit.
+//!
+//! XDP cannot copy a packet. So the edge numbers it and hands it over to the port program of the system VPC, which
+//! can: to `kuafu0`, with what that needs to know in place of the Ethernet addresses. Nobody else can: frames on that
+//! link come from this host's root.
+//!
+//! ```text
+//!  0               1               2               3
+//! +---------------+---------------+-------------------------------+
+//! |     0x4b      |     0x55      |             Pair              |
+//! +---------------+---------------+---------------+-------+-----+-+
+//! |                      VNI                      | Lane  |  0  |R|
+//! +-----------------------------------------------+-------+-----+-+
+//! |                            Sequence                           |
+//! +---------------------------------------------------------------+
+//! ```
+//! The first octet has the bit of a group address, so that no interface's own address begins so.
+
+use super::backbone::Outer;
+use super::send::{self, Numbered};
+use super::{GENEVE, INNER, IP, TTL, liveness, relay};
+use crate::header::geneve::{Covered, Header};
+use crate::header::{Ethernet, Geneve, Ipv4, be32, ethernet, put32};
+use crate::map::{Leg, NO_PATH, Neighbour, NodeConfig, Pair, PathState};
+use crate::{Event, Frame, Next, Outcome, Reason, Tables};
+
+/// How what is handed over begins.
+const MARK: u32 = 0x4b55;
+
+/// Hands a packet over to the port program.
+///
+/// # Errors
+/// `Truncated`.
+#[inline(always)]
+pub fn hand_over<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    pair: u32,
+    numbered: &Numbered,
+) -> Outcome {
+    let octets = frame.len();
+    let Some(head) = frame.head::<IP>() else {
+        return Err(Reason::Truncated);
+    };
+    put32::<0, IP>(head, MARK << 16 | pair & 0xffff);
+    put32::<4, IP>(
+        head,
+        numbered.vni << 8 | numbered.lane << 4 | numbered.reply as u32,
+    );
+    put32::<8, IP>(head, numbered.sequence);
+    tables.count(Event::HandedOver, octets);
+    Ok(Next::Transmit(node.hand_over))
+}
+
+/// The pair of a packet that the edge handed over, and how it is numbered; `None`: it is something else.
+#[inline(always)]
+pub fn handed_over<F: Frame>(frame: &mut F) -> Option<(u32, Numbered)> {
+    let head = frame.head::<IP>()?;
+    let (mark, packet, sequence) = (be32::<0, IP>(head), be32::<4, IP>(head), be32::<8, IP>(head));
+    if mark >> 16 != MARK || Ethernet::at::<0, IP>(head).ethertype() != ethernet::IPV4 {
+        return None;
+    }
+    let numbered = Numbered {
+        vni: packet >> 8,
+        reply: packet & 1 != 0,
+        lane: packet >> 4 & 15,
+        sequence,
+    };
+    Some((mark & 0xffff, numbered))
+}
+
+/// Sends a packet over both paths of its pair; over one where the other is not fresh, or no copy can be made.
+///
+/// # Errors
+/// `NoPath` where the pair or its path is not installed; those of [`send::over_leg`].
+#[inline(always)]
+pub fn over_both<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    pair: u32,
+    numbered: &Numbered,
+) -> Outcome {
+    let (octets, now) = (frame.len(), tables.jiffies());
+    let Some(paths) = tables.pair(pair) else {
+        return Err(Reason::NoPath);
+    };
+    let index = liveness::choose(tables, paths, now, octets)?;
+    let Some(second) = other(tables, paths, index, now) else {
+        return send::over_path(frame, tables, node, index, numbered);
+    };
+    let (Some(path), Some(state)) = (tables.path(index), tables.path_state(index)) else {
+        return Err(Reason::NoPath);
+    };
+    let neighbour = send::usable(tables, &path.leg)?;
+    tables.add(&state.sent, 1);
+    let header = numbered.header(tables, numbered.word(node, &path.leg).duplicated());
+    send::over_leg(frame, node, &path.leg, neighbour, &header)?;
+    tables.count(numbered.event(), octets);
+    if !frame.send_copy(neighbour.interface) {
+        return Ok(Next::Transmit(neighbour.interface));
+    }
+    tables.add(&second.state.sent, 1);
+    lead_over(frame, node, &second, header)?;
+    tables.count(Event::Duplicated, octets);
+    Ok(Next::Transmit(second.neighbour.interface))
+}
+
+/// A path that a copy can take.
+struct Way<'t> {
+    leg: &'t Leg,
+    state: &'t PathState,
+    neighbour: &'t Neighbour,
+}
+
+/// The pair's other path, where it is fresh.
+#[inline(always)]
+fn other<'t, T: Tables>(tables: &'t T, paths: &Pair, index: u32, now: u64) -> Option<Way<'t>> {
+    let other = if index == paths.primary {
+        paths.backup
+    } else {
+        paths.primary
+    };
+    if other == NO_PATH {
+        return None;
+    }
+    let (path, state) = (tables.path(other)?, tables.path_state(other)?);
+    if !state.is_fresh(now) {
+        return None;
+    }
+    let neighbour = send::usable(tables, &path.leg).ok()?;
+    Some(Way {
+        leg: &path.leg,
+        state,
+        neighbour,
+    })
+}
+
+/// Leads a packet that has the headers of one path over another.
+#[inline(always)]
+fn lead_over<F: Frame>(
+    frame: &mut F,
+    node: &NodeConfig,
+    way: &Way<'_>,
+    header: Header,
+) -> Result<(), Reason> {
+    let word = header.word().onward(way.leg.label, way.leg.epoch);
+    let header = header.with(word);
+    let covered = Covered::new(&header, frame.words(INNER as u32));
+    let length = (frame.len() - IP as u32) as u16;
+    let Some(head) = frame.head::<INNER>() else {
+        return Err(Reason::NoRoom);
+    };
+    let outer = Outer {
+        tos: Ipv4::at::<IP, INNER>(head).tos(),
+        ttl: TTL,
+        length,
+        header,
+    };
+    relay::readdress(head, node, way.leg, way.neighbour, &outer);
+    Geneve::at::<GENEVE, INNER>(head).relabel(&header, covered.tag(way.leg.key(word.epoch())));
+    Ok(())
+}
