@@ -49,6 +49,13 @@ const SOAKS: &[Soak] = &[
         limit: Duration::from_secs(45 * 60),
     },
     Soak {
+        name: "copies",
+        what: "60,000 packets each way over two paths that lose 3 % each: nearly all arrive, none twice",
+        package: "kuafu",
+        env: &[],
+        limit: Duration::from_secs(15 * 60),
+    },
+    Soak {
         name: "restarts",
         what: "an agent killed ten times and all keys renewed ten times, beside a control run; two hosts reboot without a controller",
         package: "kuafu",
