@@ -19,7 +19,7 @@ use kuafu_pipeline::map::{LANES, Mac, MacPair, Neighbour, PairState, PathState};
 use crate::common::case::Program;
 use crate::common::draw::Draw;
 use crate::common::encode::encode;
-use crate::common::text::key;
+use crate::common::text::{key, tag, under_tag};
 use crate::common::world::{self, PORTS, UNDERLAY, World};
 
 /// Epochs that are valid on every leg: the second is sent under.
@@ -229,6 +229,15 @@ pub struct Senders {
     entry: Host,
 }
 
+impl Authentic {
+    /// Says that it takes both paths of its pair.
+    fn duplicate(&mut self) {
+        self.octets[57] |= 2;
+        let tag = tag(key(self.key), &under_tag(&self.octets[42..]));
+        self.octets[66..74].copy_from_slice(&tag.to_le_bytes());
+    }
+}
+
 impl Senders {
     /// After so many losses of their maps, and so many packets on each lane and path.
     pub fn new(incarnation: u32, sent: u64) -> Self {
@@ -275,7 +284,11 @@ impl Senders {
     /// A client's datagram over `left`.
     pub fn data(&mut self, draw: &mut Draw, lane: u32, port: u16) -> Authentic {
         let length = draw.below(80);
-        self.over_left(&datagram(&client(draw), port, length), lane, port == 7002)
+        let mut packet = self.over_left(&datagram(&client(draw), port, length), lane, port == 7002);
+        if draw.below(4) == 0 {
+            packet.duplicate();
+        }
+        packet
     }
 
     fn tcp(&mut self, draw: &mut Draw, lane: u32) -> Authentic {

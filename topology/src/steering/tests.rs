@@ -439,3 +439,46 @@ fn pairs_of_other_classes_weigh_otherwise() {
     // Two legs, half of 200 ms each.
     assert_eq!(changes[1].primary, Some(path(&[1, 2])));
 }
+
+#[test]
+fn packets_take_both_paths_while_the_one_in_use_loses_some() {
+    let mut world = World::new(100, &[110]);
+    let twice = |world: &mut World, loss_ppm: u32, wanted: Duplication| {
+        world.input.duplication = BTreeMap::from([(PairId(1), wanted)]);
+        for listed in world
+            .input
+            .legs
+            .iter_mut()
+            .filter(|listed| listed.leg == leg(2, 1))
+        {
+            listed.stats.loss_ppm = loss_ppm;
+        }
+        let before = world
+            .steering
+            .decision(PairId(1))
+            .and_then(|decision| decision.primary.clone());
+        let changes = world.tick(1000, vec![]);
+        let decided = world.steering.decision(PairId(1)).unwrap().duplicate;
+        assert!(changes.iter().all(|change| change.duplicate == decided));
+        assert!(
+            before.is_none_or(|before| before.path == world.primary()),
+            "a copy moves nothing"
+        );
+        decided
+    };
+    assert!(!twice(&mut world, 0, Duplication::OnLoss));
+    assert!(!twice(&mut world, 5_000, Duplication::OnLoss));
+    assert!(twice(&mut world, 6_000, Duplication::OnLoss), "one way is enough");
+    assert!(twice(&mut world, 3_000, Duplication::OnLoss), "until half of it");
+    assert!(!twice(&mut world, 2_500, Duplication::OnLoss));
+    assert!(!twice(&mut world, 6_000, Duplication::Never));
+    assert!(twice(&mut world, 0, Duplication::Always));
+
+    let mut far = World::new(100, &[122]);
+    assert!(!twice(&mut far, 6_000, Duplication::OnLoss), "21 ms apart");
+    let mut alone = World::new(100, &[]);
+    assert!(
+        !twice(&mut alone, 6_000, Duplication::Always),
+        "there is no other"
+    );
+}
