@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Neighbour, NextHop, Pair, PairState, Path,
-    PathState, Sample, Slot, SlotState, Vtep, Window,
+    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Limit, LimitState, Neighbour, NextHop,
+    Pair, PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -24,6 +24,7 @@ pub struct Host {
     pub(super) path_states: Array<PathState>,
     pub(super) pair_states: Array<PairState>,
     pub(super) windows: Array<Window>,
+    pub(super) limit_states: Array<LimitState>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
     pub(super) capacities: Capacities,
     pub(super) empty: Empty,
@@ -63,6 +64,7 @@ pub(super) struct Empty {
     pub(super) path: Path,
     pub(super) pair: Pair,
     pub(super) target: NextHop,
+    pub(super) limit: Limit,
 }
 
 /// Connections that the kernel's table holds, counting each direction.
@@ -89,6 +91,7 @@ impl Host {
             path_states: Array::new(capacities.paths),
             pair_states: Array::new(capacities.pairs),
             windows: Array::new(capacities.windows),
+            limit_states: Array::new(capacities.limits),
             connections: HashMap::new(),
             capacities: capacities.clone(),
             empty: Empty::default(),

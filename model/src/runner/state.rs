@@ -1,7 +1,7 @@
 //! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, Counter, Drop, PairState, PathState, Sample, SlotState, Window,
+    Connection, ConnectionKey, Counter, Drop, LimitState, PairState, PathState, Sample, SlotState, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -59,6 +59,11 @@ impl Host {
     /// Sets a replay window.
     pub fn set_window(&mut self, index: u32, window: Window) {
         self.windows.set(index, window);
+    }
+
+    /// Sets what packets change in a limit.
+    pub fn set_limit_state(&mut self, number: u32, state: LimitState) {
+        self.limit_states.set(number, state);
     }
 
     /// Slots that were asked for, with what packets changed in them.

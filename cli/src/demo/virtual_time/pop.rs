@@ -74,6 +74,7 @@ impl Pop {
                 underlay: UNDERLAY,
                 underlay_mtu: mtu,
                 incarnation: 1,
+                hz: kuafu_dataplane::live::MODEL_HZ,
                 interfaces: BTreeMap::from([(OVERLAY_DEVICE.to_owned(), OVERLAY)]),
                 capacities,
             },
