@@ -46,6 +46,14 @@ fn beginnings() -> impl Strategy<Value = u64> {
     ]
 }
 
+/// A bucket that was used long ago.
+fn used_before(begin: u64) -> Bucket {
+    let bucket = Bucket::new();
+    let long_ago = begin.wrapping_sub(20_000);
+    assert!(bucket.take(&SingleThreaded, long_ago, JIFFY, JIFFY));
+    bucket
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         rng_seed: prop::test_runner::RngSeed::Fixed(7),
@@ -59,7 +67,7 @@ proptest! {
         begin in beginnings(),
         arrivals in prop::collection::vec((0u64..20, 20..=LARGEST, 1u32..500), 1..60),
     ) {
-        let (limit, bucket) = (drawn.limit(), Bucket::new());
+        let (limit, bucket) = (drawn.limit(), used_before(begin));
         let (mut now, mut passed) = (begin, Vec::new());
         for (pause, octets, packets) in arrivals {
             now = now.wrapping_add(pause);
@@ -85,7 +93,7 @@ proptest! {
         begin in beginnings(),
         sizes in prop::collection::vec(20..=LARGEST, 1..2_000),
     ) {
-        let (limit, bucket) = (drawn.limit(), Bucket::new());
+        let (limit, bucket) = (drawn.limit(), used_before(begin));
         // The sender's clock is finer than jiffies: octets of the rate that have gone by.
         let mut gone = 0u64;
         for octets in sizes {
@@ -106,7 +114,7 @@ struct Raced<'b> {
 impl Raced<'_> {
     fn race(&self) {
         if !self.raced.replace(true) {
-            assert!(self.bucket.take(&SingleThreaded, self.now, JIFFY, 4 * JIFFY));
+            assert!(take(self.bucket, &SingleThreaded, self.now));
         }
     }
 }
@@ -123,42 +131,42 @@ impl Atomics for Raced<'_> {
     }
 }
 
+/// Takes one of four, which a jiffy brings each.
+fn take(bucket: &Bucket, atomics: &impl Atomics, now: u64) -> bool {
+    bucket.take(atomics, now, JIFFY, 4 * JIFFY)
+}
+
+/// Two take at once; whether the later one may.
+fn two_take(bucket: &Bucket, now: u64) -> bool {
+    let raced = Raced {
+        bucket,
+        now,
+        raced: Cell::new(false),
+    };
+    take(bucket, &raced, now)
+}
+
+/// Takes what is left; how often.
+fn left(bucket: &Bucket, now: u64) -> usize {
+    (0..10).filter(|_| take(bucket, &SingleThreaded, now)).count()
+}
+
 #[test]
 fn what_two_cpus_take_at_once_is_taken_twice() {
     let bucket = Bucket::new();
-    let left = |now| {
-        (0..10)
-            .filter(|_| bucket.take(&SingleThreaded, now, JIFFY, 4 * JIFFY))
-            .count()
-    };
     for now in [1_000, 1_100] {
-        let raced = Raced {
-            bucket: &bucket,
-            now,
-            raced: Cell::new(false),
-        };
-        assert!(bucket.take(&raced, now, JIFFY, 4 * JIFFY), "full");
-        assert_eq!(left(now), 2);
-        raced.raced.set(false);
-        assert!(bucket.take(&raced, now + 2, JIFFY, 4 * JIFFY), "with two missing");
-        assert_eq!(left(now + 2), 0);
+        assert!(two_take(&bucket, now), "of four");
+        assert_eq!(left(&bucket, now), 2);
+        assert!(two_take(&bucket, now + 2), "of two");
+        assert_eq!(left(&bucket, now + 2), 0);
     }
 }
 
 #[test]
 fn what_one_cpu_takes_too_much_is_missing_afterwards() {
     let bucket = Bucket::new();
-    let take = |now| bucket.take(&SingleThreaded, now, JIFFY, 4 * JIFFY);
-    assert!((0..3).all(|_| take(1_000)));
-    let raced = Raced {
-        bucket: &bucket,
-        now: 1_000,
-        raced: Cell::new(false),
-    };
-    assert!(
-        bucket.take(&raced, 1_000, JIFFY, 4 * JIFFY),
-        "both saw the last one"
-    );
-    assert!(!take(1_001), "five are missing, one has come back");
-    assert!(take(1_002));
+    assert!((0..3).all(|_| take(&bucket, &SingleThreaded, 1_000)));
+    assert!(two_take(&bucket, 1_000), "both saw the last one");
+    assert_eq!(left(&bucket, 1_001), 0, "five are missing, one has come back");
+    assert_eq!(left(&bucket, 1_002), 1);
 }
