@@ -1,9 +1,12 @@
-# Programs that a benchmark wraps around another, in the syntax of LLVM's BPF assembler.
+# Programs that a benchmark wraps around another, in the syntax of LLVM's BPF assembler:
+# llvm-mc-22 --triple=bpfel --filetype=obj -o restore.o restore.s
 #
 # BPF_PROG_TEST_RUN with a repeat count does not restore the packet, so a program that rewrites it would meet its own
-# work. `restore` writes the packet anew from the map `frame` and then becomes the program in `programs`. `passes` is
-# what it becomes to calibrate: its price is the wrapper's. `forwards` exchanges the MAC addresses and sends the packet
-# back: the plain XDP forwarder.
+# work. `restore` writes the packet anew from the map `frame` and then becomes the program in `programs`;
+# `restore_entry` and `restore_exit` put its beginning back first, which a program may have moved; `restore_exit` also
+# gives it other numbers each time, from the map `turns` in its order, so that no window has seen them. `passes` is what
+# each of them becomes to calibrate: its price is the wrapper's. `forwards` exchanges the MAC addresses and sends the
+# packet back: the plain XDP forwarder.
 #
 # Loads that span two stores stall, so the stores lie as the programs' loads do: words from the IP header on, from
 # Geneve on, and from the inner packet on.
@@ -13,23 +16,53 @@
 	*(\type *)(r7 + \offset) = r1
 	.endm
 
-	.section	xdp,"ax",@progbits
-	.globl	restore
-	.type	restore,@function
-restore:
-	r6 = r1
-	r7 = *(u32 *)(r1 + 0)
-	r8 = *(u32 *)(r1 + 4)
+	# r0: the first entry of a map, or the program ends.
+	.macro	first	map, end
 	r1 = 0
 	*(u32 *)(r10 - 4) = r1
 	r2 = r10
 	r2 += -4
-	r1 = frame ll
+	r1 = \map ll
 	call 1
-	if r0 == 0 goto restore_ends
+	if r0 == 0 goto \end
+	.endm
+
+	# r6: the context, r7 and r8: beginning and end of the packet.
+	.macro	bounds
+	r7 = *(u32 *)(r6 + 0)
+	r8 = *(u32 *)(r6 + 4)
+	.endm
+
+	# The packet has so many octets again, by bpf_xdp_adjust_head.
+	.macro	put_back	octets
+	bounds
+	r2 = r8
+	r2 -= r7
+	r2 += -\octets
+	r1 = r6
+	call 44
+	bounds
+	.endm
+
+	.macro	check	octets, end
 	r1 = r7
-	r1 += 130
-	if r1 > r8 goto restore_ends
+	r1 += \octets
+	if r1 > r8 goto \end
+	.endm
+
+	# Becomes the program in `programs`.
+	.macro	become	end
+	r1 = r6
+	r2 = programs ll
+	r3 = 0
+	call 12
+\end:
+	r0 = 0
+	exit
+	.endm
+
+	# Up to Geneve's option.
+	.macro	copy_outer
 	copy u64, 0
 	copy u32, 8
 	copy u16, 12
@@ -39,9 +72,9 @@ restore:
 	copy u32, 38
 	copy u64, 42
 	copy u32, 50
-	copy u64, 54
-	copy u32, 62
-	copy u64, 66
+	.endm
+
+	.macro	copy_inner
 	copy u64, 74
 	copy u64, 82
 	copy u64, 90
@@ -49,14 +82,76 @@ restore:
 	copy u64, 106
 	copy u64, 114
 	copy u64, 122
-	r1 = r6
-	r2 = programs ll
-	r3 = 0
-	call 12
-restore_ends:
-	r0 = 0
-	exit
+	.endm
+
+	.section	xdp,"ax",@progbits
+	.globl	restore
+	.type	restore,@function
+restore:
+	r6 = r1
+	bounds
+	first frame, restore_ends
+	check 130, restore_ends
+	copy_outer
+	copy u64, 54
+	copy u32, 62
+	copy u64, 66
+	copy_inner
+	become restore_ends
 	.size	restore, . - restore
+
+	# A client's packet.
+	.section	xdp,"ax",@progbits
+	.globl	restore_entry
+	.type	restore_entry,@function
+restore_entry:
+	r6 = r1
+	put_back 70
+	first frame, restore_entry_ends
+	check 70, restore_entry_ends
+	copy u64, 0
+	copy u32, 8
+	copy u16, 12
+	copy u64, 14
+	copy u64, 22
+	copy u64, 30
+	copy u64, 38
+	copy u64, 46
+	copy u64, 54
+	copy u64, 62
+	become restore_entry_ends
+	.size	restore_entry, . - restore_entry
+
+	.section	xdp,"ax",@progbits
+	.globl	restore_exit
+	.type	restore_exit,@function
+restore_exit:
+	r6 = r1
+	put_back 130
+	first turn, restore_exit_ends
+	r1 = *(u64 *)(r0 + 0)
+	r2 = r1
+	r2 += 1
+	*(u64 *)(r0 + 0) = r2
+	r1 &= 1023
+	*(u32 *)(r10 - 4) = r1
+	r2 = r10
+	r2 += -4
+	r1 = turns ll
+	call 1
+	if r0 == 0 goto restore_exit_ends
+	r9 = r0
+	first frame, restore_exit_ends
+	check 130, restore_exit_ends
+	copy_outer
+	r1 = *(u64 *)(r9 + 0)
+	*(u64 *)(r7 + 54) = r1
+	copy u32, 62
+	r1 = *(u64 *)(r9 + 8)
+	*(u64 *)(r7 + 66) = r1
+	copy_inner
+	become restore_exit_ends
+	.size	restore_exit, . - restore_exit
 
 	.section	xdp,"ax",@progbits
 	.globl	passes
@@ -102,6 +197,16 @@ frame:
 programs:
 	.long	3, 4, 4, 1, 0
 	.size	programs, 20
+	.globl	turn
+	.type	turn,@object
+turn:
+	.long	2, 4, 8, 1, 0
+	.size	turn, 20
+	.globl	turns
+	.type	turns,@object
+turns:
+	.long	2, 4, 16, 1024, 0
+	.size	turns, 20
 
 	.section	license,"aw",@progbits
 	.asciz	"Dual MIT/GPL"

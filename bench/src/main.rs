@@ -31,7 +31,7 @@ struct Cli {
 enum Benchmark {
     /// A VPC between two hosts against the kernel's vxlan device and bridge (root)
     Vpc(Common),
-    /// A relay hop's program time against a plain XDP forwarder's (root)
+    /// Program time of a relay's hop, of an entry's and of an exit's packet, against a plain XDP forwarder's (root)
     Edge(Common),
     /// Exact routes with at most three relays, and backups, of a whole network, against a plain dynamic programme
     Routes {

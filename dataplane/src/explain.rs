@@ -91,6 +91,11 @@ fn fill_states(host: &mut Host, maps: &Maps, tables: &Contents) -> Result<()> {
             host.set_pair_state(*index, state);
         }
     }
+    for number in tables.limits.keys() {
+        if let Some(state) = maps.limit_states.get(number)? {
+            host.set_limit_state(*number, state);
+        }
+    }
     for index in &tables.windows {
         if let Some(state) = maps.windows.get(index)? {
             host.set_window(*index, state);

@@ -114,8 +114,8 @@ impl Host {
         let contents = read::contents(&bpf.maps)?;
         let mut neighbours = Neighbours::default();
         neighbours.adopt(&bpf.maps, &contents.neighbours)?;
+        let clock = Clock::new()?;
         Ok(Self {
-            clock: Clock::new()?,
             net: Net::new()?,
             sysctls: Sysctls::recorded(&options.data)?,
             links: Links::new(pins.clone()),
@@ -123,10 +123,12 @@ impl Host {
                 underlay: contents.node.underlay,
                 underlay_mtu: contents.node.mtu.into(),
                 incarnation,
+                hz: clock.hz(),
                 interfaces: BTreeMap::new(),
                 hand_over: contents.node.hand_over,
                 capacities: bpf.maps.capacities(),
             },
+            clock,
             neighbours,
             contents,
             state: None,

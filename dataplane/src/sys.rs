@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop as Dropped,
-    Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath,
-    PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    Endpoint, EndpointKey, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
+    Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey,
+    Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -63,8 +64,8 @@ macro_rules! octets {
 }
 
 octets! {
-    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey Neighbour NextHop NodeConfig Pair PairState
-    BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window OwnWindow
+    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey Limit LimitState Neighbour NextHop NodeConfig OwnWindow
+    Pair PairState BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window
 }
 
 const MAP_LOOKUP: i32 = 1;

@@ -23,7 +23,7 @@ use common::state::state;
 use common::world::{self, NOW, NOW_NS, World};
 use kernel::{Kernel, namespace, stay_on_one_cpu};
 use kuafu_model::runner::{Host, Verdict};
-use kuafu_pipeline::map::Sample;
+use kuafu_pipeline::map::{LimitState, Sample};
 
 /// Frames after which both begin anew, so that no table becomes full.
 const ROUND: u64 = 50_000;
@@ -121,6 +121,8 @@ impl Differential {
             let input = self.draw.input(self.program, &self.corpus);
             // A jiffy a frame: the model's bucket for answers is always full, and so the kernel's is made.
             model.set_clock(NOW + at, NOW_NS + at * 1_000);
+            // An accelerator's is full before each frame: then the frame's size alone decides.
+            self.refill(&mut model);
             let (verdict, due) = on_model(&mut model, &input);
             if matches!(verdict, Verdict::Transmit | Verdict::Redirect(_)) {
                 self.kernel.allow_answers();
@@ -137,6 +139,14 @@ impl Differential {
         }
         self.compare_samples(&mut model);
         self.compare_ends(&model, &counted, start);
+    }
+
+    fn refill(&self, model: &mut Host) {
+        let limits: Vec<u32> = model.contents().limits.keys().copied().collect();
+        for number in limits {
+            model.set_limit_state(number, LimitState::default());
+            self.kernel.refill(number);
+        }
     }
 
     fn compare_samples(&self, model: &mut Host) {

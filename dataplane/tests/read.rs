@@ -223,6 +223,7 @@ fn an_explanation_changes_nothing_and_names_its_steps() {
             "services",
             "rings",
             "targets",
+            "limits",
             "pairs",
             "path_states",
             "neighbours",

@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service,
-    ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    EndpointKey, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port,
+    Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -83,6 +83,14 @@ pub static RINGS: Array<u32, 1_048_576> = Array::new();
 /// Targets, by number.
 #[btf_map(name = "targets")]
 pub static TARGETS: Array<NextHop, 65_536> = Array::new();
+
+/// Limits of accelerators, by number.
+#[btf_map(name = "limits")]
+pub static LIMITS: Array<Limit, 65_536> = Array::new();
+
+/// What packets change in limits.
+#[btf_map(name = "limit_states")]
+pub static LIMIT_STATES: Array<LimitState, 65_536> = Array::new();
 
 /// Both directions of the exit's connections.
 #[btf_map(name = "connections")]

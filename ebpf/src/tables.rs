@@ -13,9 +13,9 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
 };
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Mac, MacPair, Neighbour, NextHop,
-    NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState,
-    Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Limit, LimitState, Mac, MacPair,
+    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey,
+    Shared, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
@@ -149,6 +149,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn target(&self, index: u32) -> Option<&NextHop> {
         look_up!(TARGETS, index)
+    }
+
+    #[inline(always)]
+    fn limit(&self, number: u32) -> Option<&Limit> {
+        look_up!(LIMITS, number)
+    }
+
+    #[inline(always)]
+    fn limit_state(&self, number: u32) -> Option<&LimitState> {
+        look_up!(LIMIT_STATES, number)
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@
 mod allocate;
 mod backbone;
 mod error;
+mod limit;
 pub mod ring;
 mod service;
 mod update;
@@ -17,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Be16, Be32, Endpoint, EndpointKey, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey, Slot,
-    Vtep, VtepKey,
+    Be16, Be32, Endpoint, EndpointKey, Limit, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey,
+    Slot, Vtep, VtepKey,
 };
 
 pub use error::Error;
@@ -41,6 +42,8 @@ pub struct HostFacts {
     pub underlay_mtu: u32,
     /// How often the host has lost its maps; counts modulo 16 from there on.
     pub incarnation: u32,
+    /// Jiffies a second.
+    pub hz: u64,
     /// Number of each interface that a port names; a port whose interface is missing waits for it.
     pub interfaces: BTreeMap<String, u32>,
     /// Interface number of `kuafu0`, by which the edge hands packets over to the port program; 0: there is none.
@@ -78,6 +81,8 @@ pub struct Capacities {
     pub rings: u32,
     /// Targets, number 0 included.
     pub targets: u32,
+    /// Accelerators with their limits, number 0 included.
+    pub limits: u32,
 }
 
 impl Default for Capacities {
@@ -96,6 +101,7 @@ impl Default for Capacities {
             services: 65_536,
             rings: 1_048_576,
             targets: 65_536,
+            limits: 65_536,
         }
     }
 }
@@ -132,6 +138,8 @@ pub struct Contents {
     pub rings: BTreeMap<u32, Vec<u32>>,
     /// Targets, by number.
     pub targets: BTreeMap<u32, NextHop>,
+    /// Limits of the accelerators that have a listener here, by number.
+    pub limits: BTreeMap<u32, Limit>,
     /// Ports that were left out because their interface is not there yet.
     pub waiting: Vec<Waiting>,
 }
@@ -163,7 +171,7 @@ pub fn contents(state: &HostState, host: &HostFacts, previous: Option<&Contents>
         allocate::Numbers::new("neighbours", &previous.neighbours, host.capacities.neighbours);
     vpc::fill(&mut contents, &mut neighbours, state, host, previous)?;
     backbone::fill(&mut contents, &mut neighbours, state, host, previous)?;
-    service::fill(&mut contents, state, &host.capacities, previous)?;
+    service::fill(&mut contents, state, host, previous)?;
     contents.neighbours = neighbours.given();
     Ok(contents)
 }

@@ -201,6 +201,8 @@ pub struct ServiceState {
     pub port: u16,
     /// Idle seconds after which a connection ends.
     pub idle_timeout_s: u32,
+    /// What of the accelerator this host lets onto the backbone, each way; `None`: all.
+    pub bandwidth_mbps: Option<u32>,
     /// Where it leads, with weights.
     pub targets: Vec<TargetState>,
 }

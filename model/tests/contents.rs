@@ -13,7 +13,7 @@ use kuafu_model::state::{
     Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
     SlotAction, SlotState, Target, TargetState, VtepState,
 };
-use kuafu_pipeline::map::{Be16, EndpointKey, HopKind, IpKey, NO_PATH, ServiceKey, SlotKind};
+use kuafu_pipeline::map::{Be16, EndpointKey, HopKind, IpKey, Limit, NO_PATH, ServiceKey, SlotKind};
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
@@ -24,6 +24,7 @@ fn facts() -> HostFacts {
         underlay: 2,
         underlay_mtu: 1500,
         incarnation: 17,
+        hz: 250,
         interfaces: BTreeMap::from([("p1".into(), 11), ("p2".into(), 12)]),
         hand_over: 0,
         capacities: Capacities::default(),
@@ -147,6 +148,7 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         protocol: 17,
         port: 7000,
         idle_timeout_s: 60,
+        bandwidth_mbps: None,
         targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
     }
 }
@@ -239,6 +241,43 @@ fn numbers_and_ranges_outlive_changes() {
         third.services[&key(0, 7000, 17)],
         first.services[&key(0, 7000, 17)]
     );
+}
+
+#[test]
+fn limits_have_a_number_for_each_accelerator_and_keep_it() {
+    let limited = |mbps: [Option<u32>; 2]| {
+        let mut state = state();
+        for (service, mbps) in state.services.iter_mut().zip(mbps) {
+            service.bandwidth_mbps = mbps;
+        }
+        state
+    };
+    let none = compiled(&limited([None, None]), None);
+    assert_eq!(none.limits, BTreeMap::from([(1, Limit::none(100))]));
+    assert_eq!(none.services[&key(0, 7000, 17)].limit, 1);
+    assert_eq!(none.services[&key(0, 0, 0)].limit, 0);
+
+    let second = compiled(&limited([Some(50), Some(8)]), Some(&none));
+    let least = Limit::new(100, 1_000_000, 50_000, 250);
+    assert_eq!(second.limits, BTreeMap::from([(1, least)]), "8 Mb/s, 50 ms of it");
+    assert_eq!(second.services, none.services);
+    let slow = compiled(&limited([Some(1), None]), Some(&second));
+    assert_eq!(
+        slow.limits[&1],
+        Limit::new(100, 125_000, 15_000, 250),
+        "ten packets"
+    );
+
+    let mut other = limited([None, None]);
+    other.services.iter_mut().for_each(|service| service.vni = 101);
+    let other = compiled(&other, Some(&slow));
+    assert_eq!(other.limits, BTreeMap::from([(2, Limit::none(101))]), "1 rests");
+
+    for mbps in [0, 100_001] {
+        let refused = contents(&limited([None, Some(mbps)]), &facts(), None).expect_err("refused");
+        let field = format!("services[1].bandwidth_mbps is {mbps}; allowed: 1 to 100000, or none");
+        assert_eq!(refused.to_string(), field);
+    }
 }
 
 #[test]

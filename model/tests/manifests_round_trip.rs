@@ -139,16 +139,17 @@ fn accelerator() -> impl Strategy<Value = Value> {
         (name(), name(), 0u8..=100),
         class,
         (5u32..=3600, 60u32..=86400),
+        maybe((1u32..=100_000).prop_map(Value::from)),
     )
         .prop_map(
-            |(pool, entries, listeners, (service, region, dial), class, (udp_s, tcp_s))| {
+            |(pool, entries, listeners, (service, region, dial), class, (udp_s, tcp_s), mbps)| {
                 let listeners: Vec<Value> = listeners
                     .into_iter()
                     .map(|(protocol, port)| json!({"protocol": protocol, "port": port}))
                     .collect();
                 json!({"pool": pool, "entries": entries, "listeners": listeners, "class": class,
                 "groups": [{"service": service, "region": region, "dial": dial}],
-                "idle_timeout": {"udp_s": udp_s, "tcp_s": tcp_s},
+                "idle_timeout": {"udp_s": udp_s, "tcp_s": tcp_s}, "bandwidth_mbps": mbps,
                 "relays": {"never": {"countries": ["AQ"]}, "only": {"providers": ["one", "two"]}, "strict": false}})
             },
         )

@@ -111,6 +111,8 @@ words! {
         NotAProbe = 34, "not_a_probe";
         /// The runner could not grow or shrink the packet.
         NoRoom = 35, "no_room";
+        /// More than the accelerator's `bandwidth_mbps` lets pass here in this direction.
+        OverLimit = 36, "over_limit";
     }
 }
 

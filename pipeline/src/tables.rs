@@ -1,9 +1,9 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, MacPair, Neighbour, NextHop,
-    NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot,
-    SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Limit, LimitState, MacPair, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey,
+    Slot, SlotState, Vtep, VtepKey, Window,
 };
 use crate::{Event, Reason};
 
@@ -54,6 +54,10 @@ pub trait Tables: Atomics {
     fn ring(&self, index: u32) -> Option<u32>;
     /// A target, by number.
     fn target(&self, index: u32) -> Option<&NextHop>;
+    /// The limit of an accelerator, by its number here.
+    fn limit(&self, number: u32) -> Option<&Limit>;
+    /// What packets change in a limit.
+    fn limit_state(&self, number: u32) -> Option<&LimitState>;
     /// One direction of a connection.
     fn connection(&self, key: &ConnectionKey) -> Option<&Connection>;
 

@@ -8,10 +8,12 @@ use aya::maps::{Array, Map as Kind};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use kuafu_dataplane::bpf::Map;
 
-use super::packet::OCTETS;
+use super::packet::CARRIED;
 
 /// Octets of an entry of the map `frame`: the packet, filled up to a multiple of eight.
-const ENTRY: usize = OCTETS.next_multiple_of(8);
+const ENTRY: usize = CARRIED.next_multiple_of(8);
+/// Octets that any program leaves at most.
+const ROOM: usize = 256;
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/restore.o");
 
 /// What a wrapped program did.
@@ -28,23 +30,45 @@ pub(super) struct Run {
 pub(super) struct Wrapper {
     object: Ebpf,
     programs: Map<u32, u32>,
+    /// How the packet is restored: a program's name.
+    restore: &'static str,
+    octets: usize,
+    interface: u32,
 }
 
 impl Wrapper {
-    /// Loads wrapper and calibrating programs, with the packet that every run begins with.
-    pub(super) fn new(packet: &[u8; OCTETS]) -> Result<Self> {
+    /// Loads wrapper and calibrating programs, with the packet that every run begins with and, where `restore` gives
+    /// it others each time, its numbers.
+    pub(super) fn new(
+        restore: &'static str,
+        packet: &[u8],
+        numbers: &[[u64; 2]],
+        interface: u32,
+    ) -> Result<Self> {
         let mut object = Ebpf::load(OBJECT).context("cannot load bench/bpf/restore.o")?;
-        for name in ["restore", "passes", "forwards"] {
+        for name in [restore, "passes", "forwards"] {
             program(&mut object, name)?
                 .load()
                 .with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         let mut entry = [0; ENTRY];
-        entry[..OCTETS].copy_from_slice(packet);
+        let start = entry.get_mut(..packet.len()).context("a longer packet")?;
+        start.copy_from_slice(packet);
         let frame = object.map_mut("frame").context("restore.o has no map frame")?;
         Array::<_, [u8; ENTRY]>::try_from(frame)?.set(0, entry, 0)?;
+        let turns = object.map_mut("turns").context("restore.o has no map turns")?;
+        let mut turns = Array::<_, [u64; 2]>::try_from(turns)?;
+        for (turn, numbers) in (0..).zip(numbers) {
+            turns.set(turn, *numbers, 0)?;
+        }
         let programs = Map::new("programs", programs_fd(&object)?)?;
-        Ok(Self { object, programs })
+        Ok(Self {
+            object,
+            programs,
+            restore,
+            octets: packet.len(),
+            interface,
+        })
     }
 
     /// Wraps one of the object's own programs.
@@ -64,25 +88,32 @@ impl Wrapper {
 
     /// Runs what is wrapped so often.
     pub(super) fn run(&mut self, repeat: u32) -> Result<Run> {
-        let input = [0; OCTETS];
-        let mut packet = vec![0; OCTETS];
-        let restore = program(&mut self.object, "restore")?;
+        let (input, context) = (vec![0; self.octets], self.context()?);
+        let mut packet = vec![0; ROOM];
+        let restore = program(&mut self.object, self.restore)?;
         let result = restore.test_run(TestRunOptions {
             data_in: Some(&input),
             data_out: Some(&mut packet),
+            ctx_in: Some(&context),
             repeat,
             ..TestRunOptions::default()
         })?;
-        ensure!(
-            result.data_size_out as usize == OCTETS,
-            "the packet has {} octets afterwards",
-            result.data_size_out
-        );
+        let octets = result.data_size_out as usize;
+        ensure!(octets <= ROOM, "the packet has {octets} octets afterwards");
+        packet.truncate(octets);
         Ok(Run {
             verdict: result.return_value,
             packet,
             nanoseconds: result.duration.as_secs_f64() * 1e9,
         })
+    }
+
+    /// `struct xdp_md`: where the packet ends, and the interface on which it arrives.
+    fn context(&self) -> Result<[u8; 24]> {
+        let mut context = [0; 24];
+        context[4..8].copy_from_slice(&u32::try_from(self.octets)?.to_ne_bytes());
+        context[12..16].copy_from_slice(&self.interface.to_ne_bytes());
+        Ok(context)
     }
 }
 

@@ -47,6 +47,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
         underlay,
         underlay_mtu: UNDERLAY_MTU,
         incarnation: 1,
+        hz: 250,
         interfaces: BTreeMap::from([(PORT.to_owned(), port)]),
         capacities: connected.bpf.maps.capacities(),
     };

@@ -25,8 +25,9 @@ use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState,
-    Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    EndpointKey, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
+    Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey,
+    Window,
 };
 
 use crate::error::{Error, Result};
@@ -54,7 +55,7 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 16] {
+    fn by_name(&self) -> [(&'static str, u32); 18] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -73,6 +74,8 @@ impl Sizes {
             ("services", of.services),
             ("rings", of.rings),
             ("targets", of.targets),
+            ("limits", of.limits),
+            ("limit_states", of.limits),
         ]
     }
 }
@@ -132,6 +135,10 @@ maps! {
     rings: Map<u32, u32>,
     /// Targets.
     targets: Map<u32, NextHop>,
+    /// Limits of accelerators.
+    limits: Map<u32, Limit>,
+    /// What packets change in limits.
+    limit_states: Map<u32, LimitState>,
     /// Both directions of the exit's connections.
     connections: Map<ConnectionKey, Connection>,
     /// What probes have measured.
@@ -181,6 +188,7 @@ impl Maps {
             services: self.services.capacity(),
             rings: self.rings.capacity(),
             targets: self.targets.capacity(),
+            limits: self.limits.capacity(),
         }
     }
 }

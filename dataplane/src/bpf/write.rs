@@ -1,7 +1,7 @@
 //! The model's batches, into the kernel's maps.
 
 use kuafu_model::contents::{Batch, NO_PAIR};
-use kuafu_pipeline::map::{NextHop, OwnWindow, Path, PathState, Slot, SlotState, Vtep, Window};
+use kuafu_pipeline::map::{Limit, NextHop, OwnWindow, Path, PathState, Slot, SlotState, Vtep, Window};
 
 use super::Maps;
 use crate::error::Result;
@@ -20,6 +20,7 @@ impl Maps {
             Batch::Slots(entries) => self.slots.set_all(pairs(entries)),
             Batch::Pairs(entries) => self.pairs.set_all(pairs(entries)),
             Batch::Targets(entries) => self.targets.set_all(pairs(entries)),
+            Batch::Limits(entries) => self.limits.set_all(pairs(entries)),
             Batch::Services(entries) => self.services.set_all(pairs(entries)),
             Batch::Ports(entries) => self.ports.set_all(pairs(entries)),
             Batch::Endpoints(entries) => self.endpoints.set_all(pairs(entries)),
@@ -37,6 +38,7 @@ impl Maps {
             Batch::NoSlots(all) => each(all, |at| self.slots.set(at, &Slot::default())),
             Batch::NoPairs(all) => each(all, |at| self.pairs.set(at, &NO_PAIR)),
             Batch::NoTargets(all) => each(all, |at| self.targets.set(at, &NextHop::default())),
+            Batch::NoLimits(all) => each(all, |at| self.limits.set(at, &Limit::default())),
             Batch::NoServices(all) => each(all, |key| self.services.delete(key)),
             Batch::NoPorts(all) => each(all, |key| self.ports.delete(key)),
             Batch::NoEndpoints(all) => each(all, |key| self.endpoints.delete(key)),

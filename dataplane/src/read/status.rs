@@ -149,6 +149,7 @@ fn map_statuses(view: &View<'_>) -> Result<Vec<v1::MapStatus>> {
         ("services", contents.services.len(), of.services),
         ("rings", rings, of.rings),
         ("targets", contents.targets.len(), of.targets),
+        ("limits", contents.limits.len(), of.limits),
         ("connections", connections(maps)?, maps.connections.capacity()),
     ];
     let status = |(name, entries, capacity): (&str, usize, u32)| v1::MapStatus {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use kuafu_model::contents::Contents;
-use kuafu_pipeline::map::{Neighbour, NextHop, Pair, Path, Service, Slot, SlotKind, Vtep};
+use kuafu_pipeline::map::{Limit, Neighbour, NextHop, Pair, Path, Service, Slot, SlotKind, Vtep};
 
 use crate::bpf::{Map, Maps};
 use crate::error::Result;
@@ -29,6 +29,7 @@ pub fn contents(maps: &Maps) -> Result<Contents> {
         pairs: written(&maps.pairs, |pair| *pair != Pair::default())?,
         rings: rings(maps, services.iter().map(|(_, service)| service))?,
         targets: written(&maps.targets, |target| *target != NextHop::default())?,
+        limits: written(&maps.limits, |limit| *limit != Limit::default())?,
         services: services.into_iter().collect(),
         slots,
         ..Contents::default()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kuafu_dataplane::bpf::{Bpf, Maps, Program, Sizes, TestRun};
 use kuafu_lab::Namespace;
 use kuafu_model::contents::Contents;
-use kuafu_pipeline::map::{Bucket, OwnWindow, PairState, PathState, Sample, SlotState, Window};
+use kuafu_pipeline::map::{Bucket, LimitState, OwnWindow, PairState, PathState, Sample, SlotState, Window};
 use kuafu_pipeline::{Event, Reason};
 
 use crate::common::case::{Done, Input, Program as Which};
@@ -147,6 +147,13 @@ impl Kernel {
             maps.connections.delete(&key).expect("a connection");
         }
         self.allow_answers();
+        (0..TOUCHED).for_each(|number| self.refill(number));
+    }
+
+    /// Fills an accelerator's buckets.
+    pub fn refill(&self, number: u32) {
+        let fresh = LimitState::default();
+        self.bpf.maps.limit_states.set(&number, &fresh).expect("a limit");
     }
 
     /// Fills the buckets of ICMP answers.

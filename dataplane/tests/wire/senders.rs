@@ -134,6 +134,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         protocol,
         port,
         idle_timeout_s: 60,
+        bandwidth_mbps: None,
         targets: vec![TargetState {
             weight: 1,
             target: to.map_or(server, Target::Pair),

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::allocations::{CoupleKey, NodeId};
 use super::demand::exits;
 use super::hosts::World;
-use crate::kinds::{Accelerator, Kind, Listener, Name, ObjectRef, PoolAddress, Protocol};
+use crate::kinds::{Accelerator, Bandwidth, Kind, Listener, Name, ObjectRef, PoolAddress, Protocol};
 use crate::state::{HostState, ServiceState, Target, TargetState};
 
 /// What makes a listener one of its own on a host.
@@ -104,6 +104,7 @@ impl One<'_> {
             protocol,
             port: listener.port.get(),
             idle_timeout_s,
+            bandwidth_mbps: self.accelerator.spec.bandwidth_mbps.map(Bandwidth::get),
             targets: Vec::new(),
         }
     }

@@ -160,6 +160,7 @@ pub(super) fn accepted(state: &HostState) {
         underlay: 2,
         underlay_mtu: 1500,
         incarnation: 1,
+        hz: 250,
         interfaces: BTreeMap::new(),
         hand_over: 0,
         capacities: Capacities::default(),

@@ -9,7 +9,7 @@ use kuafu_pipeline::map::{Be16, IpKey, NextHop, Service, ServiceKey};
 use super::allocate::{Numbers, Ranges};
 use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
-use super::{Capacities, Contents, Error, ring};
+use super::{Contents, Error, HostFacts, limit, ring};
 use crate::state::{HostState, ServiceState, Target};
 
 /// Every port but 0, which stands for the whole address.
@@ -19,9 +19,11 @@ const PORTS: RangeInclusive<u32> = 1..=0xffff;
 pub(super) fn fill(
     contents: &mut Contents,
     state: &HostState,
-    capacities: &Capacities,
+    host: &HostFacts,
     previous: &Contents,
 ) -> Result<(), Error> {
+    let capacities = &host.capacities;
+    let limits = limit::fill(contents, state, host, previous)?;
     let known = previous
         .targets
         .iter()
@@ -41,6 +43,7 @@ pub(super) fn fill(
             vni: service.vni,
             first,
             size: length(&slots),
+            limit: limits.get(&service.vni).copied().unwrap_or_default(),
         };
         if contents.services.insert(key, value).is_some() {
             return Err(Error::Repeated {

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Endpoint, EndpointKey, Leg, NO_PATH, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey, Slot,
-    SlotKind, Vtep, VtepKey,
+    Endpoint, EndpointKey, Leg, Limit, NO_PATH, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey,
+    Slot, SlotKind, Vtep, VtepKey,
 };
 
 use super::Contents;
@@ -26,6 +26,7 @@ pub struct Update {
     pairs: Changes<u32, Pair>,
     targets: Changes<u32, NextHop>,
     rings: Vec<(u32, Vec<u32>)>,
+    limits: Changes<u32, Limit>,
     services: Changes<ServiceKey, Service>,
     ports: Changes<u32, Port>,
     endpoints: Changes<EndpointKey, Endpoint>,
@@ -85,6 +86,10 @@ pub enum Batch<'u> {
     NoTargets(&'u [u32]),
     /// Write these slots of rings, from the number in front on.
     Rings(&'u [(u32, Vec<u32>)]),
+    /// Write these limits.
+    Limits(&'u [(u32, Limit)]),
+    /// Write empty entries.
+    NoLimits(&'u [u32]),
     /// Enter or replace these listeners.
     Services(&'u [(ServiceKey, Service)]),
     /// Delete these.
@@ -136,6 +141,7 @@ impl Contents {
             pairs: ordered(&before.pairs, &self.pairs),
             targets: ordered(&before.targets, &self.targets),
             rings: ordered(&before.rings, &self.rings).set,
+            limits: ordered(&before.limits, &self.limits),
             services: hashed(&before.services, &self.services),
             ports: ordered(&before.ports, &self.ports),
             endpoints: hashed(&before.endpoints, &self.endpoints),
@@ -176,6 +182,7 @@ impl Update {
             Batch::Pairs(&self.pairs.set),
             Batch::Targets(&self.targets.set),
             Batch::Rings(&self.rings),
+            Batch::Limits(&self.limits.set),
             Batch::Services(&self.services.set),
             Batch::Ports(&self.ports.set),
             Batch::Endpoints(&self.endpoints.set),
@@ -183,12 +190,13 @@ impl Update {
         ]
     }
 
-    fn removals(&self) -> [Batch<'_>; 10] {
+    fn removals(&self) -> [Batch<'_>; 11] {
         [
             Batch::NoSenders(&self.senders.gone),
             Batch::NoEndpoints(&self.endpoints.gone),
             Batch::NoPorts(&self.ports.gone),
             Batch::NoServices(&self.services.gone),
+            Batch::NoLimits(&self.limits.gone),
             Batch::NoTargets(&self.targets.gone),
             Batch::NoSlots(&self.slots.gone),
             Batch::NoPairs(&self.pairs.gone),
@@ -210,6 +218,7 @@ impl Batch<'_> {
             Self::Pairs(entries) => entries.is_empty(),
             Self::Targets(entries) => entries.is_empty(),
             Self::Rings(entries) => entries.is_empty(),
+            Self::Limits(entries) => entries.is_empty(),
             Self::Services(entries) => entries.is_empty(),
             Self::Ports(entries) => entries.is_empty(),
             Self::Endpoints(entries) => entries.is_empty(),
@@ -227,6 +236,7 @@ impl Batch<'_> {
             | Self::NoSlots(numbers)
             | Self::NoPairs(numbers)
             | Self::NoTargets(numbers)
+            | Self::NoLimits(numbers)
             | Self::ForgetNeighbours(numbers) => numbers.is_empty(),
         }
     }

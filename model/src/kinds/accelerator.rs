@@ -40,6 +40,10 @@ pub struct AcceleratorSpec {
     pub duplication: Option<Duplication>,
     /// When a silent flow is forgotten.
     pub idle_timeout: IdleTimeout,
+    /// What each node where its packets get onto the backbone lets pass, in Mb/s of IP packets, each way: what clients
+    /// send, where it enters, and what answers them, at the exit. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mbps: Option<Bandwidth>,
     /// Which nodes may relay. Default: all.
     #[serde(skip_serializing_if = "RelayRules::is_none")]
     pub relays: RelayRules,
@@ -76,6 +80,7 @@ impl Field for AcceleratorSpec {
             let liveness = fields.or("liveness", Liveness::Standard);
             let duplication = fields.optional("duplication");
             let idle_timeout = fields.or("idle_timeout", IdleTimeout::default());
+            let bandwidth_mbps = fields.optional("bandwidth_mbps");
             let relays = fields.or("relays", RelayRules::default());
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
             refuse_twice(fields, "listeners", listeners.iter().flatten());
@@ -88,6 +93,7 @@ impl Field for AcceleratorSpec {
                 liveness: liveness?,
                 duplication: duplication?,
                 idle_timeout: idle_timeout?,
+                bandwidth_mbps: bandwidth_mbps?,
                 relays: relays?,
             })
         })
@@ -300,6 +306,8 @@ impl TcpIdle {
 }
 
 integers! {
+    /// How much may pass, in Mb/s.
+    Bandwidth(u32), "Mb/s as a whole number", 1..=100000;
     /// A share in percent.
     Dial(u8), "a share in percent", 0..=100;
     /// Seconds until a silent UDP flow is forgotten.

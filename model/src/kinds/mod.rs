@@ -32,8 +32,8 @@ mod service;
 mod vpc;
 
 pub use accelerator::{
-    Accelerator, AcceleratorSpec, Class, Dial, Duplication, Group, IdleTimeout, Listener, Liveness, Places,
-    RelayRules, TcpIdle, UdpIdle,
+    Accelerator, AcceleratorSpec, Bandwidth, Class, Dial, Duplication, Group, IdleTimeout, Listener,
+    Liveness, Places, RelayRules, TcpIdle, UdpIdle,
 };
 pub use address_pool::{AddressPool, AddressPoolSpec, PoolAddress, Reach};
 pub use common::Invalid;

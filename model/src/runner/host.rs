@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Neighbour, NextHop, OwnWindow, Pair,
-    PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
+    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Limit, LimitState, Neighbour, NextHop,
+    OwnWindow, Pair, PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -25,6 +25,7 @@ pub struct Host {
     pub(super) pair_states: Array<PairState>,
     pub(super) windows: Array<Window>,
     pub(super) own_windows: Array<OwnWindow>,
+    pub(super) limit_states: Array<LimitState>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
     pub(super) capacities: Capacities,
     pub(super) empty: Empty,
@@ -64,6 +65,7 @@ pub(super) struct Empty {
     pub(super) path: Path,
     pub(super) pair: Pair,
     pub(super) target: NextHop,
+    pub(super) limit: Limit,
 }
 
 /// Connections that the kernel's table holds, counting each direction.
@@ -91,6 +93,7 @@ impl Host {
             pair_states: Array::new(capacities.pairs),
             windows: Array::new(capacities.windows),
             own_windows: Array::new(capacities.own_windows),
+            limit_states: Array::new(capacities.limits),
             connections: HashMap::new(),
             capacities: capacities.clone(),
             empty: Empty::default(),

@@ -1,7 +1,8 @@
 //! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, Counter, Drop, OwnWindow, PairState, PathState, Sample, SlotState, Window,
+    Connection, ConnectionKey, Counter, Drop, LimitState, OwnWindow, PairState, PathState, Sample, SlotState,
+    Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -64,6 +65,11 @@ impl Host {
     /// Sets the window of a single path.
     pub fn set_own_window(&mut self, index: u32, window: OwnWindow) {
         self.own_windows.set(index, window);
+    }
+
+    /// Sets what packets change in a limit.
+    pub fn set_limit_state(&mut self, number: u32, state: LimitState) {
+        self.limit_states.set(number, state);
     }
 
     /// Slots that were asked for, with what packets changed in them.

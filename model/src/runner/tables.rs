@@ -4,9 +4,9 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Neighbour, NextHop, NodeConfig,
-    OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared, SingleThreaded,
-    Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Limit, LimitState, Neighbour, NextHop,
+    NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared,
+    SingleThreaded, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
@@ -274,6 +274,20 @@ impl Tables for Run<'_> {
             (found, &self.host.empty.target),
             trace::next_hop,
         )
+    }
+
+    fn limit(&self, number: u32) -> Option<&Limit> {
+        let found = self.host.contents.limits.get(&number);
+        self.numbered(
+            ("limits", self.host.capacities.limits),
+            number,
+            (found, &self.host.empty.limit),
+            trace::limit,
+        )
+    }
+
+    fn limit_state(&self, number: u32) -> Option<&LimitState> {
+        self.host.limit_states.get(number)
     }
 
     fn connection(&self, key: &ConnectionKey) -> Option<&Connection> {

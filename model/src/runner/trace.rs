@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, EndpointKey, HopKind, IpKey, NextHop, Service, ServiceKey, SlotKind, VtepKey,
+    Connection, ConnectionKey, EndpointKey, HopKind, IpKey, Limit, NextHop, Service, ServiceKey, SlotKind,
+    VtepKey,
 };
 use kuafu_pipeline::{Event, Route};
 
@@ -123,6 +124,11 @@ pub(super) fn next_hop(hop: &NextHop) -> String {
         HopKind::Server => format!("server {}:{}", address(hop.address), hop.port.get()),
         HopKind::Path => format!("pair {}", hop.index),
     }
+}
+
+pub(super) fn limit(limit: &Limit) -> String {
+    let is = if limit.cost == 0 { "not limited" } else { "limited" };
+    format!("accelerator {} is {is}", limit.vni)
 }
 
 pub(super) const fn slot_kind(kind: SlotKind) -> &'static str {

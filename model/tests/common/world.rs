@@ -12,7 +12,7 @@ use kuafu_model::state::{
     self, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState, SlotAction,
     SlotState, Target, TargetState, VtepState,
 };
-use kuafu_pipeline::map::{Mac, MacPair, Neighbour, PathState};
+use kuafu_pipeline::map::{JIFFY, Limit, Mac, MacPair, Neighbour, PathState};
 use kuafu_pipeline::{Reason, Route};
 
 use super::text::key;
@@ -98,6 +98,7 @@ pub fn facts() -> HostFacts {
         underlay: UNDERLAY,
         underlay_mtu: 1500,
         incarnation: 3,
+        hz: 250,
         interfaces: PORTS
             .iter()
             .map(|(number, name)| ((*name).into(), *number))
@@ -111,7 +112,10 @@ impl World {
     /// The maps' contents; `None` where no agent has written any.
     pub fn contents(&self) -> Option<Contents> {
         let state = self.state.as_ref()?;
-        Some(contents(state, &facts(), None).expect("a state that the host can satisfy"))
+        let mut contents = contents(state, &facts(), None).expect("a state that the host can satisfy");
+        let limits = contents.limits.values_mut().filter(|limit| limit.cost != 0);
+        limits.for_each(|limit| *limit = slow(limit.vni));
+        Some(contents)
     }
 
     /// The neighbours' entries, by number: what an agent finds out.
@@ -140,6 +144,16 @@ impl World {
             host.set_path_state(*path, stale());
         }
         host
+    }
+}
+
+/// A limit that lets 600 octets pass at once and then an octet in eight jiffies, so that no clock matters.
+fn slow(vni: u32) -> Limit {
+    let octet = 8 * JIFFY;
+    Limit {
+        cost: octet << 16,
+        depth: 600 * octet,
+        ..Limit::none(vni)
     }
 }
 
@@ -327,7 +341,27 @@ fn services() -> Vec<ServiceState> {
         service(101, true, (17, 7005), server(ip(192, 0, 2, 81), None)),
         service(101, true, (17, 7006), server(ip(198, 18, 0, 1), Some(9000))),
     ]);
+    services.extend(limited(near));
     services
+}
+
+/// An accelerator with a limit: 7010 enters here and leaves here, 7011 goes from here to the server itself.
+fn limited(server: Ipv4Addr) -> [ServiceState; 3] {
+    let server = || {
+        Some(Target::Server {
+            address: server,
+            port: Some(9000),
+        })
+    };
+    let services = [
+        service(102, false, (17, 7010), Some(Target::Pair(4))),
+        service(102, true, (17, 7010), server()),
+        service(102, false, (17, 7011), server()),
+    ];
+    services.map(|service| ServiceState {
+        bandwidth_mbps: Some(1),
+        ..service
+    })
 }
 
 fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<Target>) -> ServiceState {
@@ -341,6 +375,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         protocol,
         port,
         idle_timeout_s: 60,
+        bandwidth_mbps: None,
         targets: target
             .into_iter()
             .map(|target| TargetState { weight: 1, target })

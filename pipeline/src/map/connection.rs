@@ -33,7 +33,8 @@ map_types! {
         pub source_port: Be16,
         /// Destination port to leave with.
         pub destination_port: Be16,
-        /// The pair that answers take; follows the client when it appears at another entry.
+        /// The pair that answers take, which follows the client when it appears at another entry; in the upper half
+        /// the number of the accelerator's limit here.
         pair: Shared,
         /// Source address to leave with.
         pub source: IpKey,
@@ -72,6 +73,14 @@ impl Connection {
         }
     }
 
+    /// The same, under a limit of that number.
+    #[inline(always)]
+    #[must_use]
+    pub fn under(self, limit: u32) -> Self {
+        self.pair.set(u64::from(limit) << 32 | u64::from(self.pair()));
+        self
+    }
+
     /// The pair that answers take.
     #[inline(always)]
     #[must_use]
@@ -79,10 +88,17 @@ impl Connection {
         self.pair.get() as u32
     }
 
+    /// The limit of the accelerator, by its number here.
+    #[inline(always)]
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        (self.pair.get() >> 32) as u32
+    }
+
     /// Lets answers take another pair.
     #[inline(always)]
     pub fn follow(&self, pair: u32) {
-        self.pair.set(u64::from(pair));
+        self.pair.set(u64::from(self.limit()) << 32 | u64::from(pair));
     }
 
     /// Counts a packet.

@@ -1,6 +1,6 @@
 //! What a host knows of itself, and what it counts.
 
-use super::{Be16, Be32, Shared, map_types};
+use super::{Be16, Be32, map_types};
 
 /// Octets that are kept of the last dropped packet.
 pub const FRAME_START: usize = 64;
@@ -29,13 +29,6 @@ map_types! {
         pub hand_over: u32,
     }
 
-    /// A budget for each jiffy, on one CPU.
-    #[derive(Debug)]
-    pub struct Bucket {
-        jiffy: Shared,
-        used: Shared,
-    }
-
     /// How often something happened on one CPU.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Counter {
@@ -60,38 +53,5 @@ map_types! {
         pub length: u32,
         /// How its frame begins. Taken at most once a jiffy, so that a flood costs no more than its counting.
         pub start: [u8; FRAME_START],
-    }
-}
-
-impl Bucket {
-    /// Answers per jiffy and CPU: 1,000 a second at 250 Hz.
-    const PER_JIFFY: u64 = 4;
-
-    /// A bucket that is full.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            jiffy: Shared::new(0),
-            used: Shared::new(0),
-        }
-    }
-
-    /// Takes one, where there is one left.
-    #[inline(always)]
-    pub fn take(&self, now: u64) -> bool {
-        let used = if self.jiffy.get() == now {
-            self.used.get()
-        } else {
-            0
-        };
-        self.jiffy.set(now);
-        self.used.set(used + 1);
-        used < Self::PER_JIFFY
-    }
-}
-
-impl Default for Bucket {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -29,5 +29,7 @@ map_types! {
         pub first: u32,
         /// The ring's size; 0 while there is no target.
         pub size: u32,
+        /// The accelerator's limit on this host, by its number; 0: none.
+        pub limit: u32,
     }
 }

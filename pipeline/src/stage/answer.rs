@@ -2,7 +2,7 @@
 
 use super::enter::{backbone_mtu, exact};
 use super::flow::Flow;
-use super::{BACKBONE, icmp_error, rewrite, sanity, send, too_big};
+use super::{BACKBONE, icmp_error, limit, rewrite, sanity, send, too_big};
 use crate::map::{Connection, NO_PATH, NodeConfig};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -16,7 +16,7 @@ pub const fn is_ours(node: &NodeConfig, port: u16) -> bool {
 /// Sends an endpoint's answer over the pair of its connection; it then reads accelerated address → client.
 ///
 /// # Errors
-/// `NoConnection`; those of [`sanity`], [`too_big`] (from this host's address), [`rewrite`] and [`send`].
+/// `NoConnection`; those of [`sanity`], [`too_big`] (from this host's address), [`limit`], [`rewrite`] and [`send`].
 #[inline(always)]
 pub fn from_endpoint<F: Frame, T: Tables>(
     frame: &mut F,
@@ -33,6 +33,7 @@ pub fn from_endpoint<F: Frame, T: Tables>(
     if !direct && sane.length + BACKBONE > node.mtu as u32 {
         return too_big::refuse(frame, tables, interface, node.local.get(), backbone_mtu(node));
     }
+    limit::admit(tables, (connection.limit(), connection.vni), true, sane.length)?;
     rewrite::apply(frame, connection, flow.protocol)?;
     connection.count(tables, sane.length, sane.tcp_flags, tables.jiffies());
     onward(frame, tables, node, connection)
@@ -41,7 +42,7 @@ pub fn from_endpoint<F: Frame, T: Tables>(
 /// Sends an ICMP error about a packet to an endpoint back to the client that sent the packet.
 ///
 /// # Errors
-/// `NoConnection`; those of [`exact`], [`icmp_error`] and [`send`].
+/// `NoConnection`; those of [`exact`], [`limit`], [`icmp_error`] and [`send`].
 #[inline(always)]
 pub fn icmp_about<F: Frame, T: Tables>(
     frame: &mut F,
@@ -49,11 +50,12 @@ pub fn icmp_about<F: Frame, T: Tables>(
     node: &NodeConfig,
     quoted: &Flow,
 ) -> Outcome {
-    exact(frame)?;
+    let sane = exact(frame)?;
     let key = quoted.turned_round().connection(0);
     let Some(connection) = tables.connection(&key) else {
         return Err(Reason::NoConnection);
     };
+    limit::admit(tables, (connection.limit(), connection.vni), true, sane.length)?;
     icmp_error::apply(frame, connection)?;
     onward(frame, tables, node, connection)
 }

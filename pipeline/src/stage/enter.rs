@@ -2,7 +2,7 @@
 
 use super::flow::Flow;
 use super::sanity::{self, Sane};
-use super::{BACKBONE, IP, L4, exit, ring, send, too_big};
+use super::{BACKBONE, IP, L4, exit, limit, ring, send, too_big};
 use crate::header::{Icmp, Ipv4};
 use crate::map::{HopKind, NO_PATH, NodeConfig, Service};
 use crate::{Frame, Outcome, Reason, Tables};
@@ -11,7 +11,7 @@ use crate::{Frame, Outcome, Reason, Tables};
 /// itself the exit, straight on to the endpoint.
 ///
 /// # Errors
-/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`ring`], [`send`] and [`exit`].
+/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`ring`], [`send`] and [`exit`].
 #[inline(always)]
 pub fn client_packet<F: Frame, T: Tables>(
     frame: &mut F,
@@ -22,13 +22,13 @@ pub fn client_packet<F: Frame, T: Tables>(
 ) -> Outcome {
     let sane = sanity::check(frame, flow)?;
     let hop = ring::pick(tables, service, flow.hash())?;
-    match hop.kind() {
-        HopKind::Path => {
-            if sane.length + BACKBONE > node.mtu as u32 {
-                return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
-            }
-            send::over_pair(frame, tables, node, hop.index, (service.vni, false))
-        }
+    let kind = hop.kind();
+    if kind == HopKind::Path && sane.length + BACKBONE > node.mtu as u32 {
+        return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
+    }
+    limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
+    match kind {
+        HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
         HopKind::Server => exit::forward(frame, tables, node, (service.vni, NO_PATH), flow, &sane),
         _ => Err(Reason::NoTarget),
     }
@@ -44,7 +44,7 @@ pub fn backbone_mtu(node: &NodeConfig) -> u16 {
 /// Sends an ICMP error about an answer, whose quoted flow is `quoted`, to the exit of that flow, unchanged.
 ///
 /// # Errors
-/// `BadLength` and `BadChecksum`; `NoTarget` where the ring does not lead over the backbone; those of [`send`].
+/// Those of [`exact`], [`ring`], [`limit`], [`send`] and [`exit`].
 #[inline(always)]
 pub fn icmp_error<F: Frame, T: Tables>(
     frame: &mut F,
@@ -53,8 +53,9 @@ pub fn icmp_error<F: Frame, T: Tables>(
     service: &Service,
     quoted: &Flow,
 ) -> Outcome {
-    exact(frame)?;
+    let sane = exact(frame)?;
     let hop = ring::pick(tables, service, quoted.turned_round().hash())?;
+    limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
         HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
         HopKind::Server => exit::icmp_error(frame, tables, node, service.vni),

@@ -6,7 +6,7 @@ use super::sanity::{self, Sane};
 use super::{INNER, IP, L4, emit, enter, icmp_error as translate, rewrite, ring};
 use crate::frame;
 use crate::header::{Ipv4, ipv4};
-use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NodeConfig, Slot};
+use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NO_PATH, NodeConfig, Slot};
 use crate::tables::Insertion;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -163,7 +163,9 @@ fn open<'t, T: Tables>(
     flow: &Flow,
     octets: u32,
 ) -> Result<&'t Connection, Reason> {
-    let Some(service) = tables.service(&flow.service(vni)) else {
+    // Without a backbone between, the listener is the entry's.
+    let listener = if answers == NO_PATH { 0 } else { vni };
+    let Some(service) = tables.service(&flow.service(listener)) else {
         return Err(Reason::NoListener);
     };
     let hash = flow.hash();
@@ -178,7 +180,7 @@ fn open<'t, T: Tables>(
     let mut leaves = ConnectionKey::new(0, addresses, [Be16::new(0), port], key.protocol);
     let back = key.turned_round(0);
     leaves.source_port = claim(tables, node, hash, &leaves, || {
-        Connection::new(vni, answers, &back, now)
+        Connection::new(vni, answers, &back, now).under(service.limit)
     })?;
     let forward = tables.open(&key, Connection::new(vni, answers, &leaves, now));
     if forward.is_err() {

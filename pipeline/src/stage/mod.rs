@@ -10,6 +10,7 @@ pub mod enter;
 pub mod exit;
 pub mod flow;
 pub mod icmp_error;
+pub mod limit;
 pub mod liveness;
 pub mod probe;
 pub mod relay;

@@ -4,10 +4,13 @@ use super::{IP, L4};
 use crate::checksum;
 use crate::header::ipv4::{Fields, ICMP};
 use crate::header::{Ethernet, Icmp, Ipv4, be32, put32};
+use crate::map::JIFFY;
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Octets in an answer's frame: Ethernet, IPv4, ICMP, and the IP header and eight octets that it quotes (RFC 792).
 const ANSWER: usize = 70;
+/// What an answer takes of a CPU's bucket, which holds a jiffy: 1,000 answers a second at 250 Hz.
+const PRICE: u64 = JIFFY / 4;
 
 /// Turns a packet with DF into "fragmentation needed" (RFC 1191) from `from`, back out of the interface on which it
 /// came; drops one without DF.
@@ -33,7 +36,7 @@ pub fn refuse<F: Frame, T: Tables>(
     let sender = ip.source();
     if !tables
         .icmp_bucket()
-        .is_some_and(|bucket| bucket.take(tables.jiffies()))
+        .is_some_and(|bucket| bucket.take(tables, tables.jiffies(), PRICE, JIFFY))
     {
         return Err(Reason::IcmpLimited);
     }

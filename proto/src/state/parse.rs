@@ -300,6 +300,7 @@ impl Read for ServiceState {
             protocol: protocol(message.protocol)?,
             port: port("port", message.port)?,
             idle_timeout_s: message.idle_timeout_s,
+            bandwidth_mbps: message.bandwidth_mbps,
             targets: all("targets", message.targets)?,
         })
     }

@@ -28,6 +28,7 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         protocol: 17,
         port: 2342,
         idle_timeout_s: 60,
+        bandwidth_mbps: at_exit.then_some(50),
         targets: vec![TargetState { weight: 1, target }],
     }
 }

@@ -170,6 +170,7 @@ impl From<&ServiceState> for v1::ServiceState {
             protocol: service.protocol.into(),
             port: service.port.into(),
             idle_timeout_s: service.idle_timeout_s,
+            bandwidth_mbps: service.bandwidth_mbps,
             targets: all(&service.targets),
         }
     }

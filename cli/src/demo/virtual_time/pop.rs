@@ -75,6 +75,7 @@ impl Pop {
                 underlay: UNDERLAY,
                 underlay_mtu: mtu,
                 incarnation: 1,
+                hz: kuafu_dataplane::live::MODEL_HZ,
                 interfaces: BTreeMap::from([(OVERLAY_DEVICE.to_owned(), OVERLAY)]),
                 hand_over: HAND_OVER,
                 capacities,

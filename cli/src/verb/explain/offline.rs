@@ -14,6 +14,7 @@ use kuafu_proto::v1::{ExplainQuery, Explanation};
 /// The underlay's number in a host that is only a file; the ports' follow.
 const UNDERLAY: u32 = 1;
 const UNDERLAY_MTU: u32 = 1500;
+const HZ: u64 = 250;
 
 /// Walks the packet over the tables that an agent would write, with every neighbour known and a default route.
 pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanation> {
@@ -23,6 +24,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         underlay: UNDERLAY,
         underlay_mtu: UNDERLAY_MTU,
         incarnation: 0,
+        hz: HZ,
         interfaces: names.clone(),
         hand_over: 0,
         capacities: Capacities::default(),
