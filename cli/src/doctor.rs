@@ -1,17 +1,27 @@
 //! What this machine lacks, in the words of `kuafu doctor` and of every verb that cannot run without it.
 
 mod check;
+mod clock;
 mod elf;
+mod genetlink;
 mod machine;
+mod netfilter;
+mod reach;
 mod system;
 mod tcx;
+mod xdp;
 
 use std::io::IsTerminal;
 
+use kuafu_dataplane::host::{Device, device};
+use kuafu_model::kinds::NodeSpec;
 use serde::Serialize;
 
+use crate::args::Global;
+use crate::ask;
 use crate::failure::{Failure, Result};
 use crate::out::{Output, columns};
+use crate::verb::wait_for;
 pub(crate) use check::{Check, State};
 use machine::Machine;
 
@@ -20,13 +30,19 @@ pub(crate) const KERNEL: (u32, u32) = (6, 12);
 
 /// Say what this machine lacks, and the line that helps
 ///
-/// Looks at the kernel, its BPF, permissions, modules, settings, the underlay and the clock; changes nothing. Exit
-/// status 3 where something is missing that the agent needs.
+/// Looks at the kernel, its BPF, permissions, modules, settings, the underlay, its XDP, the packet filter and the clock;
+/// changes nothing. With a controller it asks that one's reflector (STUN over UDP, at the port of the same number and one
+/// more) what kind of NAT stands between, whether others reach the backbone's port, how long packets may be on the way,
+/// and the time. Exit status 3 where something is missing that the agent needs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu doctor
+  kuafu --controller 192.0.2.1:7440 doctor    # before joining
   kuafu doctor -o json")]
 pub(crate) struct Args {
+    /// The backbone's UDP port, as the node's spec will have it
+    #[arg(long, value_name = "PORT", default_value_t = NodeSpec::UDP_PORT.get(), value_parser = clap::value_parser!(u16).range(1..))]
+    udp_port: u16,
     #[command(flatten)]
     output: Output,
 }
@@ -49,14 +65,44 @@ pub(crate) struct Report {
 }
 
 /// `kuafu doctor`.
-pub(crate) fn run(args: Args) -> Result {
-    let report = Report::of(&Machine::this(), Purpose::Agent);
+pub(crate) fn run(global: &Global, args: Args) -> Result {
+    let machine = Machine::this();
+    let mut checks = system::checks(&machine);
+    let underlay = system::default_device(&machine).and_then(|name| device(&name).ok().flatten());
+    checks.push(xdp::check(&machine, underlay.as_ref()));
+    checks.push(netfilter::check(&machine));
+    wait_for(async {
+        checks.extend(network(global, args.udp_port, underlay.as_ref()).await?);
+        Ok(())
+    })?;
+    let report = Report::from(checks);
     args.output.print(&report, Report::table)?;
     if report.fit {
         Ok(())
     } else {
         Err(Failure::Unfit(report))
     }
+}
+
+/// What the controller sees of this host, where one is named or known.
+async fn network(global: &Global, port: u16, device: Option<&Device>) -> Result<Vec<Check>> {
+    let places = global.places();
+    if global.controller.is_none() && !places.controller_address().exists() {
+        return Ok(vec![Check::warn(
+            "controller",
+            "none is named, so UDP, NAT and the way to other hosts were not looked at",
+            "kuafu --controller HOST:PORT doctor",
+        )]);
+    }
+    let controller = ask::address(global)?;
+    let attached = places.node().exists() && device.is_some_and(|device| device.xdp.is_some());
+    let question = reach::Question {
+        controller: &controller,
+        port,
+        runs: attached || kuafu_dataplane::agent::is_running(&places),
+        device,
+    };
+    Ok(reach::checks(&question).await)
 }
 
 /// Nothing, where this machine can; else what it lacks.
@@ -78,6 +124,10 @@ impl Report {
                 Check::fail("lab", lack, fix)
             }));
         }
+        Self::from(checks)
+    }
+
+    fn from(checks: Vec<Check>) -> Self {
         let fit = checks.iter().all(|check| check.state != State::Fail);
         Self { fit, checks }
     }

@@ -49,7 +49,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Explain(args) => wait_for(explain::run(global, args)),
         Verb::Design(args) => design::run(args),
         Verb::Replay(args) => replay::run(args),
-        Verb::Doctor(args) => doctor::run(args),
+        Verb::Doctor(args) => doctor::run(global, args),
         Verb::Lab(args) => {
             doctor::require(Purpose::Lab)?;
             lab::run(args)

@@ -24,8 +24,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Stage, skipped, soon};
-use intent::{GAME_PORT, GAMES};
-use kuafu_lab::stream::Echo;
+use intent::{GAME_PORT, GAMES, Game};
+use kuafu_lab::stream::{Echo, gaps};
 
 /// Osaka is none of the nodes that the stage lets join.
 const WORLD: &str = "
@@ -47,10 +47,11 @@ fn a_bare_host_carries_by_one_command_and_leaves_as_it_was() {
     if skipped() {
         return;
     }
-    let stage = Stage::of(WORLD, |world| intent::nodes(world)).unwrap();
-    let (world, game) = (&stage.world, &GAMES[0]);
+    let mut stage = Stage::of(WORLD, |world| intent::nodes(world)).unwrap();
+    let game = &GAMES[0];
+    let world = &stage.world;
     let bare = traces(&stage);
-    let _server = Echo::start(
+    let server = Echo::start(
         world.netns(game.server).unwrap(),
         SocketAddr::from(([0, 0, 0, 0], GAME_PORT)),
     )
@@ -95,11 +96,14 @@ fn a_bare_host_carries_by_one_command_and_leaves_as_it_was() {
     drop(player);
     stage.until_connected("osaka");
 
-    let refused = leave(&stage);
+    a_relay_leaves(&mut stage, &server, game);
+    let refused = leave(&stage, "osaka");
     assert!(refused.contains("the agent runs"), "{refused}");
     joined.stop(Duration::from_secs(20)).unwrap();
-    let refused = leave(&stage);
+    let refused = leave(&stage, "osaka");
     assert!(refused.contains("node/osaka cannot leave"), "{refused}");
+    let declared = ask(&stage, &["get", "node/osaka", "-o", "yaml"]);
+    assert!(!declared.contains("drain: true"), "nor is it drained: {declared}");
     assert!(refused.contains(game.name), "{refused}");
     assert!(
         stage.pins().join("osaka").exists(),
@@ -109,7 +113,7 @@ fn a_bare_host_carries_by_one_command_and_leaves_as_it_was() {
     let gone = ["accelerator", "service", "addresspool"].map(|kind| format!("{kind}/{name}"));
     let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
     ask(&stage, &[&["delete"], &gone[..]].concat());
-    let left = leave(&stage);
+    let left = leave(&stage, "osaka");
     assert!(left.contains("deleted node/osaka"), "{left}");
     assert!(
         ask(&stage, &["get", "node"])
@@ -117,7 +121,36 @@ fn a_bare_host_carries_by_one_command_and_leaves_as_it_was() {
             .all(|line| !line.contains("osaka"))
     );
     assert_eq!(traces(&stage), bare);
-    assert!(leave(&stage).contains("nothing to do"));
+    assert!(leave(&stage, "osaka").contains("nothing to do"));
+}
+
+/// The relay of a stream leaves by one command, and the stream loses no packet.
+fn a_relay_leaves(stage: &mut Stage, server: &Echo, game: &Game) {
+    const STREAM: u32 = 2;
+    let relay = "taipei";
+    stage.until_relayed(game);
+    let route = play::route(&stage.world, &stage.cluster, game).unwrap();
+    assert_eq!(route.path, [game.entry, relay, game.exit]);
+    let stream = play::duplex(&stage.world, game, STREAM, 200).unwrap();
+    soon("the stream flows both ways", || {
+        (stream.trace().replies().len() > 200).then_some(())
+    });
+    let processes = stage.cluster.nodes.remove(relay).unwrap();
+    processes.probe.stop(LIMIT).unwrap();
+    processes.agent.stop(LIMIT).unwrap();
+    let left = leave(stage, relay);
+    assert!(left.contains("deleted node/taipei"), "{left}");
+
+    let trace = stream.finish(play::STRAGGLERS);
+    let there = gaps(0..trace.sent_count(), server.arrived(STREAM));
+    let back = trace.gaps_back();
+    assert!(
+        there.is_empty() && back.is_empty(),
+        "{there:?} there, {back:?} back"
+    );
+    println!("a relay has left under {} packets each way", trace.sent_count());
+    let after = play::route(&stage.world, &stage.cluster, game).unwrap();
+    assert_eq!(after.path, [game.entry, game.exit]);
 }
 
 /// Links with their programs, addresses, routes, settings, files and pins of the host.
@@ -158,18 +191,13 @@ fn traces(stage: &Stage) -> Vec<String> {
     traces
 }
 
-/// What `node leave` says, of either kind.
-fn leave(stage: &Stage) -> String {
-    let mut command = stage.command("osaka");
+/// What `node leave` says on a host, of either kind.
+fn leave(stage: &Stage, node: &str) -> String {
+    let mut command = stage.command(node);
     command
         .args(["node", "leave", "--yes", "--pin-root"])
         .arg(stage.pins());
-    let output = stage
-        .world
-        .netns("osaka")
-        .unwrap()
-        .output(command, LIMIT)
-        .unwrap();
+    let output = stage.world.netns(node).unwrap().output(command, LIMIT).unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 

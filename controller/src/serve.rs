@@ -6,6 +6,7 @@ mod enrolment;
 mod identity;
 mod listen;
 mod metrics;
+mod reflector;
 mod run;
 mod shell;
 

@@ -112,9 +112,13 @@ async fn a_member_renews_what_it_has_and_leaves() {
 
     apply(&mut api, POOL).await;
     let mut enrolment = EnrolmentClient::new(connect(&address, &next).await.unwrap());
-    let refused = enrolment.leave(v1::LeaveRequest {}).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(refused.message().contains("addresspool/asia"), "{refused}");
+    for refused in [
+        enrolment.drain(v1::DrainRequest {}).await.unwrap_err(),
+        enrolment.leave(v1::LeaveRequest {}).await.unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("addresspool/asia"), "{refused}");
+    }
     let pool = v1::ObjectInfo {
         kind: "addresspool".to_owned(),
         name: "asia".to_owned(),
@@ -124,6 +128,8 @@ async fn a_member_renews_what_it_has_and_leaves() {
         dry_run: false,
     };
     assert_eq!(api.delete(request).await.unwrap().into_inner().errors, []);
+    let drained = enrolment.drain(v1::DrainRequest {}).await.unwrap().into_inner();
+    assert_eq!(drained.paths, 0);
     enrolment.leave(v1::LeaveRequest {}).await.unwrap();
     let refused = show(&running, &joined, &next).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::read;
 use links::{Links, Wanted};
 use neighbours::Neighbours;
-use net::Device;
+pub use net::Device;
 pub(crate) use net::Net;
 pub(crate) use overlay::remove as remove_overlay;
 pub use overlay::{NAME as OVERLAY_DEVICE, PORT as OVERLAY_PORT, with_port};
@@ -40,6 +40,14 @@ const LOOK: (Duration, u32) = (Duration::from_millis(10), 20);
 
 /// The protocol's number.
 const TCP: u8 = 6;
+
+/// The device of that name, in the network of the calling thread; not to be asked from within a tokio runtime.
+///
+/// # Errors
+/// Netlink fails.
+pub fn device(name: &str) -> Result<Option<Device>> {
+    Net::new()?.named(name)
+}
 
 /// How a host is run.
 #[derive(Clone, Debug)]

@@ -15,4 +15,5 @@ mod sys;
 mod uninstall;
 
 pub use error::{Error, Result};
+pub use sys::clock_is_synchronised;
 pub use uninstall::uninstall;

@@ -1,4 +1,4 @@
-//! The one file with `unsafe`: bpf(2), the ring buffer's shared memory, map values as octets, ethtool.
+//! The one file with `unsafe`: bpf(2), the ring buffer's shared memory, map values as octets, ethtool, adjtimex.
 //!
 //! `struct`s that end in `Attr` are parts of `union bpf_attr` (linux/bpf.h); what the kernel does not find in them it
 //! takes for zero.
@@ -649,6 +649,20 @@ pub(crate) fn ethtool(device: &str, command: u32, value: u32) -> io::Result<()> 
     } else {
         Ok(())
     }
+}
+
+/// Whether something keeps the wall clock right and has told the kernel so (adjtimex(2)).
+///
+/// # Errors
+/// The kernel refuses to say.
+pub fn clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: all zeros is a valid `timex`; it asks, and changes nothing.
+    let mut state: libc::timex = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the kernel writes the `timex` that lives here.
+    if unsafe { libc::adjtimex(&raw mut state) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state.status & libc::STA_UNSYNC == 0)
 }
 
 /// The values of an array map, mapped into memory as words that packets change at the same time.

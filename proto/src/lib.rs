@@ -14,6 +14,7 @@ mod kept;
 pub mod places;
 pub mod renew;
 pub mod state;
+pub mod stun;
 pub mod token;
 
 pub use client::{Identity, MEMBER_NAME_SUFFIX, SERVER_NAME};

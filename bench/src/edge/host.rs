@@ -122,6 +122,7 @@ fn state() -> HostState {
             peer: "next".to_owned(),
             class: "game".to_owned(),
             premium: false,
+            duplicate: false,
             primary: Some(1),
             backup: None,
         }],

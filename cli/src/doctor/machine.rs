@@ -55,6 +55,12 @@ impl Machine {
         Some(octets.windows(what.len()).any(|window| window == what))
     }
 
+    /// The last word of where a link points.
+    pub(super) fn points_to(&self, path: &str) -> Option<String> {
+        let to = std::fs::read_link(self.path(path)).ok()?;
+        Some(to.file_name()?.to_string_lossy().into_owned())
+    }
+
     /// The folders directly below one, by name.
     pub(super) fn names(&self, path: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path(path)).into_iter().flatten().flatten();

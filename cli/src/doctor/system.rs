@@ -1,11 +1,9 @@
 //! What is looked at.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use super::KERNEL;
 use super::check::{Check, State};
 use super::machine::{Machine, is_bpffs};
 use super::tcx::{self, Tcx};
+use super::{KERNEL, clock};
 
 /// Numbers of capabilities (capabilities(7)).
 const NET_ADMIN: u32 = 12;
@@ -26,7 +24,7 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
         veth(machine),
         ports(machine),
         underlay(machine),
-        clock(machine),
+        clock::check(machine),
     ]
 }
 
@@ -233,16 +231,20 @@ fn ports(machine: &Machine) -> Check {
     }
 }
 
+/// The device of the default route.
+pub(super) fn default_device(machine: &Machine) -> Option<String> {
+    let routes = machine.text("/proc/net/route").unwrap_or_default();
+    routes.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace();
+        let device = words.next()?;
+        (words.next()? == "00000000").then(|| device.to_owned())
+    })
+}
+
 /// The device of the default route: VXLAN takes 50 octets of its MTU, the backbone 60.
 fn underlay(machine: &Machine) -> Check {
     const NAME: &str = "underlay";
-    let routes = machine.text("/proc/net/route").unwrap_or_default();
-    let default = routes.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace();
-        let device = words.next()?;
-        (words.next()? == "00000000").then_some(device)
-    });
-    let Some(device) = default else {
+    let Some(device) = default_device(machine) else {
         return Check::warn(
             NAME,
             "no default route; other hosts may be out of reach",
@@ -264,41 +266,6 @@ fn underlay(machine: &Machine) -> Check {
             format!("{device}, MTU {mtu}: ports {}, backbone {}", mtu - 50, mtu - 60),
         ),
     }
-}
-
-/// Certificates are checked by the wall clock.
-fn clock(machine: &Machine) -> Check {
-    const NAME: &str = "clock";
-    // 2025-01-01: no host of this version lived before.
-    const EARLIEST: Duration = Duration::from_secs(1_735_689_600);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    if now < EARLIEST {
-        return Check::fail(
-            NAME,
-            "it is set before 2025: certificates will not be valid",
-            "timedatectl set-ntp true",
-        );
-    }
-    if machine.has("/run/systemd/timesync/synchronized") || keeps_time(machine) {
-        return Check::ok(NAME, "kept by the network");
-    }
-    Check::warn(
-        NAME,
-        "set, but nothing seen that keeps it",
-        "apt-get install systemd-timesyncd",
-    )
-}
-
-/// Whether one of the usual programs runs.
-fn keeps_time(machine: &Machine) -> bool {
-    let runs = |process: &String| {
-        let number = process.bytes().all(|byte| byte.is_ascii_digit());
-        let name = number
-            .then(|| machine.text(&format!("/proc/{process}/comm")))
-            .flatten();
-        name.is_some_and(|name| ["chronyd", "ntpd", "openntpd", "systemd-timesyn"].contains(&name.as_str()))
-    };
-    machine.names("/proc").iter().any(runs)
 }
 
 #[cfg(test)]

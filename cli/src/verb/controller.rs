@@ -16,6 +16,8 @@ use crate::{ask, out};
 
 /// The port of the controller.
 const PORT: u16 = 7440;
+/// The reflector's second port; its first is [`PORT`].
+const REFLECTOR_PORT: u16 = 7441;
 /// A TiB.
 const MOST_MB: usize = 1 << 20;
 
@@ -40,6 +42,9 @@ pub(crate) struct Args {
     /// Where Prometheus scrapes /metrics
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], 7441)))]
     metrics: SocketAddr,
+    /// The second UDP port of the reflector that `kuafu doctor` asks; the first has --listen's number. 0: no reflector
+    #[arg(long, value_name = "PORT", default_value_t = REFLECTOR_PORT)]
+    reflector_port: u16,
     /// After how long the backbone's keys are renewed; no packet is lost by it
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = key_lifetime)]
     key_lifetime: humantime::Duration,
@@ -102,6 +107,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> failure::Result {
     let options = Options {
         listen: args.listen,
         metrics: Some(args.metrics),
+        reflector: (args.reflector_port != 0).then_some(args.reflector_port),
         root: global.root.clone(),
         key_lifetime: args.key_lifetime.into(),
         data: None,

@@ -15,7 +15,7 @@ use crate::failure::Result;
 use crate::out::{self, Format, Output};
 
 /// Between two looks at what still passes the node.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 /// Lead all paths around a node, so that it can be taken away
 ///
@@ -123,7 +123,8 @@ async fn wait(controller: &mut Controller, args: &Args, limit: Duration) -> Resu
     }
 }
 
-fn bar() -> ProgressBar {
+/// What shows that something is waited for, and its message.
+pub(super) fn bar() -> ProgressBar {
     let style =
         ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
     let bar = ProgressBar::new_spinner().with_style(style);

@@ -1,6 +1,7 @@
 //! What members' certificates are worth: the way to the next one, and the way out.
 
-use kuafu_model::kinds::{Kind, Name, ObjectRef};
+use kuafu_model::kinds::{Kind, Name, Object, ObjectRef};
+use kuafu_model::manifest::{File, to_json};
 use kuafu_proto::token::fingerprint;
 
 use super::member::hex;
@@ -56,6 +57,41 @@ impl Core {
             writes.push(Write::Delete(key::renewed(node)));
         }
         writes
+    }
+
+    /// A node that wishes to leave relays nothing more, if it can leave. Where it relays nothing already, so it stays.
+    ///
+    /// # Errors
+    /// As of [`Self::handle_leave`].
+    pub fn handle_drain(
+        &mut self,
+        now: Now,
+        node: &Name,
+        terms: Terms,
+    ) -> Result<Vec<Command>, DeclareError> {
+        let declared = self.intent.nodes().get(node).cloned();
+        let Some(declared) = declared.filter(|declared| !declared.spec.drain) else {
+            return Ok(Vec::new());
+        };
+        let dry_run = Terms {
+            dry_run: true,
+            ..terms
+        };
+        self.handle_delete(now, &[ObjectRef::new(Kind::Node, node)], dry_run)?;
+        let mut drained = (*declared).clone();
+        drained.spec.drain = true;
+        let text = to_json(&[Object::Node(drained.into())])?;
+        let file = File {
+            name: node.as_str(),
+            text: &text,
+        };
+        Ok(self.handle_apply(now, &[file], terms)?.commands)
+    }
+
+    /// Where the paths begin that may still pass a node between their ends, each as often as there are such.
+    #[must_use]
+    pub fn passing(&self, node: &Name) -> Vec<Name> {
+        self.fleet.passing(node, &self.target)
     }
 
     /// A node leaves by its own wish: it is deleted, as by an operator.

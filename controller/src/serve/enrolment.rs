@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::identity::member;
 use super::shell::{Shell, unix_seconds};
 use crate::authority::Authority;
-use crate::core::{JoinRefusal, Terms};
+use crate::core::{Command, Core, DeclareError, JoinRefusal, Now, Terms};
 
 pub(super) struct Enrolment(pub(super) Arc<Shell>);
 
@@ -78,17 +78,40 @@ impl v1::enrolment_server::Enrolment for Enrolment {
         Ok(Response::new(v1::RenewAnswer { certificate_pem }))
     }
 
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainAnswer>, Status> {
+        let node = self.by_wish(&request, Core::handle_drain)?;
+        let mut from: Vec<String> = self
+            .0
+            .view(|core, _| core.passing(&node).iter().map(Name::to_string).collect());
+        let paths = u32::try_from(from.len()).unwrap_or(u32::MAX);
+        from.dedup();
+        Ok(Response::new(v1::DrainAnswer { paths, from }))
+    }
+
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveAnswer>, Status> {
-        let (node, shown) = member(&request)?;
+        let node = self.by_wish(&request, Core::handle_leave)?;
+        tracing::info!(%node, "a node has left");
+        Ok(Response::new(v1::LeaveAnswer {}))
+    }
+}
+
+/// What becomes of a node by its own wish.
+type Wish = fn(&mut Core, Now, &Name, Terms) -> Result<Vec<Command>, DeclareError>;
+
+impl Enrolment {
+    /// Fulfils the wish of the member that calls, or says why not.
+    #[allow(clippy::result_large_err, reason = "tonic's own type of a refused call")]
+    fn by_wish<T>(&self, request: &Request<T>, wish: Wish) -> Result<Name, Status> {
+        let (node, shown) = member(request)?;
         let terms = Terms {
             at: unix_seconds(),
             ..Terms::default()
         };
-        let left = self.0.drive(|core, now| {
+        let done = self.0.drive(|core, now| {
             if let Err(refusal) = core.check_papers(&node, &shown) {
                 return (Err(super::shell::refused(&refusal)), Vec::new());
             }
-            match core.handle_leave(now, &node, terms) {
+            match wish(core, now, &node, terms) {
                 Ok(commands) => (Ok(()), commands),
                 Err(error) => {
                     let words = super::api::words(&error);
@@ -96,9 +119,7 @@ impl v1::enrolment_server::Enrolment for Enrolment {
                 }
             }
         })?;
-        left?;
-        tracing::info!(%node, "a node has left");
-        Ok(Response::new(v1::LeaveAnswer {}))
+        done.map(|()| node)
     }
 }
 

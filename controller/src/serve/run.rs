@@ -19,6 +19,7 @@ use super::api::Api;
 use super::enrolment::Enrolment;
 use super::listen::{TlsError, connections, tls};
 use super::metrics;
+use super::reflector::Reflector;
 use super::shell::{Shell, unix_seconds};
 use crate::authority::{Authority, AuthorityError};
 use crate::core::{Core, HISTORY_BYTES, RestoreError};
@@ -39,6 +40,9 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where `/metrics` is served; `None`: nowhere. Default: 127.0.0.1:7441.
     pub metrics: Option<SocketAddr>,
+    /// The second UDP port of the [reflector](super::reflector), whose first has the number of `listen`'s; `None`: there
+    /// is no reflector. Default: none.
+    pub reflector: Option<u16>,
     /// What prefixes /var/lib/kuafu and /etc/kuafu. Default: `/`.
     pub root: PathBuf,
     /// After how long keys of legs are renewed. Default: a day.
@@ -69,6 +73,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 7440)),
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 7441))),
+            reflector: None,
             root: PathBuf::from("/"),
             key_lifetime: Duration::from_secs(24 * 60 * 60),
             data: None,
@@ -127,6 +132,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where `/metrics` is.
     pub metrics: Option<SocketAddr>,
+    /// The two UDP ports of the reflector.
+    pub reflector: Option<[u16; 2]>,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), Error>>,
 }
@@ -172,13 +179,16 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let listener = bind(options.listen).await?;
     let address = listener.local_addr().unwrap_or(options.listen);
     let (metrics, metrics_task) = serve_metrics(options.metrics, &shell).await?;
+    let reflector = reflect(address, options.reflector);
     let cluster = shell.view(|core, _| core.cluster().to_owned());
     tracing::info!(%address, cluster, "the controller serves");
     let (stop, stopped) = watch::channel(false);
     let incoming = connections(listener, config);
+    let ports = reflector.as_ref().map(Reflector::ports);
     let server = tokio::spawn(async move {
         let ended = serve(Arc::clone(&shell), incoming, stopped).await;
         shell.close();
+        drop(reflector);
         if let Some(task) = metrics_task {
             task.abort();
             // It was aborted.
@@ -189,6 +199,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     Ok(Running {
         address,
         metrics,
+        reflector: ports,
         stop,
         server,
     })
@@ -321,6 +332,20 @@ async fn serve_metrics(
     let address = listener.local_addr().unwrap_or(address);
     let task = tokio::spawn(metrics::serve(listener, Arc::clone(shell)));
     Ok((Some(address), Some(task)))
+}
+
+/// The reflector beside the port where we listen. It serves `kuafu doctor` alone: where its ports are taken, the
+/// controller goes on without.
+fn reflect(beside: SocketAddr, second: Option<u16>) -> Option<Reflector> {
+    let second = second?;
+    match Reflector::start(beside, second) {
+        Ok(reflector) => Some(reflector),
+        Err(error) => {
+            let ports = [beside.port(), second];
+            tracing::warn!(?ports, %error, "no reflector: `kuafu doctor` learns nothing here of UDP and NAT");
+            None
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -35,15 +35,19 @@ impl std::fmt::Debug for Net {
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device {
-    pub(crate) index: u32,
-    pub(crate) name: String,
-    pub(crate) mtu: u32,
+pub struct Device {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Octets of the largest IP packet.
+    pub mtu: u32,
     /// Zeros where it has no Ethernet address.
-    pub(crate) mac: [u8; 6],
-    pub(crate) is_veth: bool,
+    pub mac: [u8; 6],
+    /// Whether it is one end of a veth pair.
+    pub is_veth: bool,
     /// How XDP runs on it now.
-    pub(crate) xdp: Option<XdpMode>,
+    pub xdp: Option<XdpMode>,
 }
 
 /// The first step to a host.

@@ -107,6 +107,27 @@ impl Fleet {
         self.hosts.iter()
     }
 
+    /// Where the paths begin that may pass a node between their ends, now or when hosts have what they should, each as
+    /// often as there are such.
+    #[must_use]
+    pub fn passing(&self, node: &Name, target: &BTreeMap<Name, HostState>) -> Vec<Name> {
+        let passes = |nodes: &[String]| match nodes {
+            [_, relays @ .., _] => relays.iter().any(|relay| relay == node.as_str()),
+            _ => false,
+        };
+        let running = self
+            .hosts()
+            .flat_map(|(host, running)| running.states().map(move |state| (host, state)));
+        let paths = running
+            .chain(target)
+            .flat_map(|(host, state)| state.paths.iter().map(move |path| (host, path)));
+        let over: BTreeSet<_> = paths
+            .filter(|(_, path)| passes(&path.nodes))
+            .map(|(host, path)| (host, path.id))
+            .collect();
+        over.into_iter().map(|(host, _)| host.clone()).collect()
+    }
+
     /// The host runs exactly this: it said so when it connected, or the store did.
     pub fn restore(&mut self, host: &Name, mut state: HostState) {
         hosts::sort(&mut state);

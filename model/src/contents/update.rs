@@ -169,7 +169,7 @@ impl Update {
             .filter(|batch| !batch.is_empty())
     }
 
-    fn additions(&self) -> [Batch<'_>; 15] {
+    fn additions(&self) -> [Batch<'_>; 16] {
         [
             Batch::Neighbours(&self.neighbours.set),
             Batch::FreshWindows(&self.windows),

@@ -73,6 +73,55 @@ fn a_node_leaves_unless_something_refers_to_it() {
 }
 
 #[test]
+fn a_node_that_wishes_to_leave_is_passed_by_nothing_first() {
+    let (mut world, mut agents) = three();
+    world.apply(ACCELERATOR).unwrap();
+    settle(&mut world, &mut agents);
+    for _ in 0..5 {
+        steering::second(&mut world, &mut agents);
+    }
+    let [osaka, taipei]: [Name; 2] = ["osaka", "taipei"].map(|node| node.parse().unwrap());
+    let both = ["osaka", "cape-town"].map(|node| node.parse::<Name>().unwrap());
+    let passing = |world: &World| {
+        let mut from = world.core.passing(&taipei);
+        from.sort_by(|a, b| b.cmp(a));
+        from
+    };
+    assert_eq!(passing(&world), both, "a path each way");
+
+    let before = world.core.intent().clone();
+    let refused = world.core.handle_drain(world.now, &osaka, Terms::default());
+    assert!(
+        refused.unwrap_err().fields()[0]
+            .message
+            .contains("addresspool/asia")
+    );
+    assert_eq!(
+        world.core.intent(),
+        &before,
+        "what cannot leave is not drained either"
+    );
+
+    let commands = world
+        .core
+        .handle_drain(world.now, &taipei, Terms::default())
+        .unwrap();
+    world.carry_out(commands);
+    assert!(world.core.intent().nodes()[&taipei].spec.drain);
+    assert_eq!(passing(&world), both, "until every host has let it go");
+    let again = world
+        .core
+        .handle_drain(world.now, &taipei, Terms::default())
+        .unwrap();
+    assert_eq!(again, [], "asked again, nothing is done");
+    for _ in 0..3 {
+        steering::second(&mut world, &mut agents);
+    }
+    assert_eq!(passing(&world), []);
+    assert_eq!(world.core.route_views().remove(0).path, ["osaka", "cape-town"]);
+}
+
+#[test]
 fn a_member_that_is_not_declared_leaves_too() {
     let mut world = World::new();
     world.join("osaka");
