@@ -104,7 +104,7 @@ fn a_limit_holds_for_its_accelerator_alone() {
         .cluster
         .ask(&stage.world, &["get", "accelerator/limited"])
         .unwrap();
-    assert!(shown.contains("bandwidth_mbps: 1\n"), "{shown}");
+    assert!(shown.contains("bandwidth_mbps: 1,"), "{shown}");
 }
 
 fn manifests(world: &World) -> anyhow::Result<String> {

@@ -101,7 +101,7 @@ impl Limit {
             vni,
             spare: 0,
             cost,
-            depth: burst * cost >> OCTETS,
+            depth: (burst * cost) >> OCTETS,
         }
     }
 
@@ -109,6 +109,6 @@ impl Limit {
     #[inline(always)]
     #[must_use]
     pub const fn cost_of(&self, octets: u32) -> u64 {
-        octets as u64 * self.cost >> OCTETS
+        (octets as u64 * self.cost) >> OCTETS
     }
 }
