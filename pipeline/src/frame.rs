@@ -37,9 +37,10 @@ pub trait Frame {
     #[must_use]
     fn pull<S: Shim>(&mut self) -> bool;
 
-    /// Cuts the frame down to `len` octets and drops its offloads. `false`: could not, frame unchanged.
+    /// Makes the frame `len` octets long and drops its offloads; octets that are added are zero. `false`: could not,
+    /// frame unchanged.
     #[must_use]
-    fn truncate(&mut self, len: u32) -> bool;
+    fn resize(&mut self, len: u32) -> bool;
 }
 
 /// An encapsulation, as far as a runner must know it to make room.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kuafu_model::runner::Host;
-use kuafu_pipeline::map::{Connection, ConnectionKey, PairState, PathState, SlotState, Window};
+use kuafu_pipeline::map::{
+    Connection, ConnectionKey, FirstFragment, FragmentKey, PairState, PathState, SlotState, Window,
+};
 
 /// By map and key what is not as at the start.
 pub type State = BTreeMap<String, String>;
@@ -13,6 +15,9 @@ pub fn state(host: &Host) -> State {
     let connections = host
         .connections()
         .map(|(key, value)| (connection_key(key), connection(value)));
+    let fragments = host
+        .fragments()
+        .map(|(key, value)| (fragment_key(key), first_fragment(value)));
     let slots = host
         .slot_states()
         .map(|(at, value)| (format!("slot {at}"), slot(value)));
@@ -25,7 +30,14 @@ pub fn state(host: &Host) -> State {
     let windows = host
         .windows()
         .map(|(at, value)| (format!("window {at}"), window(value)));
-    changed(connections.chain(slots).chain(paths).chain(pairs).chain(windows))
+    changed(
+        connections
+            .chain(fragments)
+            .chain(slots)
+            .chain(paths)
+            .chain(pairs)
+            .chain(windows),
+    )
 }
 
 /// What of this is not as at the start.
@@ -48,6 +60,16 @@ pub fn connection_key(key: &ConnectionKey) -> String {
 /// One direction of a connection, without its times.
 pub fn connection(value: &Connection) -> String {
     untimed(&format!("{value:?}"), &["began", "last_packet"])
+}
+
+/// The key of a fragment's datagram.
+pub fn fragment_key(key: &FragmentKey) -> String {
+    format!("fragment {key:?}")
+}
+
+/// What a first fragment said, without its time.
+pub fn first_fragment(value: &FirstFragment) -> String {
+    untimed(&format!("{value:?}"), &["seen"])
 }
 
 /// What packets change in a slot.

@@ -7,6 +7,7 @@
 mod address;
 mod capture;
 mod connection;
+mod fragment;
 mod next_hop;
 mod node;
 mod path;
@@ -19,6 +20,7 @@ mod window;
 pub use address::{Be16, Be32, IpKey, Mac, MacPair};
 pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey};
+pub use fragment::{FirstFragment, FragmentKey, Fragmenter};
 pub use next_hop::{HopKind, NextHop};
 pub use node::{Bucket, Counter, Drop, FRAME_START, NodeConfig};
 pub use path::{Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch};

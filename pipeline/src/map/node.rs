@@ -27,7 +27,7 @@ map_types! {
         pub incarnation: u32,
     }
 
-    /// A budget for each jiffy, on one CPU.
+    /// A budget for each jiffy.
     #[derive(Debug)]
     pub struct Bucket {
         jiffy: Shared,
@@ -62,8 +62,8 @@ map_types! {
 }
 
 impl Bucket {
-    /// Answers per jiffy and CPU: 1,000 a second at 250 Hz.
-    const PER_JIFFY: u64 = 4;
+    /// Answers by ICMP per jiffy and CPU: 1,000 a second at 250 Hz.
+    pub const ANSWERS: u64 = 4;
 
     /// A bucket that is full.
     #[must_use]
@@ -74,9 +74,9 @@ impl Bucket {
         }
     }
 
-    /// Takes one, where there is one left.
+    /// Takes one of so many a jiffy, where there is one left.
     #[inline(always)]
-    pub fn take(&self, now: u64) -> bool {
+    pub fn take(&self, now: u64, per_jiffy: u64) -> bool {
         let used = if self.jiffy.get() == now {
             self.used.get()
         } else {
@@ -84,7 +84,7 @@ impl Bucket {
         };
         self.jiffy.set(now);
         self.used.set(used + 1);
-        used < Self::PER_JIFFY
+        used < per_jiffy
     }
 }
 

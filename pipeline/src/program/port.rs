@@ -2,11 +2,11 @@
 
 use crate::header::ethernet;
 use crate::map::{EndpointKey, HopKind, IpKey, NodeConfig, Port};
-use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, source, too_big};
+use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, slow_path, source, too_big};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN. `mark` is the socket mark
-/// of the packet: the system VPC's port names a path by it.
+/// of the packet: the system VPC's port names a path by it, or says that a packet comes back from the slow path.
 ///
 /// # Errors
 /// Those of the stages.
@@ -16,7 +16,10 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, mark:
         return Ok(Next::Pass);
     };
     if port.vni == SYSTEM_VNI {
-        return probe::depart(frame, tables, node, mark);
+        return match mark {
+            slow_path::MARK => slow_path::take_back(frame, tables, node),
+            path => probe::depart(frame, tables, node, path),
+        };
     }
     let sender = source::read(frame, port)?;
     match sender.ethertype {

@@ -9,6 +9,7 @@ pub mod encapsulate;
 pub mod enter;
 pub mod exit;
 pub mod flow;
+pub mod fragment;
 pub mod icmp_error;
 pub mod liveness;
 pub mod probe;
@@ -17,6 +18,7 @@ pub mod rewrite;
 pub mod ring;
 pub mod sanity;
 pub mod send;
+pub mod slow_path;
 pub mod source;
 pub mod too_big;
 

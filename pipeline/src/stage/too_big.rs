@@ -4,6 +4,7 @@ use super::{IP, L4};
 use crate::checksum;
 use crate::header::ipv4::{Fields, ICMP};
 use crate::header::{Ethernet, Icmp, Ipv4, be32, put32};
+use crate::map::Bucket;
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Octets in an answer's frame: Ethernet, IPv4, ICMP, and the IP header and eight octets that it quotes (RFC 792).
@@ -33,7 +34,7 @@ pub fn refuse<F: Frame, T: Tables>(
     let sender = ip.source();
     if !tables
         .icmp_bucket()
-        .is_some_and(|bucket| bucket.take(tables.jiffies()))
+        .is_some_and(|bucket| bucket.take(tables.jiffies(), Bucket::ANSWERS))
     {
         return Err(Reason::IcmpLimited);
     }
@@ -48,7 +49,7 @@ pub fn refuse<F: Frame, T: Tables>(
         destination: sender,
     });
     Ethernet::at::<0, ANSWER>(head).turn_round();
-    if !frame.truncate(ANSWER as u32) {
+    if !frame.resize(ANSWER as u32) {
         return Err(Reason::NoRoom);
     }
     Ok(Next::Answer(interface, Reason::TooBig))
