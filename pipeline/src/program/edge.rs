@@ -18,7 +18,7 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
     };
     let head = match frame.head::<42>() {
         Some(head) => head,
-        None => match fragment::lengthened(frame, tables, 0) {
+        None => match short(frame, tables) {
             Ok(head) => head,
             Err(_) => return Ok(Next::Pass),
         },
@@ -55,6 +55,18 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
         _ => return unclaimed(tables, flow.destination, Reason::NoListener),
     };
     conversation(frame, tables, node, interface, &flow)
+}
+
+/// The head of a frame that is too short for ports, if it is the end of a datagram that is known here.
+#[inline(always)]
+fn short<'f, F: Frame, T: Tables>(frame: &'f mut F, tables: &T) -> Result<&'f mut [u8; 42], Reason> {
+    let Some(head) = frame.head::<34>() else {
+        return Err(Reason::Truncated);
+    };
+    if Ethernet::at::<0, 34>(head).ethertype() != ethernet::IPV4 {
+        return Err(Reason::UnknownProtocol);
+    }
+    fragment::lengthened(frame, tables, 0)
 }
 
 #[inline(always)]
