@@ -71,6 +71,10 @@ end
 
 register_postdissector(kuafu)
 
+-- On its way to the prober, which fragments it, a packet has its errand in place of the Ethernet addresses
+-- (pipeline/src/header/errand.rs), and this ethertype.
+DissectorTable.get("ethertype"):add(0x88b6, Dissector.get("ip"))
+
 -- STAMP with the Direct Measurement TLV, as Kuafu's probes have it (pipeline/src/header/stamp.rs). Wireshark's own
 -- dissector of TWAMP wants to have seen a control session, and takes these times for NTP's; they are since boot.
 local stamp = Proto("stamp", "Simple Two-Way Active Measurement Protocol")

@@ -47,7 +47,7 @@ pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
 pub use steer::LegCosts;
 pub use trial::{Ended, TrialView};
-pub use view::{HostView, LegView, RouteView};
+pub use view::{FallbackView, HostView, LegView, RouteView};
 
 /// Milliseconds of a clock that never goes back.
 pub type Now = u64;

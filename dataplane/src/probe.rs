@@ -1,9 +1,11 @@
 //! `kuafu probe`: sends the probes of every path that begins here, and sets by which silence each is judged.
 //!
-//! A process of its own, with one thread and no channel to anybody: it knows the pinned maps alone. Programs judge by
+//! A process of its own, with no channel to anybody: it knows the pinned maps alone. Programs judge by
 //! the words of `path_states` that it writes; when it is killed, its silence makes nothing stale. Probes leave by
-//! `kuafu0`, whose port program numbers, stamps and tags them; those that come home are consumed by the edge.
+//! `kuafu0`, whose port program numbers, stamps and tags them; those that come home are consumed by the edge. A second
+//! thread fragments what is too large for the backbone.
 
+mod fragment;
 mod rounds;
 mod schedule;
 mod socket;
@@ -14,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::fragment::Slow;
+pub use self::fragment::pieces;
 pub use self::rounds::Rounds;
 pub(crate) use self::schedule::{IDLE_BITS, PROBE_BITS};
 pub use self::socket::PAYLOAD;
@@ -38,7 +42,7 @@ pub fn run(pins: &Pins, stop: &AtomicBool) -> Result<()> {
     let clock = Clock::new()?;
     while !stop.load(Relaxed) {
         match Prober::open(pins, &clock)? {
-            Some(prober) => prober.probe(stop)?,
+            Some((prober, slow)) => prober.probe(&slow, stop)?,
             None => thread::sleep(PATIENCE),
         }
     }
@@ -60,7 +64,7 @@ struct Prober<'a> {
 
 impl<'a> Prober<'a> {
     /// `None` while the agent has not made the host a node.
-    fn open(pins: &'a Pins, clock: &'a Clock) -> Result<Option<Self>> {
+    fn open(pins: &'a Pins, clock: &'a Clock) -> Result<Option<(Self, Slow<'a>)>> {
         let Some(inode) = inode(pins) else {
             return Ok(None);
         };
@@ -70,11 +74,11 @@ impl<'a> Prober<'a> {
         };
         let overlay = maps.node.get(&0)?.unwrap_or_default().overlay.get();
         let socket = if overlay == 0 { None } else { Socket::open(overlay) };
-        let Some(socket) = socket else {
+        let (Some(socket), Some(slow)) = (socket, Slow::open(&maps, clock)?) else {
             return Ok(None);
         };
         tracing::info!(overlay = %std::net::Ipv4Addr::from(overlay), "probing");
-        Ok(Some(Self {
+        let prober = Self {
             pins,
             clock,
             opened: Opened::without_samples(&maps)?,
@@ -83,12 +87,28 @@ impl<'a> Prober<'a> {
             socket,
             rounds: Rounds::default(),
             start: Instant::now(),
-        }))
+        };
+        Ok(Some((prober, slow)))
     }
 
-    /// Until it is stopped, or maps or socket are no longer what they were.
-    fn probe(mut self, stop: &AtomicBool) -> Result<()> {
-        while !stop.load(Relaxed) {
+    /// Until it is stopped, or maps or sockets are no longer what they were.
+    fn probe(mut self, slow: &Slow<'_>, stop: &AtomicBool) -> Result<()> {
+        let ended = AtomicBool::new(false);
+        let stop = || stop.load(Relaxed) || ended.load(Relaxed);
+        thread::scope(|scope| {
+            let fragmenting = scope.spawn(|| {
+                let done = slow.run(stop);
+                ended.store(true, Relaxed);
+                done
+            });
+            let probed = self.send_probes(stop);
+            ended.store(true, Relaxed);
+            probed.and(fragmenting.join().unwrap_or(Ok(())))
+        })
+    }
+
+    fn send_probes(&mut self, stop: impl Fn() -> bool) -> Result<()> {
+        while !stop() {
             let now = self.start.elapsed();
             if self.rounds.refreshes(now) && inode(self.pins) != Some(self.inode) {
                 return Ok(());

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop as Dropped,
-    Endpoint, EndpointKey, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
-    Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey,
-    Window,
+    Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop,
+    NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service,
+    ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -64,7 +64,7 @@ macro_rules! octets {
 }
 
 octets! {
-    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey Limit LimitState Neighbour NextHop NodeConfig OwnWindow
+    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Limit LimitState Neighbour NextHop NodeConfig OwnWindow
     Pair PairState BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window
 }
 
@@ -722,6 +722,58 @@ pub(crate) fn without_checksums(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// An `AF_PACKET` socket that sends on a device, and receives what arrives there with this ethertype (packet(7)).
+pub(crate) fn packet_socket(interface: u32, ethertype: u16) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers alone. Protocol 0 receives nothing until the socket is bound.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made the descriptor for this call, nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: integers alone, of which all may be zero.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap_or_default();
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = interface.cast_signed();
+    let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or_default();
+    // SAFETY: the address lives during the call, and its size is told.
+    match unsafe { libc::bind(fd, ptr::from_ref(&address).cast(), length) } {
+        0 => Ok(socket),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Packets that found no room in a packet socket's queue since this was last asked.
+pub(crate) fn packets_lost(socket: &OwnedFd) -> io::Result<u32> {
+    // SAFETY: two numbers, which may be zero.
+    let mut statistics: libc::tpacket_stats = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&statistics)).unwrap_or_default();
+    // SAFETY: the kernel writes at most `length` octets of what lives during the call.
+    let asked = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            ptr::from_mut(&mut statistics).cast(),
+            &raw mut length,
+        )
+    };
+    match asked {
+        0 => Ok(statistics.tp_drops),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives this thread the usual priority or less, whatever its process has: others of the process come first.
+pub(crate) fn let_others_first() -> io::Result<()> {
+    // SAFETY: takes numbers alone; 0 is the calling thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -135,6 +135,9 @@ impl Differential {
             );
             if at % SAMPLED == 0 {
                 self.compare_samples(&mut model);
+                // The kernel's clock goes on, and the model's hardly: neither may forget one by its age.
+                self.kernel.forget_fragments();
+                model.forget_fragments();
             }
         }
         self.compare_samples(&mut model);

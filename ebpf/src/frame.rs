@@ -131,7 +131,7 @@ impl<const FRAGS: bool> Frame for XdpFrame<FRAGS> {
     }
 
     #[inline(always)]
-    fn truncate(&mut self, len: u32) -> bool {
+    fn resize(&mut self, len: u32) -> bool {
         let less = len as i32 - self.len() as i32;
         // SAFETY: the context is valid while the program runs.
         unsafe { bpf_xdp_adjust_tail(self.context, less) == 0 }
@@ -293,7 +293,7 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn truncate(&mut self, len: u32) -> bool {
+    fn resize(&mut self, len: u32) -> bool {
         // SAFETY: the context is valid while the program runs.
         unsafe { bpf_skb_change_tail(self.skb, len, 0) == 0 }
     }

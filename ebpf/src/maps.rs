@@ -1,11 +1,11 @@
 //! The maps. Names and layouts are what agent, `bpftool` and the next version of the programs meet at; sizes are
 //! defaults that the agent may change when it loads the object.
 
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port,
     Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
@@ -99,6 +99,14 @@ pub static CONNECTIONS: HashMap<ConnectionKey, Connection, 524_288, ON_DEMAND> =
 /// What probes have measured, for the agent.
 #[btf_map(name = "samples")]
 pub static SAMPLES: RingBuf<Sample, 1_048_576> = RingBuf::new();
+
+/// What the first fragments of datagrams said. A flood of them makes old ones forgotten, never new ones refused.
+#[btf_map(name = "fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, 16_384> = LruHashMap::new();
+
+/// Who fragments what is too large. Mapped into the prober, which changes single words of it.
+#[btf_map(name = "fragmenter")]
+pub static FRAGMENTER: Array<Fragmenter, 1, MAPPED> = Array::new();
 
 /// What limits our ICMP answers.
 #[btf_map(name = "icmp_buckets")]

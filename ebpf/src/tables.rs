@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
 };
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Limit, LimitState, Mac, MacPair,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Mac, MacPair,
     Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey,
     Shared, Slot, SlotState, Vtep, VtepKey, Window,
 };
@@ -192,6 +192,22 @@ impl Tables for KernelTables {
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Reason::NoNeighbour),
             _ => Err(Reason::NoRoute),
         }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FirstFragment> {
+        look_up!(FRAGMENTS, key).copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FragmentKey, value: FirstFragment) {
+        // What finds no room is as one that was never seen.
+        let _ = maps::FRAGMENTS.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn fragmenter(&self) -> Option<&Fragmenter> {
+        look_up!(FRAGMENTER, 0)
     }
 
     #[inline(always)]

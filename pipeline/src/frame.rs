@@ -41,9 +41,10 @@ pub trait Frame {
     #[must_use]
     fn send_copy(&mut self, interface: u32) -> bool;
 
-    /// Cuts the frame down to `len` octets and drops its offloads. `false`: could not, frame unchanged.
+    /// Makes the frame `len` octets long and drops its offloads; octets that are added are zero. `false`: could not,
+    /// frame unchanged.
     #[must_use]
-    fn truncate(&mut self, len: u32) -> bool;
+    fn resize(&mut self, len: u32) -> bool;
 }
 
 /// An encapsulation, as far as a runner must know it to make room.

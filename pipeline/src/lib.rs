@@ -18,6 +18,7 @@
 )]
 
 pub mod checksum;
+pub mod cut;
 pub mod frame;
 pub mod header;
 pub mod map;

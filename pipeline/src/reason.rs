@@ -47,7 +47,8 @@ words! {
         BadChecksum = 2, "bad_checksum";
         /// An IPv4 header with options, addressed to a service or sent by a port that must not use them.
         IpOptions = 3, "ip_options";
-        /// A fragment, where the ports of the first one would be needed.
+        /// A fragment whose first one, which has the ports, was not seen in the last 5 seconds, or that breaks up the
+        /// transport's header.
         Fragment = 4, "fragment";
         /// A source address that no sender on the Internet can have (RFC 6890), or one's own.
         Martian = 5, "martian";
@@ -59,7 +60,7 @@ words! {
         NoTarget = 8, "no_target";
         /// Larger than the path carries; the sender was told so (RFC 1191).
         TooBig = 9, "too_big";
-        /// Larger than the path carries, and the sender forbids nothing: it would have to be fragmented.
+        /// Larger than the path carries, and the sender forbids nothing, but nobody is there to fragment it.
         NeedsFragmentation = 10, "needs_fragmentation";
         /// An answer of ours was due, but the bucket for ICMP is empty.
         IcmpLimited = 11, "icmp_limited";
@@ -155,6 +156,9 @@ words! {
         Duplicated = 16, "duplicated";
         /// A copy of a packet that had arrived over the other path of its pair: it has done its work.
         SecondCopy = 17, "second_copy";
+        /// Handed to the prober, which sends it over the backbone in fragments: a packet too large for a path that does
+        /// not forbid it, or a fragment that must not overtake the first one of its datagram.
+        Fragmented = 18, "fragmented";
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Limit, LimitState, MacPair, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey,
-    Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
+    Fragmenter, Limit, LimitState, MacPair, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path,
+    PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use crate::{Event, Reason};
 
@@ -73,6 +73,12 @@ pub trait Tables: Atomics {
     /// # Errors
     /// `NoRoute` and `NoNeighbour`.
     fn route(&self, from: u32, to: u32) -> Result<Route, Reason>;
+    /// What the first fragment of a datagram said, a copy: the entry may be another datagram's the next moment.
+    fn fragment(&self, key: &FragmentKey) -> Option<FirstFragment>;
+    /// Remembers what the first fragment of a datagram says. Where there is no room, the oldest is forgotten.
+    fn remember(&self, key: &FragmentKey, value: FirstFragment);
+    /// Who fragments what is too large.
+    fn fragmenter(&self) -> Option<&Fragmenter>;
     /// What limits our answers by ICMP.
     fn icmp_bucket(&self) -> Option<&Bucket>;
     /// Hands a measurement to whoever collects them. `false`: no room.

@@ -14,7 +14,8 @@ use crate::interrupt::Interrupt;
 
 /// Run this host's prober: liveness and quality of paths
 ///
-/// Works on the maps that the agent has pinned, and waits for them. While it is away, no path is left.
+/// Works on the maps that the agent has pinned, and waits for them. While it is away, no path is left, and what is too
+/// large for the backbone and may be cut is dropped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   kuafu probe")]

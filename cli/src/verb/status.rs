@@ -50,6 +50,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
     if let Some(node) = &args.node {
         status.hosts.retain(|host| host.node == *node);
         status.faults.retain(|fault| fault.host == *node);
+        status.fallbacks.retain(|fallback| fallback.entry == *node);
         if status.hosts.is_empty() {
             return Err(anyhow::anyhow!("no host is called {node}").into());
         }
@@ -85,6 +86,7 @@ fn of_host(status: HostStatus) -> ClusterStatus {
         trial: None,
         version: String::new(),
         layout: 0,
+        fallbacks: Vec::new(),
     }
 }
 

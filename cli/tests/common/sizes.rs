@@ -168,7 +168,7 @@ impl Talk {
     /// The next datagram that one of the two receives has so many octets, and they are the sender's.
     #[track_caller]
     pub fn arrives(&self, who: usize, octets: usize) {
-        let mut buffer = [0; 2_000];
+        let mut buffer = [0; 4_000];
         let length = self.0[who].recv(&mut buffer).unwrap();
         assert!(buffer[..length] == pattern(octets), "{length} octets");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kuafu_model::compile::{Choice, PairName, pairs};
+use kuafu_model::compile::{Choice, PairName, fallbacks, pairs};
 use kuafu_model::kinds::Name;
 use kuafu_topology::Cost;
 
@@ -80,6 +80,20 @@ pub struct RouteView {
     pub usd_per_gb: f64,
 }
 
+/// An entry that forwards an accelerator's packets to the servers over the Internet, since no path lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FallbackView {
+    /// The accelerator.
+    pub accelerator: Name,
+    /// The entry.
+    pub entry: Name,
+    /// The exits that no path leads to.
+    pub exits: Vec<Name>,
+}
+
+/// Why a pair has no path.
+const NO_PATH: &str = "no path lives: entries without another exit forward to the servers over the Internet";
+
 impl Core {
     /// Every node that is declared, and every host that has connected, by name.
     #[must_use]
@@ -122,6 +136,18 @@ impl Core {
         .collect()
     }
 
+    /// The entries that do without the backbone.
+    #[must_use]
+    pub fn fallback_views(&self) -> Vec<FallbackView> {
+        let fallbacks = fallbacks(&self.intent, &self.choices).into_iter();
+        let view = |(accelerator, entry, exits): (&Name, &Name, BTreeSet<&Name>)| FallbackView {
+            accelerator: accelerator.clone(),
+            entry: entry.clone(),
+            exits: exits.into_iter().cloned().collect(),
+        };
+        fallbacks.map(view).collect()
+    }
+
     /// Every pair that listeners need.
     #[must_use]
     pub fn route_views(&self) -> Vec<RouteView> {
@@ -159,6 +185,7 @@ impl Core {
                 .as_ref()
                 .map_or([None; 4], |steered| steered.costs.map(|cost| cost.map(Cost::ms))),
             why: match (steered, choice) {
+                _ if path.is_empty() => NO_PATH.to_owned(),
                 (Some(steered), _) => steered.why,
                 (None, Some(_)) => "chosen before the controller's start: nothing is measured yet".to_owned(),
                 (None, None) => "nothing is measured yet: direct".to_owned(),

@@ -25,9 +25,9 @@ use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
-    Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey,
-    Window,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig,
+    OwnWindow, Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot,
+    SlotState, Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -141,6 +141,10 @@ maps! {
     limit_states: Map<u32, LimitState>,
     /// Both directions of the exit's connections.
     connections: Map<ConnectionKey, Connection>,
+    /// What first fragments of datagrams said.
+    fragments: Map<FragmentKey, FirstFragment>,
+    /// Who fragments what is too large.
+    fragmenter: Map<u32, Fragmenter>,
     /// What probes have measured.
     samples: Records<Sample>,
     /// What limits our ICMP answers.
@@ -308,6 +312,7 @@ fn map_fd(object: &Ebpf, name: &'static str) -> Result<OwnedFd> {
         Some(
             Kind::Array(data)
             | Kind::HashMap(data)
+            | Kind::LruHashMap(data)
             | Kind::PerCpuArray(data)
             | Kind::PerfEventArray(data)
             | Kind::RingBuf(data)

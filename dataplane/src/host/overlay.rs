@@ -1,7 +1,7 @@
 //! `kuafu0`: the host's own port in the system VPC, from which probes leave.
 //!
 //! A veth pair: the prober sends on `kuafu0`, and the port program takes the packets where they arrive, at the other
-//! end.
+//! end. What the edge has for the prober goes the same way back.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use kuafu_model::HostState;
 use kuafu_model::state::PortState;
 
-use super::net::{Device, Net};
+use super::net::Net;
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -22,24 +22,24 @@ pub const PORT: &str = "kuafu0p";
 const SYSTEM_VNI: u32 = 1;
 /// Length of the system VPC's prefix: 100.64.0.0/10.
 const PREFIX: u8 = 10;
-/// What the edge hands over is as large as it came: no underlay's packets are larger.
-const MTU: u32 = 9_216;
+/// Whatever an underlay carries is handed over here.
+const MTU: u32 = 65_535;
 /// `ETHTOOL_STXCSUM`, `ETHTOOL_SSG`, `ETHTOOL_STSO` and `ETHTOOL_SGSO`: packets leave as they are sent.
 const OFFLOADS: [u32; 4] = [0x17, 0x19, 0x1f, 0x24];
-/// `ETHTOOL_SGRO`. A veth takes what native XDP redirects to its peer only with this on. Nothing is merged: no two
-/// packets that are handed over have the same Ethernet header.
+/// `ETHTOOL_SGRO`. XDP redirects into a veth only where the end that receives has it. It joins nothing here: what the
+/// edge hands over either has an ethertype that nobody joins, or no two packets have the same Ethernet header.
 const GRO: u32 = 0x2c;
 
-/// Makes the pair, where it is not there, and gives it the overlay's address. Returns its ends, the port's second.
+/// Makes the pair, where it is not there, and gives it its settings and the overlay's address. Returns its ends, the
+/// port's second.
 pub(super) fn ensure(net: &Net, overlay: Ipv4Addr) -> Result<(u32, u32)> {
     let (own, port) = match (net.named(NAME)?, net.named(PORT)?) {
         (Some(own), Some(port)) => (own.index, port.index),
         _ => make(net)?,
     };
-    for (name, number, merges) in [(NAME, own, 0), (PORT, port, 1)] {
+    for (name, index) in [(NAME, own), (PORT, port)] {
         quiet(name)?;
-        switch(name, GRO, merges)?;
-        net.quiet_up(number, MTU)?;
+        net.quiet_up(index, MTU)?;
     }
     if !net.only_address(own, overlay)? {
         net.add_address(own, overlay, PREFIX)?;
@@ -51,19 +51,10 @@ fn make(net: &Net) -> Result<(u32, u32)> {
     net.remove_device(NAME)?;
     net.remove_device(PORT)?;
     net.add_pair(NAME, PORT)?;
-    let mut numbers = Vec::new();
-    for name in [NAME, PORT] {
-        let device: Device = net.named(name)?.ok_or_else(|| gone(name))?;
-        numbers.push(device.index);
+    match (net.named(NAME)?, net.named(PORT)?) {
+        (Some(own), Some(port)) => Ok((own.index, port.index)),
+        _ => Err(Error::io(format!("make {NAME}"))(ErrorKind::NotFound.into())),
     }
-    match numbers[..] {
-        [own, port] => Ok((own, port)),
-        _ => Err(gone(NAME)),
-    }
-}
-
-fn gone(name: &str) -> Error {
-    Error::io(format!("make {name}"))(ErrorKind::NotFound.into())
 }
 
 /// Nothing but what the prober sends leaves it, and as it is.
@@ -73,17 +64,14 @@ fn quiet(name: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         written => written.map_err(Error::io(format!("switch off IPv6 on {name}")))?,
     }
-    OFFLOADS
-        .into_iter()
-        .try_for_each(|command| switch(name, command, 0))
-}
-
-/// Switches an offload, where the device has it.
-fn switch(name: &str, command: u32, on: u32) -> Result<()> {
-    match sys::ethtool(name, command, on) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
-        switched => switched.map_err(Error::io(format!("switch an offload of {name}"))),
+    let off = OFFLOADS.map(|command| (command, 0));
+    for (command, value) in off.into_iter().chain([(GRO, 1)]) {
+        match sys::ethtool(name, command, value) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            switched => switched.map_err(Error::io(format!("switch an offload of {name}")))?,
+        }
     }
+    Ok(())
 }
 
 /// Removes the pair; whether it was there.

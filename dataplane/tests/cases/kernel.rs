@@ -146,6 +146,10 @@ impl Kernel {
         for key in keys {
             maps.connections.delete(&key).expect("a connection");
         }
+        maps.fragmenter
+            .set(&0, &world.fragmenter())
+            .expect("the fragmenter");
+        self.forget_fragments();
         self.allow_answers();
         (0..TOUCHED).for_each(|number| self.refill(number));
     }
@@ -154,6 +158,16 @@ impl Kernel {
     pub fn refill(&self, number: u32) {
         let fresh = LimitState::default();
         self.bpf.maps.limit_states.set(&number, &fresh).expect("a limit");
+    }
+
+    /// Forgets what first fragments said.
+    pub fn forget_fragments(&self) {
+        let fragments = &self.bpf.maps.fragments;
+        let mut keys = Vec::new();
+        fragments.for_each(|key, _| keys.push(key)).expect("fragments");
+        for key in keys {
+            fragments.delete(&key).expect("a fragment");
+        }
     }
 
     /// Fills the buckets of ICMP answers.
@@ -240,6 +254,9 @@ impl Kernel {
         maps.connections
             .for_each(|key, value| all.push((state::connection_key(&key), state::connection(&value))))
             .expect("connections");
+        maps.fragments
+            .for_each(|key, value| all.push((state::fragment_key(&key), state::first_fragment(&value))))
+            .expect("fragments");
         state::changed(all)
     }
 

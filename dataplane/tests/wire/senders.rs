@@ -148,6 +148,7 @@ fn world(state: HostState) -> World {
         connections: CONNECTIONS,
         samples: 20_000,
         stale: Vec::new(),
+        fragmenter: (u64::MAX, u64::MAX),
     }
 }
 

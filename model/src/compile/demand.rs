@@ -44,6 +44,34 @@ fn wanted(intent: &Intent, takes: impl Fn(&Accelerator) -> bool) -> BTreeSet<Pai
     wanted
 }
 
+/// Entries that forward to an accelerator's servers themselves, over the Internet, since no path to any of its exits lives:
+/// the accelerator, the entry and the exits.
+#[must_use]
+pub fn fallbacks<'a>(
+    intent: &'a Intent,
+    choices: &[Choice],
+) -> Vec<(&'a Name, &'a Name, BTreeSet<&'a Name>)> {
+    let mut fallbacks = Vec::new();
+    for (name, accelerator) in intent.accelerators() {
+        let exits = exits(intent, accelerator);
+        let lives = |entry: &Name, exit: &Name| {
+            let pair = PairName {
+                entry: entry.clone(),
+                exit: exit.clone(),
+                class: accelerator.spec.class,
+            };
+            // What nobody has chosen for goes direct.
+            chosen(choices, &pair).is_none_or(|choice| choice.primary.is_some())
+        };
+        for entry in entries(intent, accelerator).difference(&exits) {
+            if !exits.is_empty() && !exits.iter().any(|exit| lives(entry, exit)) {
+                fallbacks.push((name, *entry, exits.clone()));
+            }
+        }
+    }
+    fallbacks
+}
+
 /// The nodes that must not relay, by pair and by its reverse; pairs that may use all are left out. Accelerators of a
 /// class share pairs: a pair keeps to the rules of all that use it.
 #[must_use]

@@ -31,7 +31,7 @@ use crate::manifest::Intent;
 use crate::state::HostState;
 
 pub use allocations::Allocations;
-pub use demand::{PairName, duplications, forbidden_relays, pairs};
+pub use demand::{PairName, duplications, fallbacks, forbidden_relays, pairs};
 pub use fleet::{Fleet, Running, unchanged};
 pub use next::{Stage, next, stages};
 

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::{
-    Allocations, Choice, CompileError, Fleet, Input, compile, forbidden_relays, next, pairs, stages,
-    unchanged,
+    Allocations, Choice, CompileError, Fleet, Input, compile, fallbacks, forbidden_relays, next, pairs,
+    stages, unchanged,
 };
 use crate::contents::{Capacities, HostFacts, contents};
 use crate::kinds::{Class, Name};
@@ -403,6 +403,14 @@ fn without_a_living_path_an_entry_sends_to_the_server_itself() {
         .collect();
     assert!(matches!(*targets, [crate::state::Target::Server { .. }]));
     assert!(osaka.node.nat_ports.is_some());
+    let none = Choice {
+        primary: None,
+        ..choice("osaka", "cape-town", &[], None)
+    };
+    let said: Vec<_> = fallbacks(&intent, &[none]);
+    assert_eq!(said.len(), 1);
+    assert_eq!((said[0].1.as_str(), said[0].2.len()), ("osaka", 1));
+    assert!(fallbacks(&intent, &small_choices()).is_empty() && fallbacks(&intent, &[]).is_empty());
 
     // A choice over a node that is gone: the backup takes its place.
     let gone = choice("osaka", "cape-town", &["atlantis"], Some(&["singapore"]));

@@ -116,12 +116,12 @@ impl Frame for VecFrame {
             .is_some()
     }
 
-    fn truncate(&mut self, len: u32) -> bool {
-        let (len, now) = (len as usize, self.octets.len());
-        if len > now || len < ETHERNET {
+    fn resize(&mut self, len: u32) -> bool {
+        let len = len as usize;
+        if len < ETHERNET {
             return false;
         }
-        self.octets.truncate(len);
+        self.octets.resize(len, 0);
         self.segment = 0;
         true
     }

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, Limit, LimitState, Neighbour, NextHop,
-    OwnWindow, Pair, PairState, Path, PathState, Sample, Slot, SlotState, Vtep, Window,
+    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment, FragmentKey, Fragmenter,
+    Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path, PathState, Sample, Slot,
+    SlotState, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -27,6 +28,8 @@ pub struct Host {
     pub(super) own_windows: Array<OwnWindow>,
     pub(super) limit_states: Array<LimitState>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
+    pub(super) fragments: HashMap<FragmentKey, FirstFragment>,
+    pub(super) fragmenter: Fragmenter,
     pub(super) capacities: Capacities,
     pub(super) empty: Empty,
     pub(super) room: usize,
@@ -70,6 +73,8 @@ pub(super) struct Empty {
 
 /// Connections that the kernel's table holds, counting each direction.
 const CONNECTIONS: usize = 524_288;
+/// Datagrams whose first fragments the kernel's table remembers.
+const FRAGMENTS: usize = 16_384;
 /// Measurements that the kernel's ring of 1 MiB holds, each with a header of 8 octets; it never fills whole.
 const SAMPLES: usize = 1_048_575 / (size_of::<Sample>() + 8);
 
@@ -95,6 +100,8 @@ impl Host {
             own_windows: Array::new(capacities.own_windows),
             limit_states: Array::new(capacities.limits),
             connections: HashMap::new(),
+            fragments: HashMap::new(),
+            fragmenter: Fragmenter::default(),
             capacities: capacities.clone(),
             empty: Empty::default(),
             room: CONNECTIONS,
@@ -247,12 +254,26 @@ impl Host {
             self.connections.remove(&key);
         }
         self.connections.extend(effects.opened);
+        if let Some((key, first)) = effects.remembered {
+            self.set_fragment(key, first);
+        }
         self.samples.extend(effects.samples);
         for (event, octets) in effects.counts {
             let counter = &mut self.counters[event as usize];
             counter.packets += 1;
             counter.octets += u64::from(octets);
         }
+    }
+
+    /// Remembers what the first fragment of a datagram said. Where there is no room, the oldest is forgotten.
+    pub fn set_fragment(&mut self, key: FragmentKey, first: FirstFragment) {
+        if self.fragments.len() >= FRAGMENTS && !self.fragments.contains_key(&key) {
+            let oldest = self.fragments.iter().min_by_key(|(_, first)| first.seen);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.fragments.remove(&oldest);
+            }
+        }
+        self.fragments.insert(key, first);
     }
 
     /// Counts a drop and, at most once a jiffy, keeps how the frame begins.

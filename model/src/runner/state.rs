@@ -1,8 +1,8 @@
 //! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, Counter, Drop, LimitState, OwnWindow, PairState, PathState, Sample, SlotState,
-    Window,
+    Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey, Fragmenter, LimitState, OwnWindow,
+    PairState, PathState, Sample, SlotState, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -29,6 +29,21 @@ impl Host {
     /// Enters one direction of a connection, as it was read from a live table.
     pub fn set_connection(&mut self, key: ConnectionKey, value: Connection) {
         self.connections.insert(key, value);
+    }
+
+    /// What first fragments of datagrams said.
+    pub fn fragments(&self) -> impl Iterator<Item = (&FragmentKey, &FirstFragment)> {
+        self.fragments.iter()
+    }
+
+    /// Forgets what first fragments said.
+    pub fn forget_fragments(&mut self) {
+        self.fragments.clear();
+    }
+
+    /// Sets who fragments what is too large.
+    pub fn set_fragmenter(&mut self, fragmenter: Fragmenter) {
+        self.fragmenter = fragmenter;
     }
 
     /// Takes out the measurements that have come home, oldest first.

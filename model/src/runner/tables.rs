@@ -4,9 +4,10 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, Limit, LimitState, Neighbour, NextHop,
-    NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Shared,
-    SingleThreaded, Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
+    Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path,
+    PathState, Port, Sample, Service, ServiceKey, Shared, SingleThreaded, Slot, SlotState, Vtep, VtepKey,
+    Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
@@ -21,6 +22,7 @@ pub(super) struct Run<'h> {
     host: &'h Host,
     opened: [OnceCell<(ConnectionKey, Connection)>; OPENED],
     closed: RefCell<Vec<ConnectionKey>>,
+    remembered: Cell<Option<(FragmentKey, FirstFragment)>>,
     samples: RefCell<Vec<Sample>>,
     counts: RefCell<Vec<(Event, u32)>>,
     steps: Option<RefCell<Vec<Step>>>,
@@ -31,6 +33,7 @@ pub(super) struct Run<'h> {
 pub(super) struct Effects {
     pub(super) closed: Vec<ConnectionKey>,
     pub(super) opened: Vec<(ConnectionKey, Connection)>,
+    pub(super) remembered: Option<(FragmentKey, FirstFragment)>,
     pub(super) samples: Vec<Sample>,
     pub(super) counts: Vec<(Event, u32)>,
 }
@@ -42,6 +45,7 @@ impl<'h> Run<'h> {
             host,
             opened: [const { OnceCell::new() }; OPENED],
             closed: RefCell::default(),
+            remembered: Cell::default(),
             samples: RefCell::default(),
             counts: RefCell::default(),
             steps: tracing.then(RefCell::default),
@@ -61,6 +65,7 @@ impl<'h> Run<'h> {
         let effects = Effects {
             closed,
             opened,
+            remembered: self.remembered.into_inner(),
             samples: self.samples.into_inner(),
             counts: self.counts.into_inner(),
         };
@@ -340,6 +345,34 @@ impl Tables for Run<'_> {
             found: route.as_ref().ok().map(trace::route),
         });
         route
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FirstFragment> {
+        let found = self.host.fragments.get(key);
+        self.looked_up(
+            "fragments",
+            || trace::fragment(key),
+            found,
+            |first| trace::first_fragment(first, self.host.nanoseconds),
+        )
+        .copied()
+    }
+
+    fn remember(&self, key: &FragmentKey, value: FirstFragment) {
+        self.remembered.set(Some((*key, value)));
+        self.note(|| Step::Do {
+            what: "remember ports of",
+            with: trace::fragment(key),
+            done: true,
+        });
+    }
+
+    fn fragmenter(&self) -> Option<&Fragmenter> {
+        let found = &self.host.fragmenter;
+        self.looked_up("fragmenter", String::new, Some(found), |fragmenter| {
+            let is_there = self.host.jiffies < fragmenter.until.get();
+            if is_there { "there" } else { "away" }.into()
+        })
     }
 
     fn icmp_bucket(&self) -> Option<&Bucket> {

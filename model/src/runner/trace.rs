@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, EndpointKey, HopKind, IpKey, Limit, NextHop, Service, ServiceKey, SlotKind,
-    VtepKey,
+    Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, Limit, NextHop,
+    Service, ServiceKey, SlotKind, VtepKey,
 };
 use kuafu_pipeline::{Event, Route};
 
@@ -95,6 +95,24 @@ pub(super) fn connection(key: &ConnectionKey) -> String {
         protocol(key.protocol),
         key.vni
     )
+}
+
+pub(super) fn fragment(key: &FragmentKey) -> String {
+    format!(
+        "datagram {} {} > {}/{} in VNI {}",
+        key.datagram >> 16,
+        Ipv4Addr::from(key.source.get()),
+        Ipv4Addr::from(key.destination.get()),
+        protocol(key.datagram & 0xff),
+        key.vni
+    )
+}
+
+pub(super) fn first_fragment(first: &FirstFragment, now: u64) -> String {
+    match first.ports(now) {
+        Some([from, to]) => format!("the first fragment's ports are {from} > {to}"),
+        None => "the first fragment was seen too long ago".into(),
+    }
 }
 
 pub(super) fn connection_value(value: &Connection) -> String {

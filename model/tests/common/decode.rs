@@ -31,6 +31,10 @@ fn ethernet(text: &mut String, frame: &[u8]) {
     let Some((header, inside)) = frame.split_at_checked(14) else {
         return text.push_str(&format!("hex {}", hex(frame)));
     };
+    if header[12..] == [0x88, 0xb6] {
+        errand(text, header);
+        return ipv4(text, inside, false);
+    }
     let address = |at: usize| mac(header[at..at + 6].try_into().expect("six octets"));
     write!(text, "eth {} > {}", address(6), address(0)).expect("memory");
     match u16::from_be_bytes([header[12], header[13]]) {
@@ -41,6 +45,15 @@ fn ethernet(text: &mut String, frame: &[u8]) {
             write!(text, " type {other:#06x}").expect("memory");
             rest(text, inside);
         }
+    }
+}
+
+fn errand(text: &mut String, header: &[u8]) {
+    let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four octets"));
+    let (pair, vni, mtu) = (word(0), word(4) >> 8, word(8) >> 16);
+    write!(text, "errand {pair} {vni} {mtu}").expect("memory");
+    if word(4) & 1 != 0 {
+        text.push_str(" reply");
     }
 }
 
@@ -76,8 +89,9 @@ fn ipv4(text: &mut String, octets: &[u8], quoted: bool) {
     let end = octets.len().min(usize::from(ip.total_len()).max(header));
     let inside = &octets[header..end];
     let proto = ip.protocol().0;
-    let first = !ip.is_fragmenting_payload();
-    let around = if quoted {
+    let first = ip.fragments_offset().value() == 0;
+    // A checksum is that of the whole datagram.
+    let around = if quoted || ip.more_fragments() {
         None
     } else {
         Some((ip.source(), ip.destination()))

@@ -81,6 +81,7 @@ fn from(layers: &[Layer<'_>], around: Around) -> Vec<u8> {
     };
     match layer.words[0] {
         "eth" => ethernet(layer, inside),
+        "errand" => errand(layer, inside),
         "arp" => arp(layer),
         "ipv4" => ipv4(layer, inside),
         "udp" => udp(layer, from(inside, None), around),
@@ -106,6 +107,19 @@ fn ethernet(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
     [
         &destination[..],
         &source,
+        &ethertype.to_be_bytes(),
+        &from(inside, None),
+    ]
+    .concat()
+}
+
+fn errand(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
+    let [pair, vni, mtu] = [1, 2, 3].map(|at| layer.number(at) as u32);
+    let ethertype: u16 = if layer.has("back") { 0x0800 } else { 0x88b6 };
+    [
+        &pair.to_be_bytes()[..],
+        &(vni << 8 | u32::from(layer.has("reply"))).to_be_bytes(),
+        &(mtu << 16).to_be_bytes(),
         &ethertype.to_be_bytes(),
         &from(inside, None),
     ]

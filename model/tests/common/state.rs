@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kuafu_model::runner::Host;
-use kuafu_pipeline::map::{Connection, ConnectionKey, OwnWindow, PairState, PathState, SlotState, Window};
+use kuafu_pipeline::map::{
+    Connection, ConnectionKey, FirstFragment, FragmentKey, OwnWindow, PairState, PathState, SlotState, Window,
+};
 
 /// By map and key what is not as at the start.
 pub type State = BTreeMap<String, String>;
@@ -13,6 +15,9 @@ pub fn state(host: &Host) -> State {
     let connections = host
         .connections()
         .map(|(key, value)| (connection_key(key), connection(value)));
+    let fragments = host
+        .fragments()
+        .map(|(key, value)| (fragment_key(key), first_fragment(value)));
     let slots = host
         .slot_states()
         .map(|(at, value)| (format!("slot {at}"), slot(value)));
@@ -29,7 +34,13 @@ pub fn state(host: &Host) -> State {
         .own_windows()
         .map(|(at, value)| (format!("own window {at}"), own_window(value)));
     let of_paths = slots.chain(paths).chain(pairs);
-    changed(connections.chain(of_paths).chain(windows).chain(own_windows))
+    changed(
+        connections
+            .chain(fragments)
+            .chain(of_paths)
+            .chain(windows)
+            .chain(own_windows),
+    )
 }
 
 /// What of this is not as at the start.
@@ -53,6 +64,16 @@ pub fn connection_key(key: &ConnectionKey) -> String {
 /// One direction of a connection, without its times.
 pub fn connection(value: &Connection) -> String {
     untimed(&format!("{value:?}"), &["began", "last_packet"])
+}
+
+/// The key of a fragment's datagram.
+pub fn fragment_key(key: &FragmentKey) -> String {
+    format!("fragment {key:?}")
+}
+
+/// What a first fragment said, without its time.
+pub fn first_fragment(value: &FirstFragment) -> String {
+    untimed(&format!("{value:?}"), &["seen"])
 }
 
 /// What packets change in a slot.

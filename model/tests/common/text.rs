@@ -8,6 +8,7 @@
 //! | layer | may say |
 //! |---|---|
 //! | `eth A > B` | `type 0x88b5` |
+//! | `errand PAIR VNI MTU` | `reply`, `back`: of a packet on the slow path, in place of `eth` |
 //! | `arp request\|reply\|N MAC IP > MAC IP` | |
 //! | `ipv4 A > B` | `ttl`, `tos`, `id`, `df`, `mf`, `frag`, `proto`, `len`, `opts HEX`, `sum bad` |
 //! | `udp A > B`, `tcp A > B` | `len`; `flags SAFRP`, `seq`, `off`; `sum none\|bad\|0x…` |

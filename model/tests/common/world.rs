@@ -12,7 +12,7 @@ use kuafu_model::state::{
     self, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState, SlotAction,
     SlotState, Target, TargetState, VtepState,
 };
-use kuafu_pipeline::map::{JIFFY, Limit, Mac, MacPair, Neighbour, PathState};
+use kuafu_pipeline::map::{Fragmenter, JIFFY, Limit, Mac, MacPair, Neighbour, PathState};
 use kuafu_pipeline::{Reason, Route};
 
 use super::text::key;
@@ -42,7 +42,7 @@ pub const NOW: u64 = 100_000;
 pub const NOW_NS: u64 = 400_000_000_000;
 
 /// Names of all worlds.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
     "host",
     "twice",
     "bare",
@@ -51,6 +51,8 @@ pub const NAMES: [&str; 8] = [
     "crowded",
     "stale",
     "unsampled",
+    "unprobed",
+    "hurried",
 ];
 
 /// A host and what surrounds it.
@@ -63,6 +65,8 @@ pub struct World {
     pub samples: usize,
     /// Paths that are stale: no echo since the first jiffy, by a prober that speaks.
     pub stale: Vec<u32>,
+    /// Until when the prober fragments packets, and how many a jiffy.
+    pub fragmenter: (u64, u64),
 }
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
@@ -76,6 +80,7 @@ pub fn named(name: &str) -> World {
         connections: 64,
         samples: 1000,
         stale: Vec::new(),
+        fragmenter: (u64::MAX, u64::MAX),
     };
     let state = world.state.as_mut().expect("just made");
     match name {
@@ -87,6 +92,8 @@ pub fn named(name: &str) -> World {
         "twice" => state.pairs.iter_mut().for_each(|pair| pair.duplicate = true),
         "stale" => world.stale = vec![1],
         "unsampled" => world.samples = 0,
+        "unprobed" => world.fragmenter = (0, 0),
+        "hurried" => world.fragmenter.1 = 0,
         other => panic!("no world is called {other}"),
     }
     world
@@ -143,7 +150,17 @@ impl World {
         for path in &self.stale {
             host.set_path_state(*path, stale());
         }
+        host.set_fragmenter(self.fragmenter());
         host
+    }
+
+    /// Who fragments what is too large.
+    pub fn fragmenter(&self) -> Fragmenter {
+        let fragmenter = Fragmenter::default();
+        fragmenter.until.set(self.fragmenter.0);
+        fragmenter.per_jiffy.set(self.fragmenter.1);
+        fragmenter.interface.set(u64::from(PORTS[3].0));
+        fragmenter
     }
 }
 

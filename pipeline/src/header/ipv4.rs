@@ -12,8 +12,12 @@ pub const UDP: u8 = 17;
 
 /// The "don't fragment" bit of the field with the fragment's offset.
 pub const DONT_FRAGMENT: u16 = 0x4000;
-/// The "more fragments" bit and the offset.
-const FRAGMENT: u16 = 0x3fff;
+/// The "more fragments" bit of the same field.
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// The offset, in units of eight octets.
+const OFFSET: u16 = 0x1fff;
+/// What only a fragment has.
+const FRAGMENT: u16 = MORE_FRAGMENTS | OFFSET;
 
 view! {
     /// An IPv4 header without options.
@@ -56,6 +60,39 @@ impl Ipv4<'_> {
         be16::<6, 20>(self.0) & FRAGMENT != 0
     }
 
+    /// What tells the fragments of one datagram from those of others.
+    #[inline(always)]
+    #[must_use]
+    pub fn identification(&self) -> u16 {
+        be16::<4, 20>(self.0)
+    }
+
+    /// Octets of its datagram's payload that are in fragments before it.
+    #[inline(always)]
+    #[must_use]
+    pub fn fragment_offset(&self) -> u32 {
+        ((be16::<6, 20>(self.0) & OFFSET) as u32) << 3
+    }
+
+    /// Whether fragments behind it have more of its datagram.
+    #[inline(always)]
+    #[must_use]
+    pub fn more_fragments(&self) -> bool {
+        be16::<6, 20>(self.0) & MORE_FRAGMENTS != 0
+    }
+
+    /// Makes it the header of a fragment. `offset` is a multiple of eight below 65,536.
+    #[inline(always)]
+    pub fn make_fragment(&mut self, total_length: u16, offset: u32, more: bool) {
+        let bits = be16::<6, 20>(self.0) & !FRAGMENT;
+        let more = if more { MORE_FRAGMENTS } else { 0 };
+        put16::<2, 20>(self.0, total_length);
+        put16::<6, 20>(self.0, bits | more | (offset >> 3) as u16 & OFFSET);
+        self.set_checksum(0);
+        let checksum = !checksum::fold_words(sum(self.words()));
+        self.set_checksum(checksum.swap_bytes());
+    }
+
     /// Time to live.
     #[inline(always)]
     #[must_use]
@@ -95,14 +132,18 @@ impl Ipv4<'_> {
     #[inline(always)]
     #[must_use]
     pub fn checksum_is_right(&self) -> bool {
-        let words = [
+        checksum::fold_words(sum(self.words())) == 0xffff
+    }
+
+    #[inline(always)]
+    fn words(&self) -> [u32; 5] {
+        [
             le32::<0, 20>(self.0),
             le32::<4, 20>(self.0),
             le32::<8, 20>(self.0),
             le32::<12, 20>(self.0),
             le32::<16, 20>(self.0),
-        ];
-        checksum::fold_words(sum(words)) == 0xffff
+        ]
     }
 
     /// Writes the checksum.

@@ -5,6 +5,7 @@
 //! side and `u32` here.
 
 pub mod arp;
+pub mod errand;
 pub mod ethernet;
 pub mod geneve;
 pub mod icmp;
@@ -16,6 +17,7 @@ pub mod udp;
 pub mod vxlan;
 
 pub use arp::Arp;
+pub use errand::Errand;
 pub use ethernet::Ethernet;
 pub use geneve::Geneve;
 pub use icmp::Icmp;

@@ -7,6 +7,7 @@
 mod address;
 mod capture;
 mod connection;
+mod fragment;
 mod limit;
 mod next_hop;
 mod node;
@@ -20,6 +21,7 @@ mod window;
 pub use address::{Be16, Be32, IpKey, Mac, MacPair};
 pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey};
+pub use fragment::{FirstFragment, FragmentKey, Fragmenter};
 pub use limit::{Bucket, JIFFY, Limit, LimitState};
 pub use next_hop::{HopKind, NextHop};
 pub use node::{Counter, Drop, FRAME_START, NodeConfig};

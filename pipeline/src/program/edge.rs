@@ -3,7 +3,8 @@
 use crate::header::{Ethernet, Icmp, Ipv4, ethernet, ipv4};
 use crate::map::{IpKey, NodeConfig, Service, ServiceKey};
 use crate::stage::flow::Flow;
-use crate::stage::{answer, backbone, enter, icmp_error};
+use crate::stage::flow::Part;
+use crate::stage::{answer, backbone, enter, fragment, icmp_error};
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Bounded parse, service look-up, and only then sanity: what is not Kuafu's is passed on unread.
@@ -15,8 +16,12 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
     let Some(node) = tables.node() else {
         return Ok(Next::Pass);
     };
-    let Some(head) = frame.head::<42>() else {
-        return Ok(Next::Pass);
+    let head = match frame.head::<42>() {
+        Some(head) => head,
+        None => match short(frame, tables) {
+            Ok(head) => head,
+            Err(_) => return Ok(Next::Pass),
+        },
     };
     if Ethernet::at::<0, 42>(head).ethertype() != ethernet::IPV4 {
         return Ok(Next::Pass);
@@ -36,13 +41,32 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
             },
         );
     }
-    match flow.protocol {
-        ipv4::TCP | ipv4::UDP if is_fragment => fragment(tables, node, &flow),
-        ipv4::UDP if is_backbone(node, &flow) => backbone::receive(frame, tables, node),
-        ipv4::TCP | ipv4::UDP => conversation(frame, tables, node, interface, &flow),
-        ipv4::ICMP if is_error && !is_fragment => about(frame, tables, node, flow.destination),
-        _ => unclaimed(tables, flow.destination, Reason::NoListener),
+    let flow = match flow.protocol {
+        ipv4::TCP | ipv4::UDP if is_fragment => match fragment::locate(frame, tables, 0, &flow) {
+            Some(first) if first.part == Part::First && is_backbone(node, &first) => {
+                return Err(Reason::Fragment);
+            }
+            Some(located) => located,
+            None => return unclaimed(tables, flow.destination, Reason::Fragment),
+        },
+        ipv4::UDP if is_backbone(node, &flow) => return backbone::receive(frame, tables, node),
+        ipv4::TCP | ipv4::UDP => flow,
+        ipv4::ICMP if is_error && !is_fragment => return about(frame, tables, node, flow.destination),
+        _ => return unclaimed(tables, flow.destination, Reason::NoListener),
+    };
+    conversation(frame, tables, node, interface, &flow)
+}
+
+/// The head of a frame that is too short for ports, if it is the end of a datagram that is known here.
+#[inline(always)]
+fn short<'f, F: Frame, T: Tables>(frame: &'f mut F, tables: &T) -> Result<&'f mut [u8; 42], Reason> {
+    let Some(head) = frame.head::<34>() else {
+        return Err(Reason::Truncated);
+    };
+    if Ethernet::at::<0, 34>(head).ethertype() != ethernet::IPV4 {
+        return Err(Reason::UnknownProtocol);
     }
+    fragment::lengthened(frame, tables, 0)
 }
 
 #[inline(always)]
@@ -66,17 +90,6 @@ fn conversation<F: Frame, T: Tables>(
         return answer::from_endpoint(frame, tables, node, interface, flow);
     }
     unclaimed(tables, flow.destination, Reason::NoListener)
-}
-
-/// A fragment: the ports of the first one may be a listener's; the others have none.
-#[inline(always)]
-fn fragment<T: Tables>(tables: &T, node: &NodeConfig, flow: &Flow) -> Outcome {
-    let to_us = flow.destination == node.local.get();
-    let ours = to_us && (is_backbone(node, flow) || answer::is_ours(node, flow.destination_port));
-    if ours || tables.service(&flow.service(0)).is_some() {
-        return Err(Reason::Fragment);
-    }
-    unclaimed(tables, flow.destination, Reason::Fragment)
 }
 
 /// An ICMP error: about a packet that the exit sent to an endpoint, about an answer to a client, or the host's own.

@@ -2,11 +2,12 @@
 
 use crate::header::ethernet;
 use crate::map::{EndpointKey, HopKind, IpKey, NodeConfig, Port};
-use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, source, too_big, twice};
+use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, slow_path, source, too_big, twice};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN. From the system VPC's port
-/// come probes, whose path is named by `mark`, the packet's socket mark, and what the edge handed over.
+/// come probes, whose path is named by `mark`, the packet's socket mark, what the edge handed over, and what comes back
+/// from the slow path.
 ///
 /// # Errors
 /// Those of the stages.
@@ -16,6 +17,9 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, mark:
         return Ok(Next::Pass);
     };
     if port.vni == SYSTEM_VNI {
+        if mark == slow_path::MARK {
+            return slow_path::take_back(frame, tables, node);
+        }
         if let Some((pair, numbered)) = twice::handed_over(frame) {
             return twice::over_both(frame, tables, node, pair, &numbered);
         }

@@ -2,7 +2,8 @@
 
 use super::enter::{backbone_mtu, exact};
 use super::flow::Flow;
-use super::{BACKBONE, icmp_error, limit, rewrite, sanity, send, too_big};
+use super::{BACKBONE, icmp_error, limit, rewrite, sanity, send, slow_path, too_big};
+use crate::header::errand::Way;
 use crate::map::{Connection, NO_PATH, NodeConfig};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -16,7 +17,8 @@ pub const fn is_ours(node: &NodeConfig, port: u16) -> bool {
 /// Sends an endpoint's answer over the pair of its connection; it then reads accelerated address → client.
 ///
 /// # Errors
-/// `NoConnection`; those of [`sanity`], [`too_big`] (from this host's address), [`limit`], [`rewrite`] and [`send`].
+/// `NoConnection`; those of [`sanity`], [`too_big`] (from this host's address), [`limit`], [`rewrite`], [`slow_path`] and
+/// [`send`].
 #[inline(always)]
 pub fn from_endpoint<F: Frame, T: Tables>(
     frame: &mut F,
@@ -28,14 +30,23 @@ pub fn from_endpoint<F: Frame, T: Tables>(
     let Some(connection) = tables.connection(&flow.connection(0)) else {
         return Err(Reason::NoConnection);
     };
-    let sane = sanity::check(frame, flow)?;
-    let direct = connection.pair() == NO_PATH;
-    if !direct && sane.length + BACKBONE > node.mtu as u32 {
+    let sane = sanity::check(frame, tables, 0, flow)?;
+    let pair = connection.pair();
+    let fits = pair == NO_PATH || sane.largest + BACKBONE <= node.mtu as u32;
+    if !fits && sane.dont_fragment {
         return too_big::refuse(frame, tables, interface, node.local.get(), backbone_mtu(node));
     }
     limit::admit(tables, (connection.limit(), connection.vni), true, sane.length)?;
-    rewrite::apply(frame, connection, flow.protocol)?;
+    rewrite::apply(frame, connection, flow)?;
     connection.count(tables, sane.length, sane.tcp_flags, tables.jiffies());
+    if !fits {
+        let way = Way {
+            pair,
+            vni: connection.vni,
+            reply: true,
+        };
+        return slow_path::hand_over(frame, tables, node, &way);
+    }
     onward(frame, tables, node, connection)
 }
 

@@ -1,7 +1,7 @@
 //! The entry again: an answer leaves the backbone for its client, as it is.
 
-use super::flow::Flow;
-use super::{icmp_error, rewrite};
+use super::flow::{Flow, Part};
+use super::{IP, fragment, icmp_error, rewrite};
 use crate::header::ipv4;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -21,6 +21,9 @@ pub fn to_client<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow:
     match tables.service(&asked.service(0)) {
         Some(service) if service.vni == vni => {}
         _ => return Err(Reason::NoListener),
+    }
+    if flow.part == Part::First {
+        fragment::remember(frame, tables, vni, flow, octets - IP as u32);
     }
     let route = tables.route(flow.source, flow.destination)?;
     rewrite::address(frame, &route)?;

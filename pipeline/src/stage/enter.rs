@@ -2,7 +2,8 @@
 
 use super::flow::Flow;
 use super::sanity::{self, Sane};
-use super::{BACKBONE, IP, L4, exit, limit, ring, send, too_big};
+use super::{BACKBONE, IP, L4, exit, limit, ring, send, slow_path, too_big};
+use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4};
 use crate::map::{HopKind, NO_PATH, NodeConfig, Service};
 use crate::{Frame, Outcome, Reason, Tables};
@@ -11,7 +12,8 @@ use crate::{Frame, Outcome, Reason, Tables};
 /// itself the exit, straight on to the endpoint.
 ///
 /// # Errors
-/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`ring`], [`send`] and [`exit`].
+/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`ring`], [`send`], [`slow_path`] and
+/// [`exit`].
 #[inline(always)]
 pub fn client_packet<F: Frame, T: Tables>(
     frame: &mut F,
@@ -20,15 +22,23 @@ pub fn client_packet<F: Frame, T: Tables>(
     interface: u32,
     (service, flow): (&Service, &Flow),
 ) -> Outcome {
-    let sane = sanity::check(frame, flow)?;
+    let sane = sanity::check(frame, tables, 0, flow)?;
     let hop = ring::pick(tables, service, flow.hash())?;
-    let kind = hop.kind();
-    if kind == HopKind::Path && sane.length + BACKBONE > node.mtu as u32 {
+    let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
+    if kind == HopKind::Path && !fits && sane.dont_fragment {
         return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
     }
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match kind {
-        HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
+        HopKind::Path if fits => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
+        HopKind::Path => {
+            let way = Way {
+                pair: hop.index,
+                vni: service.vni,
+                reply: false,
+            };
+            slow_path::hand_over(frame, tables, node, &way)
+        }
         HopKind::Server => exit::forward(frame, tables, node, (service.vni, NO_PATH), flow, &sane),
         _ => Err(Reason::NoTarget),
     }
@@ -85,11 +95,12 @@ pub fn exact<F: Frame>(frame: &mut F) -> Result<Sane, Reason> {
     if ip.ttl() <= 1 {
         return Err(Reason::Ttl);
     }
-    if length + (IP as u32) < octets && !frame.truncate(length + IP as u32) {
+    if length + (IP as u32) < octets && !frame.resize(length + IP as u32) {
         return Err(Reason::NoRoom);
     }
     Ok(Sane {
         length,
+        largest: length,
         tcp_flags: 0,
         dont_fragment,
     })

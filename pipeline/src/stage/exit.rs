@@ -3,7 +3,7 @@
 use super::backbone::Outer;
 use super::flow::Flow;
 use super::sanity::{self, Sane};
-use super::{INNER, IP, L4, emit, enter, icmp_error as translate, rewrite, ring};
+use super::{INNER, IP, L4, emit, enter, fragment, icmp_error as translate, rewrite, ring};
 use crate::frame;
 use crate::header::{Ipv4, ipv4};
 use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NO_PATH, NodeConfig, Slot};
@@ -23,6 +23,7 @@ const CARRIED: usize = INNER + 20;
 ///
 /// # Errors
 /// `Truncated`, `BadLength`; `Duplicate`, `Late`, `OldIncarnation`; `NoPath` where the slot has no window; `NoRoom`;
+/// `IpOptions`; `Fragment` where the ports are not known;
 /// then those of [`forward`], [`icmp_error`] and [`emit`].
 #[inline(always)]
 pub fn arrive<F: Frame, T: Tables>(
@@ -57,22 +58,27 @@ pub fn arrive<F: Frame, T: Tables>(
     if !frame.pull::<frame::Backbone>() {
         return Err(Reason::NoRoom);
     }
-    let Some(head) = frame.head::<42>() else {
-        return Err(Reason::Truncated);
+    let head = match frame.head::<42>() {
+        Some(head) => head,
+        None => fragment::lengthened(frame, tables, outer.header.vni())?,
     };
     let ip = Ipv4::at::<IP, 42>(head);
-    let (version, fragment) = (ip.version_and_length(), ip.is_fragment());
+    let (version, is_fragment) = (ip.version_and_length(), ip.is_fragment());
     if version != 0x45 {
         return Err(Reason::IpOptions);
     }
-    if fragment {
-        return Err(Reason::Fragment);
+    let mut flow = Flow::at::<IP, L4, 42>(head);
+    if is_fragment {
+        let located = match flow.protocol {
+            ipv4::TCP | ipv4::UDP => fragment::locate(frame, tables, outer.header.vni(), &flow),
+            _ => None,
+        };
+        flow = located.ok_or(Reason::Fragment)?;
     }
-    let flow = Flow::at::<IP, L4, 42>(head);
     match (word.is_reply(), flow.protocol) {
         (true, _) => emit::to_client(frame, tables, outer.header.vni(), &flow),
         (false, ipv4::TCP | ipv4::UDP) => {
-            let sane = sanity::check(frame, &flow)?;
+            let sane = sanity::check(frame, tables, outer.header.vni(), &flow)?;
             forward(
                 frame,
                 tables,
@@ -123,7 +129,7 @@ pub fn forward<F: Frame, T: Tables>(
         follow(tables, connection, flow.protocol, answers);
     }
     let route = tables.route(node.local.get(), connection.destination.low())?;
-    rewrite::apply(frame, connection, flow.protocol)?;
+    rewrite::apply(frame, connection, flow)?;
     rewrite::address(frame, &route)?;
     connection.count(tables, sane.length, sane.tcp_flags, now);
     tables.count(Event::Exited, octets);

@@ -17,10 +17,23 @@ pub struct Flow {
     pub destination_port: u16,
     /// TCP or UDP.
     pub protocol: u8,
+    /// What of its datagram the packet has.
+    pub part: Part,
+}
+
+/// What of its datagram a packet has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All.
+    Whole,
+    /// The first fragment, with the ports.
+    First,
+    /// Another fragment; the IP packet of the first one had so many octets.
+    Later(u16),
 }
 
 impl Flow {
-    /// Of the IPv4 header at octet `IP` (without options) and the ports at `PORTS`.
+    /// Of the IPv4 header at octet `IP` (without options) and the ports at `PORTS`, taken for that of a whole datagram.
     #[inline(always)]
     #[must_use]
     pub fn at<const IP: usize, const PORTS: usize, const N: usize>(head: &mut [u8; N]) -> Self {
@@ -33,6 +46,7 @@ impl Flow {
             source_port,
             destination_port,
             protocol: ip.protocol(),
+            part: Part::Whole,
         }
     }
 
@@ -46,6 +60,7 @@ impl Flow {
             source_port: self.destination_port,
             destination_port: self.source_port,
             protocol: self.protocol,
+            part: self.part,
         }
     }
 

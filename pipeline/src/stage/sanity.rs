@@ -1,28 +1,31 @@
 //! Sanity of a packet that is Kuafu's: what the host's own stack would have checked.
 
-use super::flow::Flow;
-use super::{IP, L4};
+use super::flow::{Flow, Part};
+use super::{IP, L4, fragment};
 use crate::header::{Ipv4, Tcp, Udp, ipv4, tcp};
-use crate::{Frame, Reason};
+use crate::{Frame, Reason, Tables};
 
 /// What later stages want to know of a sane packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Sane {
     /// Octets in the IP packet.
     pub length: u32,
+    /// The same, or octets in the first fragment of its datagram where that had more: what is sent on behind that must
+    /// not overtake it.
+    pub largest: u32,
     /// Flags of TCP, else 0.
     pub tcp_flags: u32,
     /// Whether routers must not fragment it.
     pub dont_fragment: bool,
 }
 
-/// Checks lengths, checksum, time to live, source address and transport header of an IPv4 packet without options
-/// that is no fragment; cuts off what the link padded.
+/// Checks lengths, checksum, time to live, source address and transport header of an IPv4 packet without options;
+/// cuts off what the link padded. `vni` is that under which a fragment's datagram is known.
 ///
 /// # Errors
-/// `Truncated`, `BadLength`, `BadChecksum`, `Ttl`, `Martian`, `BadTcp`.
+/// `Truncated`, `BadLength`, `BadChecksum`, `Ttl`, `Martian`, `BadTcp`; those of [`fragment`].
 #[inline(always)]
-pub fn check<F: Frame>(frame: &mut F, flow: &Flow) -> Result<Sane, Reason> {
+pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Flow) -> Result<Sane, Reason> {
     let frame_length = frame.len();
     let Some(head) = frame.head::<42>() else {
         return Err(Reason::Truncated);
@@ -41,16 +44,20 @@ pub fn check<F: Frame>(frame: &mut F, flow: &Flow) -> Result<Sane, Reason> {
     if length + IP as u32 > frame_length {
         return Err(Reason::BadLength);
     }
-    let tcp_flags = if flow.protocol == ipv4::TCP {
-        tcp(frame, length)?
-    } else {
-        udp(frame, length)?
+    let tcp_flags = match flow.part {
+        Part::Whole if flow.protocol == ipv4::TCP => tcp(frame, length)?,
+        Part::Whole => udp(frame, length)?,
+        _ => fragment::check(frame, tables, vni, flow, length, tcp)?,
     };
-    if length + (IP as u32) < frame_length && !frame.truncate(length + IP as u32) {
+    if length + (IP as u32) < frame_length && !frame.resize(length + IP as u32) {
         return Err(Reason::NoRoom);
     }
     Ok(Sane {
         length,
+        largest: match flow.part {
+            Part::Later(first) => length.max(first as u32),
+            _ => length,
+        },
         tcp_flags,
         dont_fragment,
     })

@@ -51,7 +51,7 @@ pub fn refuse<F: Frame, T: Tables>(
         destination: sender,
     });
     Ethernet::at::<0, ANSWER>(head).turn_round();
-    if !frame.truncate(ANSWER as u32) {
+    if !frame.resize(ANSWER as u32) {
         return Err(Reason::NoRoom);
     }
     Ok(Next::Answer(interface, Reason::TooBig))

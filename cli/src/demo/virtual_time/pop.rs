@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use kuafu_controller::core::Command;
 use kuafu_dataplane::Error;
 use kuafu_dataplane::host::{OVERLAY_DEVICE, with_port};
-use kuafu_dataplane::probe::{PAYLOAD, Rounds};
+use kuafu_dataplane::probe::{PAYLOAD, Rounds, pieces};
 use kuafu_dataplane::quality::Quality;
 use kuafu_lab::virtual_time;
 use kuafu_lab::world::Site;
@@ -15,7 +15,8 @@ use kuafu_model::HostState;
 use kuafu_model::contents::{Capacities, HostFacts, contents};
 use kuafu_model::runner::{Host, VecFrame, Verdict, Walk};
 use kuafu_pipeline::Route;
-use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
+use kuafu_pipeline::map::{Fragmenter, Mac, MacPair, Neighbour};
+use kuafu_pipeline::stage::slow_path::MARK;
 use kuafu_proto::v1;
 use kuafu_proto::v1::agent_message::Message;
 use kuafu_topology::Millis;
@@ -68,6 +69,7 @@ impl Pop {
                 macs,
             })
         });
+        host.set_fragmenter(fragmenter());
         let number = u32::try_from(site.id().index()).unwrap_or(0);
         Self {
             host,
@@ -197,12 +199,28 @@ impl Pop {
     }
 }
 
+/// The prober's slow path, which is always there.
+fn fragmenter() -> Fragmenter {
+    let fragmenter = Fragmenter::default();
+    fragmenter.until.set(u64::MAX);
+    fragmenter.per_jiffy.set(u64::MAX);
+    fragmenter.interface.set(u64::from(OVERLAY));
+    fragmenter
+}
+
 impl virtual_time::Host for Pop {
     fn receive(&mut self, now: Duration, frame: Vec<u8>, out: &mut Vec<Vec<u8>>) {
         self.set_clock(now);
         let mut frame = VecFrame::new(frame);
         let walk = self.host.edge(&mut frame, UNDERLAY);
-        self.send(&walk, frame, out);
+        if walk.verdict != Verdict::Redirect(OVERLAY) {
+            return self.send(&walk, frame, out);
+        }
+        for piece in pieces(frame.octets()) {
+            let mut piece = VecFrame::new(piece);
+            let walk = self.host.port(&mut piece, OVERLAY, MARK);
+            self.send(&walk, piece, out);
+        }
     }
 
     fn work(&mut self, now: Duration, out: &mut Vec<Vec<u8>>) {

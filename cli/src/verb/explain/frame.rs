@@ -9,6 +9,7 @@ use anyhow::{Context, Result as Any, anyhow, bail, ensure};
 use clap::ValueEnum;
 use etherparse::{Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use kuafu_model::kinds::Mac;
+use kuafu_pipeline::header::{Errand, errand};
 
 /// Where the packet comes from.
 #[derive(Debug, clap::Args)]
@@ -192,7 +193,15 @@ fn nth_of_capture(capture: &[u8], number: usize, file: &Path) -> Any<Vec<u8>> {
 /// A frame in one line.
 pub(super) fn summary(frame: &[u8]) -> String {
     let mut text = String::new();
-    if let Ok(packet) = SlicedPacket::from_ethernet(frame) {
+    let sliced = match frame.split_first_chunk::<{ Errand::LEN }>() {
+        Some((head, packet)) if Errand::at::<0, _>(&mut { *head }).ethertype() == errand::ETHERTYPE => {
+            let way = Errand::at::<0, _>(&mut { *head }).way();
+            let _ = write!(text, "to be fragmented by the prober, for pair {}: ", way.pair);
+            SlicedPacket::from_ip(packet)
+        }
+        _ => SlicedPacket::from_ethernet(frame),
+    };
+    if let Ok(packet) = sliced {
         if let Some(NetSlice::Ipv4(ip)) = &packet.net {
             let header = ip.header();
             let _ = write!(text, "{} > {}", header.source_addr(), header.destination_addr());

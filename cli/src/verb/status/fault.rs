@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus};
+use kuafu_proto::v1::{ClusterStatus, Fallback, Fault, HostEntry, HostStatus};
 
 use super::backbone::{Cause, causes};
 use crate::verb::version::misfit;
@@ -40,12 +40,25 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<Fault> {
         let own = host.status.as_ref().map(of_host).unwrap_or_default();
         faults.extend(own);
     }
+    faults.extend(status.fallbacks.iter().map(without_a_path));
     faults.extend(causes.into_iter().map(|(cause, follows)| Fault {
         host: cause.host().to_owned(),
         fault: cause.told(),
         consequences: follows.into_iter().collect(),
     }));
     faults
+}
+
+/// An entry that does without the backbone. Why no path lives is said by other faults, if anybody knows.
+fn without_a_path(fallback: &Fallback) -> Fault {
+    let (accelerator, exits) = (&fallback.accelerator, fallback.exits.join(", "));
+    Fault {
+        host: fallback.entry.clone(),
+        fault: format!(
+            "accelerator {accelerator}: no path to {exits} lives, so it forwards to the servers over the Internet"
+        ),
+        consequences: Vec::new(),
+    }
 }
 
 /// What the controller sees of a host's stream; where it is away, with what no longer comes back from it.
@@ -305,6 +318,19 @@ mod tests {
             vec!["pair a > c (game) leads over it".to_owned()],
         );
         assert_eq!(told(&status), [expected]);
+    }
+
+    #[test]
+    fn an_entry_that_does_without_the_backbone_is_named() {
+        let mut status = cluster();
+        status.fallbacks.push(Fallback {
+            accelerator: "game".to_owned(),
+            entry: "a".to_owned(),
+            exits: vec!["b".to_owned(), "c".to_owned()],
+        });
+        let expected =
+            "accelerator game: no path to b, c lives, so it forwards to the servers over the Internet";
+        assert_eq!(told(&status), [("a".to_owned(), expected.to_owned(), Vec::new())]);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use kuafu_proto::v1;
 use kuafu_proto::v1::query_answer::Answer;
 
 use crate::core::{
-    Cause, Core, DeclareError, Entry, HostView, LegCosts, LegView, Now, RouteView, TrialView, Verdict,
+    Cause, Core, DeclareError, Entry, FallbackView, HostView, LegCosts, LegView, Now, RouteView, TrialView,
+    Verdict,
 };
 
 pub(super) fn changes(changes: &[Change], revision: u64, trial: Option<v1::OnTrial>) -> v1::ApplyAnswer {
@@ -109,6 +110,15 @@ pub(super) fn status(core: &Core, now: Now) -> v1::ClusterStatus {
         trial: core.trial(now).map(trial),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         layout: 0,
+        fallbacks: core.fallback_views().into_iter().map(fallback).collect(),
+    }
+}
+
+fn fallback(fallback: FallbackView) -> v1::Fallback {
+    v1::Fallback {
+        accelerator: fallback.accelerator.to_string(),
+        entry: fallback.entry.to_string(),
+        exits: fallback.exits.iter().map(ToString::to_string).collect(),
     }
 }
 
