@@ -50,7 +50,8 @@ pub(super) fn check(machine: &Machine, underlay: Option<&Device>) -> Check {
 
 fn facts(machine: &Machine, device: &Device) -> Facts {
     let below = |what: &str| format!("/sys/class/net/{}/device/{what}", device.name);
-    let driver = machine.points_to(&below("driver"));
+    // A veth has none; where another network's /sys is mounted, that may show a device of the same name.
+    let driver = machine.points_to(&below("driver")).filter(|_| !device.is_veth);
     let virtio = driver.as_deref() == Some("virtio_net");
     Facts {
         device: device.name.clone(),
