@@ -101,7 +101,7 @@ async fn udp(question: &Question<'_>, to: SocketAddrV4, checks: &mut Vec<Check>)
             return Ok(());
         }
     };
-    let Some(heard) = line.ask(to, false).await? else {
+    let Some(heard) = line.ask(to, false, None).await? else {
         checks.push(silent(to).await?);
         return Ok(());
     };
@@ -124,7 +124,7 @@ async fn udp(question: &Question<'_>, to: SocketAddrV4, checks: &mut Vec<Check>)
         let mtu = usize::try_from(device.mtu)
             .unwrap_or(usize::MAX)
             .min(LONGEST_PACKET);
-        let carried = carried(&line, to, mtu).await?;
+        let carried = carried(&line, to, mtu, heard.after).await?;
         checks.push(findings::path_mtu(&device.name, mtu, carried));
     }
     checks.extend(
@@ -170,8 +170,8 @@ fn line(question: &Question<'_>) -> Result<(Line, Option<Check>), Check> {
 
 /// How the host looks from both ports. The other one is asked last: what is asked may answer also through a firewall.
 async fn seen(line: &Line, to: SocketAddrV4, other: SocketAddrV4, heard: &Heard) -> io::Result<Seen> {
-    let inward = line.ask(to, true).await?;
-    let from_other = line.ask(other, false).await?;
+    let inward = line.ask(to, true, Some(heard.after)).await?;
+    let from_other = line.ask(other, false, Some(heard.after)).await?;
     Ok(Seen {
         local: SocketAddrV4::new(*source(to).await?.ip(), line.port),
         mapped: heard.response.mapped,
@@ -217,10 +217,10 @@ async fn silent(to: SocketAddrV4) -> io::Result<Check> {
 }
 
 /// The longest packet that comes through there and back, up to the underlay's MTU.
-async fn carried(line: &Line, to: SocketAddrV4, mtu: usize) -> io::Result<Option<usize>> {
+async fn carried(line: &Line, to: SocketAddrV4, mtu: usize, trip: Duration) -> io::Result<Option<usize>> {
     let mut first = vec![LEAST, mtu & !3];
     first.extend(findings::lengths(LEAST, mtu & !3));
-    let mut answered = line.answered(to, &first).await?;
+    let mut answered = line.answered(to, &first, trip).await?;
     let mut tried = first;
     while let Some(good) = answered.iter().copied().max() {
         let bad = tried.iter().copied().filter(|length| *length > good).min();
@@ -229,7 +229,7 @@ async fn carried(line: &Line, to: SocketAddrV4, mtu: usize) -> io::Result<Option
             // STUN counts in words: the rest of the last one is taken on trust.
             return Ok(Some(if bad.is_none() { mtu } else { good }));
         }
-        answered.extend(line.answered(to, &next).await?);
+        answered.extend(line.answered(to, &next, trip).await?);
         tried.extend(next);
     }
     Ok(None)

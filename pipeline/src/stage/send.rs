@@ -5,7 +5,7 @@ use crate::frame;
 use crate::header::geneve::{Covered, Header, Word};
 use crate::header::ipv4::{Fields, UDP};
 use crate::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
-use crate::map::{LANES, Leg, Neighbour, NodeConfig, PairState};
+use crate::map::{LANES, Leg, Neighbour, NodeConfig, PairState, PathState};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// A packet of a pair, with the number that it has on both of its paths.
@@ -37,39 +37,58 @@ pub fn over_pair<F: Frame, T: Tables>(
     let (Some(paths), Some(state)) = (tables.pair(pair), tables.pair_state(pair)) else {
         return Err(Reason::NoPath);
     };
-    if state.last_packet.get() != now {
-        state.last_packet.set(now);
-    }
-    let numbered = number(tables, state, packet);
     if paths.duplicate != 0 && node.hand_over != 0 {
-        return twice::hand_over(frame, tables, node, pair, &numbered);
+        return twice::hand_over(frame, tables, node, pair, &number(tables, state, packet));
     }
-    let index = liveness::choose(tables, paths, now, frame.len())?;
-    over_path(frame, tables, node, index, &numbered)
+    let way = way(tables, liveness::choose(tables, paths, now, frame.len())?)?;
+    over(frame, tables, node, &way, &number(tables, state, packet))
+}
+
+/// A path that packets can be sent over.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'t> {
+    /// Its first leg.
+    pub leg: &'t Leg,
+    /// What packets change in it.
+    pub state: &'t PathState,
+    /// The neighbour that the leg leads through.
+    pub neighbour: &'t Neighbour,
+}
+
+/// A path, where it can be sent over.
+///
+/// # Errors
+/// `NoPath` where it is not installed, `NoNeighbour` where the way to its first node is not known.
+#[inline(always)]
+pub fn way<T: Tables>(tables: &T, index: u32) -> Result<Way<'_>, Reason> {
+    let (Some(path), Some(state)) = (tables.path(index), tables.path_state(index)) else {
+        return Err(Reason::NoPath);
+    };
+    Ok(Way {
+        leg: &path.leg,
+        state,
+        neighbour: usable(tables, &path.leg)?,
+    })
 }
 
 /// Sends a numbered packet over a path.
 ///
 /// # Errors
-/// `NoPath` where it is not installed; those of [`over_leg`].
+/// Those of [`over_leg`].
 #[inline(always)]
-pub fn over_path<F: Frame, T: Tables>(
+pub fn over<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     node: &NodeConfig,
-    index: u32,
+    way: &Way<'_>,
     numbered: &Numbered,
 ) -> Outcome {
     let octets = frame.len();
-    let (Some(path), Some(state)) = (tables.path(index), tables.path_state(index)) else {
-        return Err(Reason::NoPath);
-    };
-    let neighbour = usable(tables, &path.leg)?;
-    tables.add(&state.sent, 1);
-    let header = numbered.header(tables, numbered.word(node, &path.leg));
-    over_leg(frame, node, &path.leg, neighbour, &header)?;
+    tables.add(&way.state.sent, 1);
+    let header = numbered.header(tables, numbered.word(node, way.leg));
+    over_leg(frame, node, way.leg, way.neighbour, &header)?;
     tables.count(numbered.event(), octets);
-    Ok(Next::Transmit(neighbour.interface))
+    Ok(Next::Transmit(way.neighbour.interface))
 }
 
 impl Numbered {
@@ -118,10 +137,13 @@ pub fn usable<'t, T: Tables>(tables: &'t T, leg: &Leg) -> Result<&'t Neighbour, 
     }
 }
 
-/// Gives a packet of an accelerator, an answer or not, its number.
+/// Gives a packet of an accelerator, an answer or not, its number: the pair carries something.
 #[inline(always)]
 fn number<T: Tables>(tables: &T, state: &PairState, (vni, reply): (u32, bool)) -> Numbered {
-    let lane = tables.cpu() & (LANES as u32 - 1);
+    let (lane, now) = (tables.cpu() & (LANES as u32 - 1), tables.jiffies());
+    if state.last_packet.get() != now {
+        state.last_packet.set(now);
+    }
     Numbered {
         vni,
         reply,

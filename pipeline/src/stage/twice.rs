@@ -17,11 +17,11 @@
 //! The first octet has the bit of a group address, so that no interface's own address begins so.
 
 use super::backbone::Outer;
-use super::send::{self, Numbered};
+use super::send::{self, Numbered, Way};
 use super::{GENEVE, INNER, IP, TTL, liveness, relay};
 use crate::header::geneve::{Covered, Header};
 use crate::header::{Ethernet, Geneve, Ipv4, be32, ethernet, put32};
-use crate::map::{Leg, NO_PATH, Neighbour, NodeConfig, Pair, PathState};
+use crate::map::{NO_PATH, NodeConfig, Pair};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// How what is handed over begins.
@@ -87,31 +87,21 @@ pub fn over_both<F: Frame, T: Tables>(
         return Err(Reason::NoPath);
     };
     let index = liveness::choose(tables, paths, now, octets)?;
+    let first = send::way(tables, index)?;
     let Some(second) = other(tables, paths, index, now) else {
-        return send::over_path(frame, tables, node, index, numbered);
+        return send::over(frame, tables, node, &first, numbered);
     };
-    let (Some(path), Some(state)) = (tables.path(index), tables.path_state(index)) else {
-        return Err(Reason::NoPath);
-    };
-    let neighbour = send::usable(tables, &path.leg)?;
-    tables.add(&state.sent, 1);
-    let header = numbered.header(tables, numbered.word(node, &path.leg).duplicated());
-    send::over_leg(frame, node, &path.leg, neighbour, &header)?;
+    tables.add(&first.state.sent, 1);
+    let header = numbered.header(tables, numbered.word(node, first.leg).duplicated());
+    send::over_leg(frame, node, first.leg, first.neighbour, &header)?;
     tables.count(numbered.event(), octets);
-    if !frame.send_copy(neighbour.interface) {
-        return Ok(Next::Transmit(neighbour.interface));
+    if !frame.send_copy(first.neighbour.interface) {
+        return Ok(Next::Transmit(first.neighbour.interface));
     }
     tables.add(&second.state.sent, 1);
     lead_over(frame, node, &second, header)?;
     tables.count(Event::Duplicated, octets);
     Ok(Next::Transmit(second.neighbour.interface))
-}
-
-/// A path that a copy can take.
-struct Way<'t> {
-    leg: &'t Leg,
-    state: &'t PathState,
-    neighbour: &'t Neighbour,
 }
 
 /// The pair's other path, where it is fresh.
@@ -125,16 +115,8 @@ fn other<'t, T: Tables>(tables: &'t T, paths: &Pair, index: u32, now: u64) -> Op
     if other == NO_PATH {
         return None;
     }
-    let (path, state) = (tables.path(other)?, tables.path_state(other)?);
-    if !state.is_fresh(now) {
-        return None;
-    }
-    let neighbour = send::usable(tables, &path.leg).ok()?;
-    Some(Way {
-        leg: &path.leg,
-        state,
-        neighbour,
-    })
+    let way = send::way(tables, other).ok()?;
+    way.state.is_fresh(now).then_some(way)
 }
 
 /// Leads a packet that has the headers of one path over another.

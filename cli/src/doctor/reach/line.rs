@@ -19,6 +19,8 @@ const WAITS: [Duration; 3] = [
     Duration::from_millis(600),
     Duration::from_millis(1_000),
 ];
+/// The least and the most that is waited each time where the way is known; else four times as long as that.
+const WAIT: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 /// For the socket to be handed what was seen at the device.
 const GRACE: Duration = Duration::from_millis(200);
 /// After an error that may last.
@@ -71,10 +73,15 @@ impl Line {
         })
     }
 
-    /// Asks until there is an answer, at most three times.
-    pub(super) async fn ask(&self, to: SocketAddrV4, from_other_port: bool) -> io::Result<Option<Heard>> {
+    /// Asks until there is an answer, at most three times; `trip` is how long another answer took, where there was one.
+    pub(super) async fn ask(
+        &self,
+        to: SocketAddrV4,
+        from_other_port: bool,
+        trip: Option<Duration>,
+    ) -> io::Result<Option<Heard>> {
         let request = Request::new(from_other_port)?;
-        for wait in WAITS {
+        for wait in trip.map_or(WAITS, waits) {
             let asked = Instant::now();
             self.send(&request, QUESTION, to).await;
             let mine = |response: &Response, _| response.transaction == request.transaction;
@@ -102,14 +109,19 @@ impl Line {
     }
 
     /// Of packets with so many octets, those that got an answer as long as they are.
-    pub(super) async fn answered(&self, to: SocketAddrV4, lengths: &[usize]) -> io::Result<Vec<usize>> {
+    pub(super) async fn answered(
+        &self,
+        to: SocketAddrV4,
+        lengths: &[usize],
+        trip: Duration,
+    ) -> io::Result<Vec<usize>> {
         let mut open: BTreeMap<Transaction, (Request, usize)> = BTreeMap::new();
         for length in lengths {
             let request = Request::new(false)?;
             open.insert(request.transaction, (request, *length));
         }
         let mut answered = Vec::new();
-        for wait in WAITS {
+        for wait in waits(trip) {
             let asked = Instant::now();
             for (request, length) in open.values() {
                 self.send(request, length - HEADERS, to).await;
@@ -194,6 +206,12 @@ fn every_packet() -> io::Result<UdpSocket> {
     let (family, kind) = (AddressFamily::Packet, SockType::Datagram);
     let socket = socket(family, kind, flags, SockProtocol::EthAll)?;
     UdpSocket::from_std(socket.into())
+}
+
+/// How long an answer is waited for where another took so long there and back.
+fn waits(trip: Duration) -> [Duration; 3] {
+    let [least, most] = WAIT;
+    [(trip * 4).clamp(least, most); 3]
 }
 
 fn now_ms() -> u64 {
