@@ -10,7 +10,7 @@ use kuafu_dataplane::bpf::{Pins, Sizes};
 use kuafu_dataplane::host::{Host, Options};
 use kuafu_dataplane::uninstall;
 use kuafu_lab::Namespace;
-use kuafu_lab::link::{End, Mac, veth};
+use kuafu_lab::link::{End, Mac, Offloads, veth};
 use kuafu_model::HostState;
 use kuafu_pipeline::Reason;
 use kuafu_proto::state::from_json;
@@ -42,6 +42,7 @@ pub fn sites(test: &str) -> [Site; 2] {
     });
     let end = |site: usize| End {
         addresses: vec![format!("192.0.2.{}/24", site + 1).parse().unwrap()],
+        offloads: Offloads::Wire,
         ..End::new(&sites[site].host, "eth0")
     };
     veth(&end(0), &end(1), 1500).unwrap();
