@@ -274,6 +274,10 @@ pub struct Input {
     /// The nodes that must not relay for a pair, beside those that relay for none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forbidden: BTreeMap<PairId, BTreeSet<NodeId>>,
+    /// The legs of which it is not known how they are now: their quality is what the last turn of probing them came to.
+    /// They count by it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unknown: BTreeSet<LegId>,
 }
 
 /// One tick: what came in and what was decided. A log of these, one JSON object a line, is a recording.
