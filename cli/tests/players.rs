@@ -11,6 +11,8 @@
     reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
 )]
 
+#[path = "players/back.rs"]
+mod back;
 #[path = "../src/demo/cluster.rs"]
 mod cluster;
 mod common;
@@ -20,6 +22,8 @@ mod death;
 mod drain;
 #[path = "../src/demo/failover.rs"]
 mod failover;
+#[path = "players/figures.rs"]
+mod figures;
 #[path = "../src/demo/intent.rs"]
 mod intent;
 #[path = "players/keys.rs"]
@@ -40,15 +44,16 @@ mod tenants;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use back::{a_relay_comes_back, a_relay_joins, the_controller_returns, without_controller_and_agents};
 use cluster::Cluster;
 use common::programs::{self, Capture};
 use common::sizes::{self, Cut, LARGE, TRANSFER, Talk};
 use common::{Stage, skipped};
 use death::{
-    a_relay_dies, a_relay_is_destroyed, everything_but_the_programs_dies, judge, revive,
-    the_switch_has_its_cause,
+    a_relay_dies, a_relay_is_destroyed, bounded, everything_but_the_programs_dies, the_switch_has_its_cause,
 };
 use drain::a_relay_drains;
+use figures::Figures;
 use indicatif::ProgressBar;
 use intent::{GAMES, Game};
 use keys::keys_are_renewed;
@@ -71,6 +76,15 @@ const GAIN: Duration = Duration::from_millis(5);
 const GAME: &Game = &GAMES[2];
 /// Failovers of which the median is taken.
 const FAILOVERS: u32 = 5;
+/// What a dead relay may cost in the median, beside the round trip from the sender to it; and a premium pair's.
+const DETECTION: Duration = Duration::from_millis(300);
+const PREMIUM_DETECTION: Duration = Duration::from_millis(120);
+/// A leg that loses is left within this, at 100 packets a second.
+const LEFT: Duration = Duration::from_secs(2);
+/// A new relay carries within this.
+const CARRIES: Duration = Duration::from_secs(5);
+/// After an outage a pair is on its best path again within this.
+const BACK: Duration = Duration::from_secs(10);
 /// For an agent's death, its restart and its session; the control run takes as long.
 const RESTART: Duration = Duration::from_secs(6);
 const RESTARTS: u32 = 10;
@@ -86,7 +100,7 @@ fn players_gain_and_survive() {
     everyone_gains(&stage.world, &stage.cluster);
     the_oracle_agrees(&stage);
     the_wire_carries_what_it_should(&stage.world, &servers);
-    let failed = a_relay_dies(&stage, &servers, 3_000);
+    let failed = bounded(a_relay_dies(&stage, &servers, 3_000));
     the_switch_has_its_cause(&stage, &failed);
     every_decision_replays(&stage);
     a_leg_loses(&stage, &servers, 3_005);
@@ -109,7 +123,7 @@ fn players_gain_and_survive() {
     unmodified_programs_work(&stage.world);
     let servers = Servers::start(&stage.world).unwrap();
     a_relay_loses_data(&stage, &servers, 3_006);
-    everything_but_the_programs_dies(&mut stage, &servers, 3_004);
+    bounded(everything_but_the_programs_dies(&mut stage, &servers, 3_004));
 }
 
 /// All paths by the live costs are those of a plain dynamic programme.
@@ -153,23 +167,66 @@ fn soak_failover() {
     let Some((mut stage, servers)) = settled() else {
         return;
     };
-    let alive: Vec<_> = (0..FAILOVERS)
-        .map(|round| a_relay_dies(&stage, &servers, 4_000 + round))
+    let mut figures = Figures::default();
+    let lossy: Vec<_> = (0..FAILOVERS)
+        .map(|round| a_leg_loses(&stage, &servers, 4_000 + round))
         .collect();
-    judge("with all processes alive", &alive);
-    let alone: Vec<_> = (0..FAILOVERS)
-        .map(|round| {
-            let failed = everything_but_the_programs_dies(&mut stage, &servers, 5_000 + round);
-            revive(&mut stage);
-            failed
-        })
-        .collect();
-    judge("with agents and controller dead", &alone);
-    probers_die(&mut stage, &servers, 6_000);
-    judge(
-        "by the relay's namespace",
-        &[a_relay_is_destroyed(&mut stage, &servers, 6_001)],
+    let of = |which: usize| lossy.iter().map(|times| times[which]).collect();
+    figures.add("a leg that loses 5 %, left", of(0), LEFT);
+    figures.add("back after 15 s of that loss", of(1), BACK);
+    let back = (0..FAILOVERS).map(|round| a_relay_comes_back(&stage, 4_100 + round));
+    figures.add("back after a relay's outage of 15 s", back.collect(), BACK);
+    let joined = (0..FAILOVERS).map(|round| a_relay_joins(&mut stage, 4_200 + round));
+    figures.add("new relay joined, carrying", joined.collect(), CARRIES);
+    a_relay_dies_often(&mut stage, &servers, "relay dead", 5_000, DETECTION, &mut figures);
+    let premium = intent::accelerated(&stage.world, GAME).unwrap();
+    let premium = premium.replace("class: game", "class: game\n  liveness: premium");
+    stage
+        .cluster
+        .apply(&stage.world, "premium.yaml", &premium)
+        .unwrap();
+    a_relay_dies_often(
+        &mut stage,
+        &servers,
+        "premium: relay dead",
+        6_000,
+        PREMIUM_DETECTION,
+        &mut figures,
     );
+    probers_die(&mut stage, &servers, 6_300);
+    let destroyed = [a_relay_is_destroyed(&mut stage, &servers, 6_301)];
+    figures.add_gaps(
+        "premium: the relay's host destroyed",
+        &destroyed,
+        PREMIUM_DETECTION,
+    );
+    figures.judge();
+}
+
+/// With all processes alive; then without controller and agents, and the controller's return costs no packet.
+fn a_relay_dies_often(
+    stage: &mut Stage,
+    servers: &Servers,
+    what: &str,
+    id: u32,
+    detection: Duration,
+    figures: &mut Figures,
+) {
+    // Where the relay carried nothing one way, as after a false alarm of a busy machine, there is nothing to measure.
+    let rounds = (0..2 * FAILOVERS).map(|round| a_relay_dies(stage, servers, id + round));
+    let carried = rounds.filter(|failed| failed.gaps.iter().all(|gap| *gap > Duration::ZERO));
+    let alive: Vec<_> = carried.take(FAILOVERS as usize).collect();
+    figures.add_gaps(what, &alive, detection);
+    let ids = id + 100..id + 100 + FAILOVERS;
+    let alone = without_controller_and_agents(stage, servers, GAME, ids);
+    figures.add_gaps(&format!("{what}, no controller, no agents"), &alone, detection);
+    let mut took = Vec::new();
+    let loss = under_a_stream(stage, servers, GAME, id + 200, |stage| {
+        took.push(the_controller_returns(stage));
+    });
+    println!("the controller returns: {loss}");
+    assert!(loss.is_small(), "{loss}");
+    figures.add("the controller's return, all hosts settled", took, LIMIT);
 }
 
 #[test]

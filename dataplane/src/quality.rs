@@ -6,6 +6,7 @@
 
 mod data;
 mod path;
+mod turns;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -17,13 +18,26 @@ use kuafu_proto::v1;
 use kuafu_topology::Millis;
 
 use self::path::Measurement;
+use self::turns::Turns;
 use self::watch::Used;
 use crate::error::Result;
 use crate::live::{Live, Word};
 use crate::read::Measured;
 
+/// So often, in seconds, it is said again what the last turn of a leg came to that rests: a controller may be new.
+const REMIND: u64 = 10;
+
 /// Returns in a row after which a path that was down may carry again.
 const RETURNS: u64 = 20;
+
+/// What is to be said at once.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Alarms that rose, fell, or became others.
+    pub alarms: Vec<v1::Alarm>,
+    /// Legs that are reported for the first time: what waits for them need not wait for the second to end.
+    pub first: Option<v1::LegReports>,
+}
 
 /// The measurements of every path that begins here. Knows no clock: `now` comes in.
 #[derive(Debug, Default)]
@@ -34,6 +48,7 @@ pub struct Quality {
     legs: BTreeMap<u32, u32>,
     /// What carried packets as of the last report.
     used: Used,
+    turns: Turns,
     probing: v1::Probing,
     liveness: bool,
 }
@@ -55,6 +70,7 @@ impl Quality {
         };
         let over = state.paths.iter().filter_map(leg);
         self.legs = over.filter(|(path, leg)| path != leg).collect();
+        self.turns.follow(state);
         self.state = Some(state.clone());
     }
 
@@ -63,12 +79,12 @@ impl Quality {
     ///
     /// # Errors
     /// `Io`.
-    pub fn drain(&mut self, now: Millis, live: &mut impl Live) -> Result<Vec<v1::Alarm>> {
+    pub fn drain(&mut self, now: Millis, live: &mut impl Live) -> Result<News> {
         for sample in live.samples() {
             self.came_home(now, &sample);
         }
         let jiffies = live.jiffies()?;
-        let mut alarms = Vec::new();
+        let (mut alarms, mut reports) = (Vec::new(), Vec::new());
         for (index, path) in &mut self.paths {
             let (is_dead, is_back, departed, watch) = live.read(*index, |state| {
                 let is_back = state.down.get() != 0 && state.returns.get() >= RETURNS;
@@ -80,12 +96,21 @@ impl Quality {
             }
             path.settle(now, departed);
             alarms.extend(path.alarm(now, is_dead));
-            let word = self.used.word(*index, path.is_doubted(now));
+            reports.extend(path.first_report(now));
+            let rests = self.turns.rests_since(*index).is_some();
+            let word = self.used.word(*index, path.is_doubted(now), rests);
             if word != watch {
                 live.set(*index, Word::Watch, word);
             }
         }
-        Ok(alarms)
+        let first = match reports.is_empty() {
+            true => None,
+            false => Some(v1::LegReports {
+                reports,
+                rounds: live.rounds()?,
+            }),
+        };
+        Ok(News { alarms, first })
     }
 
     fn came_home(&mut self, now: Millis, sample: &Sample) {
@@ -110,11 +135,28 @@ impl Quality {
         }
         let departed = self.paths.values_mut().map(Measurement::departed).sum();
         self.probing = self.used.probing(departed);
-        let reports = self.paths.values_mut().filter_map(|path| path.report(now));
         Ok(v1::LegReports {
-            reports: reports.collect(),
+            reports: self.each_report(now),
             rounds: live.rounds()?,
         })
+    }
+
+    fn each_report(&mut self, now: Millis) -> Vec<v1::LegReport> {
+        let paths = &mut self.paths;
+        let keeps_turn = |index| paths.get(&index).is_some_and(|path| path.keeps_turn(now));
+        for index in self.turns.second(now, keeps_turn) {
+            if let Some(path) = paths.get_mut(&index) {
+                path.begin_turn();
+            }
+        }
+        let reports = paths.iter_mut().filter_map(|(index, path)| {
+            let Some(since) = self.turns.rests_since(*index) else {
+                return path.report(now);
+            };
+            let is_due = since == now || (now.0 / 1_000 + u64::from(*index)).is_multiple_of(REMIND);
+            if is_due { path.rested(now, since) } else { None }
+        });
+        reports.collect()
     }
 
     /// Whether paths are watched.
@@ -148,6 +190,9 @@ fn is_watched(live: &impl Live, state: &HostState) -> Result<bool> {
 }
 
 #[cfg(test)]
+mod crowd;
+
+#[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
@@ -167,6 +212,7 @@ mod tests {
                 port: 6081,
                 source_port: 50_000,
             },
+            near: false,
         }
     }
 

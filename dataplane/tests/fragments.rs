@@ -172,6 +172,7 @@ fn state(site: &Site) -> HostState {
         index: 1,
         id: 1,
         nodes: Vec::new(),
+        near: false,
         leg,
     }];
     state.slots = vec![SlotState {
@@ -189,6 +190,7 @@ fn state(site: &Site) -> HostState {
         peer: "peer".into(),
         class: "game".into(),
         premium: false,
+        duplicate: false,
         primary: Some(1),
         backup: None,
     }];
@@ -210,6 +212,7 @@ fn state(site: &Site) -> HostState {
         protocol: 17,
         port: 7000,
         idle_timeout_s: 60,
+        bandwidth_mbps: None,
         targets: vec![TargetState { weight: 1, target }],
     }];
     state

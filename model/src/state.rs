@@ -159,6 +159,8 @@ pub struct PathState {
     pub nodes: Vec<String>,
     /// The first leg.
     pub leg: LegState,
+    /// Whether it is a leg between two nodes of a region.
+    pub near: bool,
 }
 
 /// The two paths of a pair that begins here.

@@ -107,6 +107,7 @@ fn state() -> HostState {
             id: 77,
             nodes: vec!["one".into(), "two".into()],
             leg: leg(there),
+            near: false,
         }],
         pairs: vec![PairState {
             index: 4,

@@ -19,7 +19,14 @@ pub const MEMBER_NAME_SUFFIX: &str = ".node.kuafu.internal";
 /// The name in the admin's certificate.
 pub const ADMIN_NAME: &str = "admin.kuafu.internal";
 
-const CONNECT: Duration = Duration::from_secs(10);
+/// For a connection. TCP asks again after one second and after three, and then too seldom for an outage's end.
+const CONNECT: Duration = Duration::from_secs(4);
+/// For the controller to judge our certificate.
+const JUDGE: Duration = Duration::from_secs(10);
+
+/// How often either end asks whether the other is there, and how long it waits for the answer. TCP itself waits ever
+/// longer after each try, so a connection that outlives an outage may say nothing for as long again.
+pub const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 
 /// What proves who we are, and by what we know the controller. All PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -152,7 +159,7 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, Conn
             &identity.key_pem,
         ));
     let channel = dial(address, tls).await?;
-    let taken = tokio::time::timeout(CONNECT, is_taken(address, identity)).await;
+    let taken = tokio::time::timeout(JUDGE, is_taken(address, identity)).await;
     let taken = taken.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
     taken.map_err(|error| from_error(address, &error))?;
     Ok(channel)
@@ -199,8 +206,8 @@ pub(crate) async fn dial(address: &str, tls: ClientTlsConfig) -> Result<Channel,
         .map_err(invalid)?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(KEEP_ALIVE[0])
+        .keep_alive_timeout(KEEP_ALIVE[1])
         .keep_alive_while_idle(true)
         .tls_config(tls)
         .map_err(|error| from_error(address, &error))?;

@@ -43,7 +43,7 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "failover",
-        what: "a relay dies eleven times: the gap, with agents and controller alive and dead",
+        what: "a table of medians: a relay dies, with agents and controller alive and dead; a loss is left; back after an outage; a new relay carries",
         package: "kuafu",
         env: &[],
         limit: Duration::from_secs(45 * 60),

@@ -125,7 +125,7 @@ impl Cluster {
     }
 
     /// A node's way into the cluster, and its two processes.
-    fn join(&self, world: &World, site: &Site) -> Result<Node> {
+    pub(super) fn join(&self, world: &World, site: &Site) -> Result<Node> {
         let token = self.ask(world, &["node", "token", site.name()])?;
         let control = address(world)?;
         let mut join = command(&self.folders, site.name());

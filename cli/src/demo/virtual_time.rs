@@ -59,11 +59,15 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Builds the world of a file, applies the manifests, and lets every node join.
+    /// Builds the world of a file, applies the manifests, and lets every node join but `late`.
     ///
     /// # Errors
     /// Manifests that are wrong, a world without a controller.
-    fn start(spec: &WorldSpec, manifests: impl FnOnce(&World<Pop>) -> Result<String>) -> Result<Self> {
+    fn start(
+        spec: &WorldSpec,
+        late: Option<&str>,
+        manifests: impl FnOnce(&World<Pop>) -> Result<String>,
+    ) -> Result<Self> {
         let world = World::build(spec, &Latencies::aws()?, |site| Pop::new(site, spec.mtu))?;
         let control = world.with_role(Role::Controller).next();
         let control = control.context("the world has no controller")?.id();
@@ -85,9 +89,10 @@ impl Cluster {
             .world
             .with_role(Role::Node)
             .map(|site| (site.id(), site.name().to_owned()))
+            .filter(|(_, name)| late != Some(name))
             .collect();
-        for (session, (site, name)) in (1..).map(SessionId).zip(nodes) {
-            cluster.join(site, &name, session)?;
+        for (site, name) in nodes {
+            cluster.join(site, &name)?;
         }
         Ok(cluster)
     }
@@ -136,8 +141,9 @@ impl Cluster {
         u64::try_from(self.world.now().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn join(&mut self, site: SiteId, node: &str, session: SessionId) -> Result<()> {
+    fn join(&mut self, site: SiteId, node: &str) -> Result<()> {
         let name = node.parse()?;
+        let session = SessionId(self.streams.len() as u64 + 1);
         let (token, commands) = self.core.handle_token(0, &name, AUTHORITY)?;
         self.carry_out(commands)?;
         let commands = self

@@ -109,6 +109,7 @@ fn legs(status: &HostStatus) -> Vec<LegInfo> {
                     lost as f64 / path.sent as f64
                 },
                 age_ms: path.last_echo_ms.unwrap_or_default(),
+                unknown: false,
             }
         });
     legs.collect()

@@ -114,6 +114,16 @@ impl Stage {
         self.cluster.controller = start_controller(&self.world, &self.folders.0, options).unwrap();
     }
 
+    /// Takes a node whose processes were killed out of the cluster: its host is as it was before it joined.
+    pub fn leave(&mut self, node: &str) {
+        self.cluster.nodes.remove(node).unwrap();
+        let mut leave = command(&self.folders.0, node);
+        leave
+            .args(["node", "leave", "--yes", "--pin-root"])
+            .arg(&self.folders.0.pins);
+        succeed(self.world.site(node).unwrap(), leave).unwrap();
+    }
+
     /// A node's pins, with maps of a layout.
     pub fn layout(&self, node: &str, layout: u32) -> Pins {
         Pins::of_layout(&self.folders.0.pins, node, layout)

@@ -18,7 +18,8 @@ const LOSS: f64 = 0.05;
 const LEFT_AT_MOST: Duration = Duration::from_secs(20);
 
 /// The link from the relay to the exit loses packets of all sorts; then it is whole again, and the game returns.
-pub(super) fn a_leg_loses(stage: &Stage, servers: &Servers, id: u32) {
+/// Returns how long it took to leave it, and after 15 s of loss to return.
+pub(super) fn a_leg_loses(stage: &Stage, servers: &Servers, id: u32) -> [Duration; 2] {
     stage.until_relayed(LOSSY);
     let before = route(stage, LOSSY);
     let world = &stage.world;
@@ -39,10 +40,9 @@ pub(super) fn a_leg_loses(stage: &Stage, servers: &Servers, id: u32) {
     soon("the path before", || {
         (route(stage, LOSSY).path == before.path).then_some(())
     });
-    println!(
-        "healed after 15 s, it was back on its path within {:?}",
-        healed.elapsed()
-    );
+    let back = healed.elapsed();
+    println!("healed after 15 s, it was back on its path within {back:?}");
+    [left, back]
 }
 
 /// The relay's link onward loses data, and no probe.

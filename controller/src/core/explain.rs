@@ -198,7 +198,11 @@ impl Core {
         };
         let qualities = self.past.qualities.iter();
         let lost = qualities.filter_map(|(leg, stats)| Some((*leg, (*stats, fate(leg)?))));
-        let measured = told.legs.iter().map(|leg| (leg.leg, (leg.stats, Fate::Measured)));
+        let measured = told.legs.iter().map(|leg| {
+            let is_unknown = told.unknown.contains(&leg.leg);
+            let fate = if is_unknown { Fate::Unknown } else { Fate::Measured };
+            (leg.leg, (leg.stats, fate))
+        });
         Seen {
             nodes: told.nodes.clone(),
             forbidden: told.forbidden.clone(),

@@ -10,6 +10,9 @@ use super::{Command, Core, Now, SessionId};
 /// A second's report that comes so long after an alarm began after it.
 const WHOLE_SECOND_MS: Now = 2_000;
 
+/// Paths are not chosen anew sooner than so long after the last time because a leg is reported for the first time.
+const HURRY_MS: Now = 200;
+
 /// One path's figures of a second, from where it begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LegReport {
@@ -27,6 +30,8 @@ pub struct LegReport {
     pub rtt_ewma_us: u32,
     /// Lost fraction of the last 30 s, 0 to 1.
     pub loss: f64,
+    /// 0: it is measured now; else it waits for its turn to be probed again, and this was measured so many ms ago.
+    pub age_ms: u32,
 }
 
 /// What an agent says at once.
@@ -52,6 +57,18 @@ pub(super) struct PathInfo {
 pub(super) struct Reported {
     pub(super) at: Now,
     pub(super) report: LegReport,
+}
+
+impl Reported {
+    /// Milliseconds since it was measured.
+    pub(super) fn age(&self, now: Now) -> Now {
+        now.saturating_sub(self.at) + Now::from(self.report.age_ms)
+    }
+
+    /// Whether it waits for its turn to be measured again.
+    pub(super) fn rests(&self) -> bool {
+        self.report.age_ms > 0
+    }
 }
 
 /// What is known of paths.
@@ -84,6 +101,13 @@ impl Measured {
         self.alarms.retain(|id, _| self.paths.contains_key(id));
     }
 
+    /// The loss of a path is over, and its agent counts anew; the last report was before that.
+    fn restart_loss(&mut self, id: u64) {
+        if let Some(reported) = self.reports.get_mut(&id) {
+            reported.report.loss = 0.0;
+        }
+    }
+
     /// The last report of a directed leg.
     pub(super) fn leg(&self, from: &str, to: &str) -> Option<&Reported> {
         let id = self.legs.get(&(from.to_owned(), to.to_owned()))?;
@@ -112,6 +136,15 @@ impl Measured {
         self.legs.get(&(from.clone(), to.clone())) == Some(&id)
     }
 
+    /// Whether a report of this path is the first of a leg whose other direction is known.
+    fn completes(&self, id: u64) -> bool {
+        let nodes = self.paths.get(&id).map(|path| path.nodes.as_slice());
+        let Some([from, to]) = nodes.filter(|_| !self.reports.contains_key(&id)) else {
+            return false;
+        };
+        self.is_leg(id) && self.leg(to, from).is_some()
+    }
+
     /// A path by its number.
     pub(super) fn path(&self, id: u64) -> Option<&PathInfo> {
         self.paths.get(&id)
@@ -138,11 +171,13 @@ fn estimate_us(report: &LegReport) -> f64 {
 }
 
 impl Core {
-    /// A second's figures of one host. Those of paths that do not begin there are not taken.
-    pub fn handle_reports(&mut self, now: Now, session: SessionId, reports: &[LegReport]) {
+    /// A second's figures of one host. Those of paths that do not begin there are not taken. Where a leg is now known
+    /// both ways, paths are chosen at once: a new relay need not wait for the second to end.
+    pub fn handle_reports(&mut self, now: Now, session: SessionId, reports: &[LegReport]) -> Vec<Command> {
         let Some(node) = self.node_of(session).cloned() else {
-            return;
+            return Vec::new();
         };
+        let mut completes = false;
         for report in reports {
             if self.begins_at(report.path_id, &node) && report.loss.is_finite() {
                 let report = LegReport {
@@ -150,11 +185,16 @@ impl Core {
                     ..*report
                 };
                 self.clear_if_alive(now, &report);
+                completes |= self.measured.completes(report.path_id);
                 self.measured
                     .reports
                     .insert(report.path_id, Reported { at: now, report });
             }
         }
+        if completes && now.saturating_sub(self.steer.told.now.0) >= HURRY_MS {
+            return self.handle_tick(now);
+        }
+        Vec::new()
     }
 
     /// An agent that was started anew knows nothing of an alarm that it raised before. A second in which packets come
@@ -190,6 +230,9 @@ impl Core {
             self.measured.alarms.insert(path_id, (alarm, now))
         };
         let before = before.map(|(before, _)| before);
+        if (before, alarm) == (Some(Alarm::Loss), Alarm::Clear) {
+            self.measured.restart_loss(path_id);
+        }
         self.note_alarm(path_id, before, alarm, loss);
         self.handle_tick(now)
     }

@@ -17,6 +17,8 @@ use super::{Command, Core, Now};
 
 /// A report counts for this long; agents report each second.
 const FRESH_MS: u64 = 3_000;
+/// What a leg's last turn came to counts for this long: it has its turn each five minutes.
+const KNOWN_MS: u64 = 600_000;
 /// A pair is steered when its direct leg is measured, or this long after the start: agents connect one by one, and
 /// the first path that is measured is not the best one.
 const WARM_MS: u64 = 15_000;
@@ -157,6 +159,7 @@ impl Core {
             .into_iter()
             .filter(|pair| now >= WARM_MS || self.steer.numbers.contains_key(pair) || self.is_measured(pair))
             .collect::<Vec<_>>();
+        let (legs, unknown) = self.leg_inputs(now);
         Input {
             now: Millis(now),
             nodes: self
@@ -165,7 +168,8 @@ impl Core {
                 .iter()
                 .filter_map(|(name, node)| self.node_input(now, name, node))
                 .collect(),
-            legs: self.leg_inputs(now),
+            legs,
+            unknown,
             pairs: ready
                 .into_iter()
                 .filter_map(|pair| self.pair_input(pair))
@@ -218,25 +222,30 @@ impl Core {
         })
     }
 
-    /// The legs that have a quality; one on which nothing comes back has none, so that no other pair is led over it. One whose host is silent (its agent or its prober is away) keeps the last: that
-    /// nobody measures is no sign that nothing arrives, and the far ends' own reports say so when it does not.
-    fn leg_inputs(&self, now: Now) -> Vec<LegInput> {
+    /// The legs that have a quality, and those of them of which it is not known how they are now. One on which nothing
+    /// comes back has none, so that no other pair is led over it. One that waits for its turn to be probed keeps what its
+    /// last turn came to, until that is too old. One whose host is silent (its agent or its prober is away) keeps the
+    /// last: that nobody measures is no sign that nothing arrives, and the far ends' own reports say so when it does not.
+    fn leg_inputs(&self, now: Now) -> (Vec<LegInput>, BTreeSet<LegId>) {
         let usable = |from: &str, reported: &Reported| {
-            now.saturating_sub(reported.at) <= FRESH_MS || self.is_silent(from)
+            let counts_ms = if reported.rests() { KNOWN_MS } else { FRESH_MS };
+            reported.age(now) <= counts_ms || self.is_silent(from)
         };
+        let mut unknown = BTreeSet::new();
         let legs = self
             .measured
             .legs()
             .filter(|(from, to, reported)| usable(from, reported) && !self.measured.is_dead(from, to));
-        legs.filter_map(|(from, to, reported)| {
+        let legs = legs.filter_map(|(from, to, reported)| {
             let leg = LegId {
                 from: self.node_id(from)?,
                 to: self.node_id(to)?,
             };
             let stats = stats(&reported.report)?;
+            unknown.extend(reported.rests().then_some(leg));
             Some(LegInput { leg, stats })
-        })
-        .collect()
+        });
+        (legs.collect(), unknown)
     }
 
     fn is_silent(&self, node: &str) -> bool {

@@ -3,6 +3,7 @@
 use kuafu_model::HostState;
 use kuafu_model::kinds::Name;
 use kuafu_model::manifest::File;
+use kuafu_topology::steering::Fate;
 
 use super::*;
 use crate::store::{Memory, Store};
@@ -456,8 +457,10 @@ fn reports_are_of_the_hosts_own_legs() {
         rtt_p90_us: 52_000,
         rtt_ewma_us: 50_500,
         loss: 0.0,
+        age_ms: 0,
     };
-    world.core.handle_reports(1000, agents[2].session, &[report]);
+    let commands = world.core.handle_reports(1000, agents[2].session, &[report]);
+    world.carry_out(commands);
     assert!(
         world
             .core
@@ -465,7 +468,8 @@ fn reports_are_of_the_hosts_own_legs() {
             .iter()
             .all(|host| host.legs.is_empty())
     );
-    world.core.handle_reports(1000, agents[0].session, &[report]);
+    let commands = world.core.handle_reports(1000, agents[0].session, &[report]);
+    world.carry_out(commands);
     let views = world.core.host_views(1500);
     let osaka = views.iter().find(|host| host.node.as_str() == "osaka").unwrap();
     assert_eq!((osaka.legs[0].to.as_str(), osaka.legs[0].age_ms), ("taipei", 500));

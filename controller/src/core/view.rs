@@ -6,6 +6,7 @@ use kuafu_model::compile::{Choice, PairName, fallbacks, pairs};
 use kuafu_model::kinds::Name;
 use kuafu_topology::Cost;
 
+use super::measure::Reported;
 use super::{Core, Now};
 
 /// A host as the controller sees it.
@@ -48,8 +49,10 @@ pub struct LegView {
     pub rtt_ewma_us: u32,
     /// 0 to 1.
     pub loss: f64,
-    /// Milliseconds since the report.
+    /// Milliseconds since it was measured.
     pub age_ms: u64,
+    /// Whether it waits for its turn to be measured again.
+    pub unknown: bool,
 }
 
 /// A pair, the best that there is, and what is used.
@@ -131,7 +134,8 @@ impl Core {
             rtt_p90_us: reported.report.rtt_p90_us,
             rtt_ewma_us: reported.report.rtt_ewma_us,
             loss: reported.report.loss,
-            age_ms: now.saturating_sub(reported.at),
+            age_ms: reported.age(now),
+            unknown: reported.rests(),
         })
         .collect()
     }
@@ -186,7 +190,7 @@ impl Core {
                 .map_or([None; 4], |steered| steered.costs.map(|cost| cost.map(Cost::ms))),
             why: match (steered, choice) {
                 _ if path.is_empty() => NO_PATH.to_owned(),
-                (Some(steered), _) => steered.why,
+                (Some(steered), _) => steered.why + &self.unknown_legs([&best, &path, &backup]),
                 (None, Some(_)) => "chosen before the controller's start: nothing is measured yet".to_owned(),
                 (None, None) => "nothing is measured yet: direct".to_owned(),
             },
@@ -196,6 +200,25 @@ impl Core {
             backup,
             pair,
         }
+    }
+
+    /// The legs of paths of which it is not known how they are now, in words.
+    fn unknown_legs(&self, paths: [&[String]; 3]) -> String {
+        let legs = paths.into_iter().flat_map(|nodes| nodes.windows(2));
+        let mut unknown: Vec<String> = legs
+            .flat_map(|leg| [(&leg[0], &leg[1]), (&leg[1], &leg[0])])
+            .filter(|(from, to)| self.measured.leg(from, to).is_some_and(Reported::rests))
+            .map(|(from, to)| format!("{from} > {to}"))
+            .collect();
+        unknown.sort();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return String::new();
+        }
+        format!(
+            "; unknown at the moment, counted as last measured: {}",
+            unknown.join(", ")
+        )
     }
 
     /// Each node emits what passes it, the ends in one direction only.

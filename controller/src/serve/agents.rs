@@ -131,8 +131,7 @@ pub fn hear(core: &mut Core, now: Now, session: SessionId, message: Message) -> 
             let rounds = reports.rounds;
             let reports: Vec<LegReport> = reports.reports.iter().map(report).collect();
             core.handle_rounds(session, rounds);
-            core.handle_reports(now, session, &reports);
-            Vec::new()
+            core.handle_reports(now, session, &reports)
         }
         Message::Alarm(alarm) => {
             let said = |kind| core.handle_alarm(now, session, alarm.path_id, (kind, alarm.loss));
@@ -155,6 +154,7 @@ const fn report(report: &v1::LegReport) -> LegReport {
         rtt_p90_us: report.rtt_p90_us,
         rtt_ewma_us: report.rtt_ewma_us,
         loss: report.loss,
+        age_ms: report.age_ms,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kuafu_proto::client::IdentityError;
+use kuafu_proto::client::{IdentityError, KEEP_ALIVE};
 use kuafu_proto::v1::agents_server::AgentsServer;
 use kuafu_proto::v1::api_server::ApiServer;
 use kuafu_proto::v1::enrolment_server::EnrolmentServer;
@@ -257,8 +257,8 @@ async fn serve(
     let api = ApiServer::new(Api(Arc::clone(&shell))).max_decoding_message_size(LARGEST_REQUEST);
     let (finished, finish) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_keepalive_interval(Some(KEEP_ALIVE[0]))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE[1]))
         .add_service(EnrolmentServer::new(Enrolment(Arc::clone(&shell))))
         .add_service(agents.max_decoding_message_size(LARGEST_REQUEST))
         .add_service(api)

@@ -24,7 +24,7 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 const OUTGOING: usize = 64;
 /// The first pause before the controller is dialled again, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the host's certificate is looked at: it lasts weeks.
 const LOOK: Duration = Duration::from_secs(3_600);
 /// A session that lasted so long begins the pauses anew.
@@ -247,11 +247,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_five_seconds_and_differ() {
+    fn pauses_grow_to_two_seconds_and_differ() {
         let mut pauses = Pauses::default();
         let whole: Vec<u128> = (0..7).map(|_| pauses.next(1.0).as_millis()).collect();
-        assert_eq!(whole, [200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(pauses.next(0.0), Duration::from_millis(2500));
+        assert_eq!(whole, [200, 400, 800, 1600, 2000, 2000, 2000]);
+        assert_eq!(pauses.next(0.0), Duration::from_millis(1000));
         assert!((0.0..1.0).contains(&noise()));
     }
 }

@@ -344,11 +344,14 @@ impl Worker {
             clock: self.host.clock(),
             opened: &mut self.opened,
         };
-        let alarms = match quality.drain(now, &mut live) {
-            Ok(alarms) => alarms,
+        let news = match quality.drain(now, &mut live) {
+            Ok(news) => news,
             Err(error) => return self.work_failed(&error),
         };
-        for alarm in alarms {
+        if let Some(first) = news.first {
+            self.tell(Message::Reports(first));
+        }
+        for alarm in news.alarms {
             if alarm.kind() == v1::alarm::Kind::Clear {
                 self.alarms.remove(&alarm.path_id);
             } else {

@@ -8,8 +8,8 @@ use super::schedule::{Judgement, Schedule, Use};
 use crate::error::Result;
 use crate::live::{Live, Word};
 
-/// Between two looks at which paths there are and which pairs carry packets.
-const REFRESH: Duration = Duration::from_secs(1);
+/// Between two looks at which paths there are and which pairs carry packets: what is new waits for it.
+const REFRESH: Duration = Duration::from_millis(250);
 
 /// The probes of every path that begins here, in time since the prober's start. Knows no clock: `now` comes in.
 #[derive(Debug, Default)]
@@ -83,7 +83,9 @@ fn uses(live: &impl Live) -> Result<BTreeMap<u32, Use>> {
         }
     }
     let usage = |index| (index, usage(live, index, busy.get(&index).copied()));
-    Ok(live.installed()?.into_iter().map(usage).collect())
+    let uses = live.installed()?.into_iter().map(usage);
+    // To the schedule a leg whose turn it is again is new.
+    Ok(uses.filter(|(_, usage)| !usage.rests()).collect())
 }
 
 /// `in_use`: whether the pair that uses it is premium.

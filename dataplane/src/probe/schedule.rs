@@ -70,10 +70,13 @@ struct Path {
     judged: Option<Duration>,
     /// A shorter one, from when a probe of at least this number has come home.
     wanted: Option<(Duration, u64)>,
-    /// It is given more time, because the prober stalled, until a probe of at least this number has come home.
-    spared: Option<u64>,
-    /// Since when it is known.
+    /// Stalls of the prober, for each of which it is given as much more time until a probe of at least this number has
+    /// come home.
+    spared: Vec<(u64, Duration)>,
+    /// Since when it is known, or since a probe came home for the first time: the other end may have joined only then.
     since: Duration,
+    /// One came home for the first time since the last look.
+    is_answered: bool,
 }
 
 /// Between two probes of what carries nothing, so that all of it keeps to [`IDLE_BITS`].
@@ -116,6 +119,9 @@ impl Schedule {
                 Path::new(now, share)
             });
         }
+        for path in self.paths.values_mut().filter(|path| path.is_answered) {
+            (path.since, path.is_answered) = (now, false);
+        }
         let paces = self.paces(now, uses);
         for (index, usage) in uses {
             if let Some(path) = self.paths.get_mut(index) {
@@ -139,39 +145,40 @@ impl Schedule {
     /// Notes what came home. What is returned is to be written.
     pub(super) fn confirm(&mut self, index: u32, usage: &Use) -> Option<Judgement> {
         let path = self.paths.get_mut(&index)?;
-        if path.spared.is_some_and(|number| usage.last_return >= number) {
-            path.spared = None;
-            return Some((index, path.judged.map(limits)));
+        let stalls = path.spared.len();
+        path.spared.retain(|(number, _)| usage.last_return < *number);
+        if path.spared.len() < stalls {
+            return Some((index, path.limits()));
         }
         let (interval, number) = path.wanted?;
         if usage.returns == 0 || usage.last_return < number {
             return None;
         }
         path.wanted = None;
-        (path.judged, path.spared) = (Some(interval), None);
-        Some((index, Some(limits(interval))))
+        path.is_answered |= path.judged.is_none();
+        path.judged = Some(interval);
+        path.spared.clear();
+        Some((index, path.limits()))
     }
 
     /// Paths that wait for a return.
     pub(super) fn waiting(&self) -> Vec<u32> {
-        let waits = |path: &Path| path.wanted.is_some() || path.spared.is_some();
+        let waits = |path: &Path| path.wanted.is_some() || !path.spared.is_empty();
         let waiting = self.paths.iter().filter(|(_, path)| waits(path));
         waiting.map(|(index, _)| *index).collect()
     }
 
     /// After a stall of the prober no echo is there yet, for as long as a round trip takes, though one probe has just
-    /// left: paths are given as much more time. What is returned must be written before a probe leaves.
+    /// left: paths are given as much more time, and for one stall after the other the sum. What is returned must be
+    /// written before a probe leaves.
     pub(super) fn spare(&mut self, now: Duration, departed: impl Fn(u32) -> u64) -> Vec<Judgement> {
         let mut judgements = Vec::new();
         for (index, path) in &mut self.paths {
             let late = now.saturating_sub(path.due);
-            let Some(judged) = path.judged.filter(|judged| late >= *judged) else {
-                continue;
-            };
-            path.spared = Some(departed(*index));
-            let Limits { stale, silent } = limits(judged);
-            let stale = stale + late;
-            judgements.push((*index, Some(Limits { stale, silent })));
+            if path.judged.is_some_and(|judged| late >= judged) {
+                path.spared.push((departed(*index), late));
+                judgements.push((*index, path.limits()));
+            }
         }
         judgements
     }
@@ -204,6 +211,11 @@ impl Schedule {
 }
 
 impl Use {
+    /// Whether it is not probed at all.
+    pub(super) fn rests(&self) -> bool {
+        self.watch == watch::RESTING && !self.in_use && !self.down
+    }
+
     fn carries_nothing(&self) -> bool {
         !self.in_use && !self.down && self.watch != watch::IN_USE
     }
@@ -217,9 +229,19 @@ impl Path {
             due: now + NEW.0.mul_f64(share),
             judged: None,
             wanted: None,
-            spared: None,
+            spared: Vec::new(),
             since: now,
+            is_answered: false,
         }
+    }
+
+    /// By which it is judged now.
+    fn limits(&self) -> Option<Limits> {
+        let more: Duration = self.spared.iter().map(|(_, late)| *late).sum();
+        self.judged.map(limits).map(|limits| Limits {
+            stale: limits.stale + more,
+            ..limits
+        })
     }
 
     fn is_new(&self, now: Duration) -> bool {
@@ -263,7 +285,8 @@ impl Path {
             }
             // Longer: allowed first, then sent more slowly.
             Some(judged) if judged < judging => {
-                (self.wanted, self.spared) = (None, None);
+                self.wanted = None;
+                self.spared.clear();
                 self.judged = Some(judging);
                 Some(Some(limits(judging)))
             }
@@ -366,6 +389,25 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_answered_for_the_first_time_is_as_a_new_one() {
+        let mut schedule = Schedule::default();
+        schedule.follow(S, &uses(Use::default()));
+        schedule.follow(100 * S, &uses(Use::default()));
+        assert_eq!(schedule.paths[&5].interval, IDLE);
+        let home = Use {
+            departed: 99,
+            returns: 1,
+            last_return: 98,
+            ..Use::default()
+        };
+        schedule.confirm(5, &home);
+        schedule.follow(101 * S, &uses(home));
+        assert_eq!(schedule.paths[&5].interval, NEW.0);
+        schedule.follow(103 * S, &uses(home));
+        assert_eq!(schedule.paths[&5].interval, IDLE);
+    }
+
+    #[test]
     fn what_the_agent_wants_watched_is_probed_closely_and_judged_as_what_is_in_use() {
         let mut schedule = Schedule::default();
         let mut intervals = |s: u32, watch, in_use| {
@@ -445,8 +487,15 @@ mod tests {
         let spared = schedule.spare(late, departed).remove(0).1.unwrap();
         assert!(spared.stale > IN_USE * 10 && spared.silent == IN_USE * SILENT);
         assert_eq!(schedule.waiting(), [5]);
+        schedule.due(late);
+        let again = late + IN_USE * 3;
+        let more = schedule.spare(again, |_| 20).remove(0).1.unwrap().stale - spared.stale;
+        assert!(more > IN_USE, "stalled again before the echo: {more:?}");
         assert_eq!(schedule.confirm(5, &usage), None, "that one left before");
         usage.last_return = 10;
+        let second = schedule.confirm(5, &usage).unwrap().1.unwrap();
+        assert_eq!(second.stale, limits(IN_USE).stale + more);
+        usage.last_return = 20;
         assert_eq!(schedule.confirm(5, &usage), Some((5, Some(limits(IN_USE)))));
         assert!(schedule.waiting().is_empty());
     }

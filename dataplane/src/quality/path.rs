@@ -16,6 +16,9 @@ const LOST_MS: u64 = 2_000;
 /// So long after an alarm rose its path is watched closely, so that its end is known soon.
 const DOUBT_MS: u64 = 600_000;
 
+/// Probes that come home before a leg is reported for the first time: a quarter of a second's.
+const FIRST: u64 = 5;
+
 /// Lost in a million of a path that is not watched more closely for it.
 const TOLERABLE_PPM: u32 = 3_000;
 
@@ -45,6 +48,10 @@ pub(super) struct Measurement {
     told: (u64, u64),
     /// The same as of the last report, with what had come home.
     reported: (u64, u64),
+    /// The last report; of a leg that takes turns, in this turn or the last.
+    last: Option<v1::LegReport>,
+    /// Whether there was one ever.
+    is_known: bool,
     /// What was said last.
     alarm: Kind,
     /// When an alarm last rose, or became another.
@@ -69,6 +76,8 @@ impl Measurement {
             received: 0,
             told: (0, 0),
             reported: (0, 0),
+            last: None,
+            is_known: false,
             alarm: Kind::Clear,
             risen: None,
             shown: Measured::default(),
@@ -186,6 +195,12 @@ impl Measurement {
         (self.alarm == Kind::Clear && loses) || self.risen.is_some_and(|risen| now.since(risen) < DOUBT_MS)
     }
 
+    /// The same as [`report`](Self::report), of a leg that was never reported and of which enough is known by now.
+    pub(super) fn first_report(&mut self, now: Millis) -> Option<v1::LegReport> {
+        let is_due = self.legs == 1 && !self.is_known && self.received >= FIRST;
+        if is_due { self.report(now) } else { None }
+    }
+
     /// The last second, of a leg on which something came home in the last 30 s.
     pub(super) fn report(&mut self, now: Millis) -> Option<v1::LegReport> {
         let (sent, received) = (self.told.0 - self.reported.0, self.received - self.reported.1);
@@ -200,7 +215,7 @@ impl Measurement {
             rtt_ewma_us: ewma_us,
         };
         let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        (self.legs == 1).then(|| v1::LegReport {
+        let report = (self.legs == 1).then(|| v1::LegReport {
             path_id: self.id,
             sent: narrow(sent),
             received: narrow(received),
@@ -208,7 +223,32 @@ impl Measurement {
             rtt_p90_us: stats.p90_us,
             rtt_ewma_us: ewma_us,
             loss: f64::from(stats.loss_ppm) / 1e6,
+            age_ms: 0,
+        });
+        (self.last, self.is_known) = (report, true);
+        report
+    }
+
+    /// What the last turn came to, of a leg that rests since.
+    pub(super) fn rested(&self, now: Millis, since: Millis) -> Option<v1::LegReport> {
+        let age_ms = u32::try_from(now.since(since)).unwrap_or(u32::MAX).max(1);
+        self.last.map(|report| v1::LegReport {
+            sent: 0,
+            received: 0,
+            age_ms,
+            ..report
         })
+    }
+
+    /// Its turn begins after a rest: what was measured before is too old to count.
+    pub(super) fn begin_turn(&mut self) {
+        self.estimator = LegEstimator::new();
+        self.last = None;
+    }
+
+    /// Whether it is to be watched even where it would rest: it is doubted, or its alarm stands.
+    pub(super) fn keeps_turn(&self, now: Millis) -> bool {
+        self.alarm != Kind::Clear || self.is_doubted(now)
     }
 
     /// Probes that have left since this was asked last.

@@ -50,11 +50,12 @@ impl Used {
     }
 
     /// The word that the prober reads of a path.
-    pub(super) fn word(&self, index: u32, is_doubted: bool) -> u64 {
-        match (self.legs.contains(&index), is_doubted) {
-            (true, _) => watch::IN_USE,
-            (false, true) => watch::DOUBTED,
-            (false, false) => watch::AS_USED,
+    pub(super) fn word(&self, index: u32, is_doubted: bool, rests: bool) -> u64 {
+        match (self.legs.contains(&index), is_doubted, rests) {
+            (true, ..) => watch::IN_USE,
+            (false, true, _) => watch::DOUBTED,
+            (false, false, true) => watch::RESTING,
+            (false, false, false) => watch::AS_USED,
         }
     }
 
@@ -102,12 +103,13 @@ mod tests {
             path(5, 21, &["a", "c", "b"]),
         ]);
         let used = Used::of(&state, BTreeMap::from([(4, false), (5, true)]));
-        let words = [1, 2, 3, 4, 5].map(|index| used.word(index, index >= 3));
+        let words = [1, 2, 3, 4, 5].map(|index| used.word(index, index >= 3, index == 4));
         let (leg, doubted) = (watch::IN_USE, watch::DOUBTED);
         assert_eq!(words, [leg, leg, doubted, doubted, doubted]);
         let probing = used.probing(100);
         assert_eq!(probing.bits_per_second, 118_400);
         assert_eq!(probing.budget_bits_per_second, 1_365_000);
-        assert_eq!(Used::default().word(3, false), watch::AS_USED);
+        assert_eq!(Used::default().word(3, false, false), watch::AS_USED);
+        assert_eq!(Used::default().word(3, false, true), watch::RESTING);
     }
 }

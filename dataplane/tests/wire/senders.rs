@@ -103,6 +103,7 @@ fn path(index: u32, leg: LegState) -> state::PathState {
         id: u64::from(index),
         nodes: Vec::new(),
         leg,
+        near: false,
     }
 }
 

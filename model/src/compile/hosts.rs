@@ -169,6 +169,7 @@ impl<'a> World<'a> {
                 .filter_map(|id| self.name(*id).map(Name::to_string))
                 .collect(),
             leg: legs.next()?,
+            near: self.are_near(nodes),
         };
         states.get_mut(nodes.first()?)?.paths.push(path);
         for (hop, label) in nodes.windows(2).zip(&way.labels) {
@@ -181,6 +182,12 @@ impl<'a> World<'a> {
             states.get_mut(&hop[1])?.slots.push(slot);
         }
         Some(())
+    }
+
+    /// Whether these are two nodes of a region.
+    fn are_near(&self, nodes: &[NodeId]) -> bool {
+        let region = |id: &NodeId| self.nodes.get(id).map(|(_, node)| &node.spec.region);
+        matches!(nodes, [from, to] if region(from) == region(to))
     }
 
     fn public(&self, id: NodeId) -> Option<Ipv4Addr> {

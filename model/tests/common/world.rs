@@ -257,6 +257,7 @@ fn host() -> HostState {
                 id: u64::from(index),
                 nodes: Vec::new(),
                 leg: leg(to),
+                near: false,
             })
             .collect(),
         pairs: [(4, Some(1), Some(2)), (5, None, None), (6, Some(3), None)]

@@ -160,6 +160,8 @@ pub mod watch {
     pub const DOUBTED: u64 = 1;
     /// It is a leg that carries packets.
     pub const IN_USE: u64 = 2;
+    /// It is a leg that waits for its turn, and is not probed.
+    pub const RESTING: u64 = 3;
 }
 
 /// What a label leads to.

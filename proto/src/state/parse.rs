@@ -266,6 +266,7 @@ impl Read for PathState {
             id: message.id,
             nodes: message.nodes,
             leg: LegState::read(leg).map_err(|error| error.within("leg"))?,
+            near: message.near,
         })
     }
 }

@@ -90,6 +90,7 @@ pub(crate) fn sample() -> HostState {
             id: 1 << 40,
             nodes: vec!["osaka".to_owned(), "calgary".to_owned()],
             leg: leg(4),
+            near: true,
         }],
         pairs: vec![PairState {
             index: 1,

@@ -140,6 +140,7 @@ impl From<&PathState> for v1::PathState {
             id: path.id,
             nodes: path.nodes.clone(),
             leg: Some((&path.leg).into()),
+            near: path.near,
         }
     }
 }

@@ -82,6 +82,15 @@ fn freed(input: &Input, known: &Known) -> Input {
     free
 }
 
+/// Whether the quality of a leg that has one is of now.
+fn fate_of(input: &Input, leg: LegId) -> Fate {
+    if input.unknown.contains(&leg) {
+        Fate::Unknown
+    } else {
+        Fate::Measured
+    }
+}
+
 /// What would be decided for a pair that was not there before.
 fn decided(config: &Config, view: &View<'_>, pair: &PairInput) -> Held {
     let mut state = PairState::new(pair);
@@ -134,7 +143,7 @@ impl<'a> Explainer<'a> {
             (lost.leg, (lost.stats, fate))
         });
         let measured = input.legs.iter();
-        let measured = measured.map(|leg| (leg.leg, (leg.stats, Fate::Measured)));
+        let measured = measured.map(|leg| (leg.leg, (leg.stats, fate_of(input, leg.leg))));
         Self {
             legs: lost.chain(measured).collect(),
             alarms: known.standing.alarms.iter().copied().collect(),
@@ -250,7 +259,7 @@ impl<'a> Explainer<'a> {
 
     fn bar_of_leg(&self, leg: LegId) -> Option<Reason> {
         match self.legs.get(&leg).map(|(_, fate)| fate) {
-            Some(Fate::Measured) => None,
+            Some(Fate::Measured | Fate::Unknown) => None,
             Some(Fate::Dead) => Some(Reason::Dead { leg }),
             Some(Fate::Silent) => Some(Reason::Silent { leg }),
             None => Some(Reason::Unknown { leg }),

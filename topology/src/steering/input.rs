@@ -283,6 +283,10 @@ pub struct Input {
     /// When packets of a pair are sent over both its paths; of those that are not listed never.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub duplication: BTreeMap<PairId, Duplication>,
+    /// The legs of which it is not known how they are now: their quality is what the last turn of probing them came to.
+    /// They count by it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unknown: BTreeSet<LegId>,
 }
 
 /// One tick: what came in and what was decided. A log of these, one JSON object a line, is a recording.

@@ -132,6 +132,16 @@ impl Pop {
         }
     }
 
+    /// Whether a pair's path in use passes a node.
+    #[cfg(test)]
+    pub(super) fn sends_over(&self, node: &str) -> bool {
+        let state = self.state.iter();
+        let used = state.flat_map(|state| state.pairs.iter().filter_map(|pair| pair.primary));
+        let used: Vec<u32> = used.collect();
+        let mut paths = self.state.iter().flat_map(|state| &state.paths);
+        paths.any(|path| used.contains(&path.index) && path.nodes.iter().any(|passed| passed == node))
+    }
+
     /// The host of the model.
     pub(super) fn host(&self) -> &Host {
         &self.host
@@ -166,8 +176,9 @@ impl Pop {
         }
         let ms = Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         if now >= self.drain {
-            let alarms = self.quality.drain(ms, &mut self.host)?;
-            self.said.extend(alarms.into_iter().map(Message::Alarm));
+            let news = self.quality.drain(ms, &mut self.host)?;
+            self.said.extend(news.first.map(Message::Reports));
+            self.said.extend(news.alarms.into_iter().map(Message::Alarm));
             self.drain += DRAIN;
         }
         if now >= self.report {

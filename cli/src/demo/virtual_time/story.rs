@@ -35,7 +35,7 @@ pub(in super::super) struct Told {
 /// What went wrong in the model.
 pub(in super::super) fn tell(seconds: u64, step: &Step) -> Result<Told> {
     let spec = WorldSpec::parse(DEMO)?;
-    let mut cluster = Cluster::start(&spec, |world| intent::manifests(world))?;
+    let mut cluster = Cluster::start(&spec, None, |world| intent::manifests(world))?;
     for game in &GAMES {
         if GAMES
             .iter()

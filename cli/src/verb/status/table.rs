@@ -145,7 +145,11 @@ fn legs(status: &ClusterStatus) -> String {
                     us_as_ms(leg.rtt_p90_us),
                     us_as_ms(leg.rtt_ewma_us),
                     format!("{:.1} %", leg.loss * 100.0),
-                    ago(leg.age_ms),
+                    if leg.unknown {
+                        format!("unknown for {}", ago(leg.age_ms))
+                    } else {
+                        ago(leg.age_ms)
+                    },
                 ]
             })
         })

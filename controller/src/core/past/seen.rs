@@ -48,7 +48,7 @@ pub(super) struct Entry {
     gone: Vec<PairId>,
 }
 
-/// A leg: its ends; r, p50, p90, jitter, loss and samples; 0 measured, 1 dead, 2 silent.
+/// A leg: its ends; r, p50, p90, jitter, loss and samples; 0 measured, 1 dead, 2 silent, 3 unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Row(NodeId, NodeId, [u32; 6], u8);
 
@@ -66,6 +66,7 @@ impl Row {
             Fate::Measured => 0,
             Fate::Dead => 1,
             Fate::Silent => 2,
+            Fate::Unknown => 3,
         };
         Self(leg.from, leg.to, figures, fate)
     }
@@ -83,6 +84,7 @@ impl Row {
         let fate = match fate {
             0 => Fate::Measured,
             1 => Fate::Dead,
+            3 => Fate::Unknown,
             _ => Fate::Silent,
         };
         (LegId { from, to }, (stats, fate))
@@ -148,7 +150,9 @@ impl Seen {
         let (measured, lost): (Vec<_>, Vec<_>) = self
             .legs
             .into_iter()
-            .partition(|(_, (_, fate))| *fate == Fate::Measured);
+            .partition(|(_, (_, fate))| matches!(fate, Fate::Measured | Fate::Unknown));
+        let unknown = measured.iter().filter(|(_, (_, fate))| *fate == Fate::Unknown);
+        let unknown = unknown.map(|(leg, _)| *leg).collect();
         let lost = lost.into_iter().map(|(leg, (stats, fate))| LostLeg {
             leg,
             stats,
@@ -168,6 +172,7 @@ impl Seen {
                 forbidden: self.forbidden,
                 // Whether packets took both paths was decided, and is held.
                 duplication: BTreeMap::new(),
+                unknown,
             },
             standing: self.standing,
             held: self.held.into_values().collect(),

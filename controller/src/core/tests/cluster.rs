@@ -179,7 +179,8 @@ impl Cluster {
                 .map(|path| self.report(path.id, &path.nodes))
                 .collect();
             assert!(paths.iter().all(|path| path.nodes[0] == *node));
-            self.world.core.handle_reports(now, agent.session, &reports);
+            let commands = self.world.core.handle_reports(now, agent.session, &reports);
+            self.world.carry_out(commands);
         }
         let commands = self.world.core.handle_tick(now);
         self.world.carry_out(commands);
@@ -207,6 +208,7 @@ impl Cluster {
             rtt_ewma_us: rtt_us,
             // A window of 30 s forgets slowly: the alarm is what counts.
             loss: 0.0,
+            age_ms: 0,
         }
     }
 
@@ -540,7 +542,8 @@ fn a_tick_of_two_hundred_nodes() {
             .iter()
             .map(|path| some_report(path.id))
             .collect();
-        world.core.handle_reports(now, agent.session, &reports);
+        let commands = world.core.handle_reports(now, agent.session, &reports);
+        world.carry_out(commands);
     }
     let began = Instant::now();
     world.now += 1000;
@@ -571,5 +574,6 @@ fn some_report(path_id: u64) -> LegReport {
         rtt_p90_us: rtt_us,
         rtt_ewma_us: rtt_us,
         loss: 0.0,
+        age_ms: 0,
     }
 }

@@ -15,6 +15,7 @@ fn leg_report(agents: &[Agent], from: usize, to: &str, rtt_us: u32) -> LegReport
         rtt_p90_us: rtt_us,
         rtt_ewma_us: rtt_us,
         loss: 0.0,
+        age_ms: 0,
     }
 }
 
@@ -39,7 +40,8 @@ pub(super) fn measured(world: &mut World, agents: &[Agent], more_us: u32) {
     for (from, to, rtt_us) in [(0, 1, 42_000), (0, 2, 374_000), (1, 2, 250_000)] {
         for (a, b) in [(from, to), (to, from)] {
             let report = leg_report(agents, a, NAMES[b], rtt_us + more_us);
-            world.core.handle_reports(world.now, agents[a].session, &[report]);
+            let commands = world.core.handle_reports(world.now, agents[a].session, &[report]);
+            world.carry_out(commands);
         }
     }
 }
@@ -159,4 +161,63 @@ fn a_relay_with_a_price_is_left_by_bulk_traffic() {
     }
     let route = world.core.route_views().remove(0);
     assert_eq!((route.path.len(), route.usd_per_gb), (2, 0.0), "{}", route.why);
+}
+
+/// Legs that wait for their turn to be probed count as their last turn came out, are said to be unknown, and are left
+/// when that is too old.
+#[test]
+fn a_leg_that_rests_counts_as_last_measured_until_that_is_too_old() {
+    let (mut world, mut agents) = three();
+    world.apply(ACCELERATOR).unwrap();
+    settle(&mut world, &mut agents);
+    (0..5).for_each(|_| drop(second(&mut world, &mut agents)));
+    let rest = |world: &mut World, agents: &[Agent], age_ms| {
+        for (from, to) in [(1, "cape-town"), (2, "taipei")] {
+            let report = LegReport {
+                age_ms,
+                ..leg_report(agents, from, to, 250_000)
+            };
+            let commands = world
+                .core
+                .handle_reports(world.now, agents[from].session, &[report]);
+            world.carry_out(commands);
+        }
+        // Direct is measured on, and so is the leg to the relay.
+        for (from, to, rtt_us) in [
+            (0, "taipei", 42_000),
+            (1, "osaka", 42_000),
+            (0, "cape-town", 374_000),
+            (2, "osaka", 374_000),
+        ] {
+            let report = leg_report(agents, from, to, rtt_us);
+            let commands = world
+                .core
+                .handle_reports(world.now, agents[from].session, &[report]);
+            world.carry_out(commands);
+        }
+        world.now += 1000;
+        let commands = world.core.handle_tick(world.now);
+        world.carry_out(commands);
+        world.core.route_views().remove(0)
+    };
+    let route = rest(&mut world, &agents, 300_000);
+    assert_eq!(route.path, ["osaka", "taipei", "cape-town"]);
+    let unknown = "unknown at the moment, counted as last measured: cape-town > taipei, taipei > cape-town";
+    assert!(route.why.ends_with(unknown), "{}", route.why);
+    let views = world.core.host_views(world.now);
+    let taipei = views.iter().find(|host| host.node.as_str() == "taipei").unwrap();
+    let leg = taipei.legs.iter().find(|leg| leg.to == "cape-town").unwrap();
+    assert_eq!((leg.unknown, leg.age_ms), (true, 301_000));
+    let question = PathQuestion {
+        entry: "osaka".to_owned(),
+        exit: "cape-town".to_owned(),
+        class: None,
+    };
+    let answer = world.core.explain_path(world.now, &question, None).unwrap();
+    let chosen = answer.explanation.chosen.unwrap();
+    let fates: Vec<Fate> = chosen.legs.iter().map(|leg| leg.forward.unwrap().fate).collect();
+    assert_eq!(fates, [Fate::Measured, Fate::Unknown]);
+
+    let route = rest(&mut world, &agents, 600_000);
+    assert_eq!(route.path, ["osaka", "cape-town"], "{}", route.why);
 }

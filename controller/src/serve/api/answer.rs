@@ -147,6 +147,7 @@ fn leg(leg: LegView) -> v1::LegInfo {
         rtt_ewma_us: leg.rtt_ewma_us,
         loss: leg.loss,
         age_ms: leg.age_ms,
+        unknown: leg.unknown,
     }
 }
 

@@ -125,6 +125,7 @@ fn way_cost(way: WayCost) -> v1::WayCost {
         alarm: way.alarm,
         state: match way.fate {
             Fate::Measured => "measured",
+            Fate::Unknown => "unknown",
             Fate::Dead => "dead",
             Fate::Silent => "silent",
         }

@@ -69,6 +69,8 @@ pub struct WayCost {
 pub enum Fate {
     /// It is.
     Measured,
+    /// It is what the last turn of probing the leg came to; how it is now is not known.
+    Unknown,
     /// It is the last before nothing came back any more.
     Dead,
     /// It is the last that was said.
