@@ -59,7 +59,7 @@ fn a_limit_holds_for_its_accelerator_alone() {
     if skipped() {
         return;
     }
-    let stage = Stage::of(WORLD, |world| manifests(world)).unwrap();
+    let stage = Stage::of(WORLD, manifests).unwrap();
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
     let server = Echo::start(stage.world.netns("server").unwrap(), any).unwrap();
     for (id, number) in [(1, 0), (2, 1), (3, 2)] {
@@ -86,7 +86,7 @@ fn a_limit_holds_for_its_accelerator_alone() {
     let back = limited.replies().len() as u64;
     println!("{sent} sent in {took:?}, {arrived} arrived, {back} came back");
     // The hosts' clock is coarse: 10 ms at most.
-    let most = BURST + LIMIT * (took.as_millis() as u64 + 10) / 1000;
+    let most = BURST + LIMIT * (u64::try_from(took.as_millis()).unwrap() + 10) / 1000;
     assert!(arrived * OCTETS <= most, "{} of {most} octets", arrived * OCTETS);
     assert!(
         arrived * OCTETS >= most / 2,

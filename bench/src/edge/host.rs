@@ -115,6 +115,7 @@ fn state() -> HostState {
             index: 1,
             id: 1,
             nodes: Vec::new(),
+            near: false,
             leg: leg(),
         }],
         pairs: vec![PairState {

@@ -100,7 +100,7 @@ fn carried(label: u32, turn: u32) -> Result<Vec<u8>> {
         destination: HERE.into(),
     });
     Udp::at::<34, OUTER>(&mut head).write(50_009, BACKBONE_PORT, octets - 20);
-    let word = Word::new(label, 0, turn / 64 & 15, EPOCH.into(), false);
+    let word = Word::new(label, 0, (turn / 64) & 15, EPOCH.into(), false);
     let header = Header::new(false, LEAVING_HERE, word, turn % 64, 0);
     let half = u64::from_le_bytes([ARRIVING; 8]);
     let arriving = Key { k0: half, k1: half };
