@@ -1,7 +1,5 @@
 //! Three nodes: a relay that gains, dies, and is away.
 
-use kuafu_model::state::Target;
-
 use super::*;
 
 fn leg_report(agents: &[Agent], from: usize, to: &str, rtt_us: u32) -> LegReport {
@@ -81,40 +79,6 @@ fn a_relay_that_gains_is_taken_and_left_when_its_path_dies() {
         world.core.route_views().remove(0).path,
         before,
         "choices are kept"
-    );
-}
-
-#[test]
-fn an_entry_whose_paths_are_all_dead_does_without_the_backbone_and_this_is_said() {
-    let (mut world, mut agents) = three();
-    world.apply(ACCELERATOR).unwrap();
-    settle(&mut world, &mut agents);
-    for _ in 0..5 {
-        second(&mut world, &mut agents);
-    }
-    assert_eq!(world.core.fallback_views(), []);
-    let entry = agents[0].state.as_ref().unwrap();
-    let all: Vec<u64> = entry.paths.iter().map(|path| path.id).collect();
-    for id in all {
-        let commands = world
-            .core
-            .handle_alarm(world.now, agents[0].session, id, (Alarm::Dead, 0.0));
-        world.carry_out(commands);
-        settle(&mut world, &mut agents);
-    }
-    let route = world.core.route_views().remove(0);
-    assert!(route.path.is_empty(), "{route:?}");
-    assert!(route.why.contains("over the Internet"), "{}", route.why);
-    let [fallback] = &world.core.fallback_views()[..] else {
-        panic!("{:?}", world.core.fallback_views())
-    };
-    assert_eq!((fallback.entry.as_str(), fallback.exits.len()), ("osaka", 1));
-    let targets = &agents[0].state.as_ref().unwrap().services[0].targets;
-    assert!(
-        targets
-            .iter()
-            .all(|target| matches!(target.target, Target::Server { .. })),
-        "{targets:?}"
     );
 }
 
