@@ -5,8 +5,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
     Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port,
-    Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig,
+    OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep,
+    VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 

@@ -13,9 +13,9 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
 };
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Mac, MacPair,
-    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey,
-    Shared, Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
+    Fragmenter, Limit, LimitState, Mac, MacPair, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
+    Path, PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
