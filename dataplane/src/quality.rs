@@ -86,22 +86,15 @@ impl Quality {
         let jiffies = live.jiffies()?;
         let (mut alarms, mut reports) = (Vec::new(), Vec::new());
         for (index, path) in &mut self.paths {
-            let (is_down, is_stale, is_back, departed, watch) = live.read(*index, |state| {
+            let (is_dead, is_back, departed, watch) = live.read(*index, |state| {
                 let is_back = state.down.get() != 0 && state.returns.get() >= RETURNS;
-                let (is_down, is_stale) = (state.down.get() != 0, state.is_stale(jiffies));
-                (
-                    is_down,
-                    is_stale,
-                    is_back,
-                    state.departed.get(),
-                    state.watch.get(),
-                )
+                let is_dead = !state.is_fresh(jiffies);
+                (is_dead, is_back, state.departed.get(), state.watch.get())
             });
             if is_back {
                 live.set(*index, Word::Down, 0);
             }
             path.settle(now, departed);
-            let is_dead = path.is_dead(now, is_down, is_stale);
             alarms.extend(path.alarm(now, is_dead));
             reports.extend(path.first_report(now));
             let rests = self.turns.rests_since(*index).is_some();

@@ -11,8 +11,6 @@ use kuafu_topology::{LegEstimator, LossAlarm, Millis, Verdict};
 use super::data::{Counted, Data};
 use crate::read::Measured;
 
-/// Stale for so long, a path is dead.
-const STALE_MS: u64 = 200;
 /// After so long a probe does not come home any more.
 const LOST_MS: u64 = 2_000;
 /// So long after an alarm rose its path is watched closely, so that its end is known soon.
@@ -58,8 +56,6 @@ pub(super) struct Measurement {
     alarm: Kind,
     /// When an alarm last rose, or became another.
     risen: Option<Millis>,
-    /// Since when it is stale.
-    stale_since: Option<Millis>,
     shown: Measured,
 }
 
@@ -84,7 +80,6 @@ impl Measurement {
             is_known: false,
             alarm: Kind::Clear,
             risen: None,
-            stale_since: None,
             shown: Measured::default(),
         }
     }
@@ -166,17 +161,6 @@ impl Measurement {
             Verdict::Lossy { loss_ppm } => self.loss_ppm = loss_ppm,
             Verdict::Undecided => {}
         }
-    }
-
-    /// Whether the path is dead: the programs have left it, or it has been stale for a while. A machine that stalls makes
-    /// paths stale until the next echo; the programs look after what is in use meanwhile.
-    pub(super) fn is_dead(&mut self, now: Millis, is_down: bool, is_stale: bool) -> bool {
-        if !is_stale {
-            self.stale_since = None;
-            return is_down;
-        }
-        let since = *self.stale_since.get_or_insert(now);
-        is_down || now.since(since) >= STALE_MS
     }
 
     /// What is to be said at once, if it has changed.
@@ -355,20 +339,6 @@ mod tests {
         assert!((20..50).contains(&number), "probe {number}");
         assert_eq!(alarm.kind, i32::from(Kind::Loss));
         assert!((0.03..0.06).contains(&alarm.loss), "{}", alarm.loss);
-    }
-
-    #[test]
-    fn what_is_stale_for_a_moment_is_not_dead() {
-        let mut path = Measurement::new(7, 1);
-        assert!(!path.is_dead(Millis(0), false, true));
-        assert!(!path.is_dead(Millis(150), false, true));
-        assert!(!path.is_dead(Millis(200), false, false), "an echo came");
-        assert!(!path.is_dead(Millis(300), false, true));
-        assert!(path.is_dead(Millis(500), false, true));
-        assert!(
-            path.is_dead(Millis(550), true, false),
-            "the programs have left it"
-        );
     }
 
     #[test]
