@@ -4,6 +4,7 @@ pub mod programs;
 pub mod sizes;
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kuafu_dataplane::bpf::Pins;
@@ -36,7 +37,11 @@ pub struct Stage {
     /// Hosts and wire.
     pub world: World,
     folders: Cleaned,
+    /// Worlds of one process have one name, and the machine's cores to themselves.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Removes files and pins.
 struct Cleaned(Folders);
@@ -55,6 +60,8 @@ impl Stage {
 
     /// Builds a world, declares `manifests`, and lets every node join.
     pub fn of(spec: &str, manifests: fn(&World) -> anyhow::Result<String>) -> anyhow::Result<Self> {
+        // Whoever failed has taken its world away.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folders = Folders::make(PathBuf::from(env!("CARGO_BIN_EXE_kuafu")))?;
         let cleaned = Cleaned(folders.clone());
         let prefix = format!("kft{}", std::process::id());
@@ -64,6 +71,7 @@ impl Stage {
             cluster,
             world,
             folders: cleaned,
+            _alone: alone,
         })
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use kuafu_pipeline::cut::cut;
-use kuafu_pipeline::header::{Errand, errand, ethernet};
+use kuafu_pipeline::header::{Errand, Ethernet, errand, ethernet};
 use kuafu_pipeline::map::Fragmenter;
 use kuafu_pipeline::stage::slow_path::MARK;
 use nix::errno::Errno;
@@ -118,9 +118,12 @@ pub fn pieces(frame: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let handed = frame.split_first_chunk::<ETHERNET>();
     let cut = handed.and_then(|(header, packet)| {
         let mut header = *header;
-        let mut errand = Errand::at::<0, ETHERNET>(&mut header);
-        let mtu = (errand.ethertype() == errand::ETHERTYPE).then(|| errand.mtu())?;
-        errand.set_ethertype(ethernet::IPV4);
+        let (_, mtu) = Errand::at::<0, ETHERNET>(&mut header).to_cut()?;
+        let mut ethernet = Ethernet::at::<0, ETHERNET>(&mut header);
+        if ethernet.ethertype() != errand::ETHERTYPE {
+            return None;
+        }
+        ethernet.set_ethertype(ethernet::IPV4);
         Some((header, cut(packet, mtu)?))
     });
     cut.into_iter()

@@ -50,7 +50,7 @@ fn ethernet(text: &mut String, frame: &[u8]) {
 
 fn errand(text: &mut String, header: &[u8]) {
     let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four octets"));
-    let (pair, vni, mtu) = (word(0), word(4) >> 8, word(8) >> 16);
+    let (pair, vni, mtu) = (word(0) & 0xffff, word(4) >> 8, word(8));
     write!(text, "errand {pair} {vni} {mtu}").expect("memory");
     if word(4) & 1 != 0 {
         text.push_str(" reply");

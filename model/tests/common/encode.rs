@@ -117,9 +117,9 @@ fn errand(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
     let [pair, vni, mtu] = [1, 2, 3].map(|at| layer.number(at) as u32);
     let ethertype: u16 = if layer.has("back") { 0x0800 } else { 0x88b6 };
     [
-        &pair.to_be_bytes()[..],
+        &(0x4b56 << 16 | pair).to_be_bytes()[..],
         &(vni << 8 | u32::from(layer.has("reply"))).to_be_bytes(),
-        &(mtu << 16).to_be_bytes(),
+        &mtu.to_be_bytes(),
         &ethertype.to_be_bytes(),
         &from(inside, None),
     ]

@@ -43,67 +43,51 @@ map_types! {
     }
 }
 
-impl Window {
-    /// A window that has seen nothing.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            incarnation: Shared::new(0),
-            words: [const { Shared::new(0) }; LANES * WORDS],
-        }
-    }
+macro_rules! windows {
+    ($($name:ident of $words:ident;)+) => { $(
+        impl $name {
+            /// A window that has seen nothing.
+            #[must_use]
+            pub fn new() -> Self {
+                Self {
+                    incarnation: Shared::new(0),
+                    words: [const { Shared::new(0) }; LANES * $words],
+                }
+            }
 
-    /// Takes in a number, once.
-    ///
-    /// # Errors
-    /// `Duplicate` where it was seen, `Late` where it is older than the window, `OldIncarnation` where the entry
-    /// has begun anew since.
-    #[inline(always)]
-    pub fn admit<A: Atomics>(
-        &self,
-        atomics: &A,
-        incarnation: u32,
-        lane: u32,
-        sequence: u32,
-    ) -> Result<(), Reason> {
-        admit::<A, WORDS, { LANES * WORDS }>(
-            atomics,
-            (&self.incarnation, &self.words),
-            incarnation,
-            (lane, sequence),
-        )
-    }
+            /// Takes in a number, once.
+            ///
+            /// # Errors
+            /// `Duplicate` where it was seen, `Late` where it is older than the window, `OldIncarnation` where the entry
+            /// has begun anew since.
+            #[inline(always)]
+            pub fn admit<A: Atomics>(
+                &self,
+                atomics: &A,
+                incarnation: u32,
+                lane: u32,
+                sequence: u32,
+            ) -> Result<(), Reason> {
+                admit::<A, $words, { LANES * $words }>(
+                    atomics,
+                    (&self.incarnation, &self.words),
+                    incarnation,
+                    (lane, sequence),
+                )
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+    )+ };
 }
 
-impl OwnWindow {
-    /// A window that has seen nothing.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            incarnation: Shared::new(0),
-            words: [const { Shared::new(0) }; LANES * OWN_WORDS],
-        }
-    }
-
-    /// Takes in a number, once.
-    ///
-    /// # Errors
-    /// Those of [`Window::admit`].
-    #[inline(always)]
-    pub fn admit<A: Atomics>(
-        &self,
-        atomics: &A,
-        incarnation: u32,
-        lane: u32,
-        sequence: u32,
-    ) -> Result<(), Reason> {
-        admit::<A, OWN_WORDS, { LANES * OWN_WORDS }>(
-            atomics,
-            (&self.incarnation, &self.words),
-            incarnation,
-            (lane, sequence),
-        )
-    }
+windows! {
+    Window of WORDS;
+    OwnWindow of OWN_WORDS;
 }
 
 /// Takes a number into a window of `WORDS` words a lane, `ALL` in all.
@@ -142,18 +126,6 @@ fn learn(known: &Shared, incarnation: u32) -> Result<(), Reason> {
     }
     known.set(KNOWN | incarnation);
     Ok(())
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Default for OwnWindow {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// The word after `bit` of the block `mark` was taken in.

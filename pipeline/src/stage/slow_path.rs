@@ -1,6 +1,6 @@
 //! The slow path: a packet that must be fragmented goes over the backbone by way of the prober.
 //!
-//! The edge hands it to the prober's interface, with the way that it chose in place of the Ethernet header
+//! The edge hands it to the prober's interface, with the way that it chose in place of the Ethernet addresses
 //! ([`Errand`]). The prober cuts it ([`crate::cut`]) and sends each piece back by `kuafu0` with the same errand and the
 //! mark [`MARK`]; the port program sends it on as a packet of its own, numbered and tagged as every other. Fragments
 //! that must not overtake the first one of their datagram take the same way, in order.
@@ -10,8 +10,8 @@
 
 use super::enter::backbone_mtu;
 use super::{IP, send};
-use crate::header::errand::Way;
-use crate::header::{Errand, Ipv4, ethernet};
+use crate::header::errand::{self, Way};
+use crate::header::{Errand, Ethernet, Ipv4, ethernet};
 use crate::map::NodeConfig;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -37,7 +37,8 @@ pub fn hand_over<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConf
     let (Some(interface), Some(head)) = (taken, frame.head::<14>()) else {
         return Err(Reason::NeedsFragmentation);
     };
-    Errand::at::<0, 14>(head).write(way, backbone_mtu(node));
+    Errand::at::<0, 14>(head).cut(way, backbone_mtu(node));
+    Ethernet::at::<0, 14>(head).set_ethertype(errand::ETHERTYPE);
     tables.count(Event::Fragmented, octets);
     Ok(Next::Transmit(interface))
 }
@@ -52,8 +53,10 @@ pub fn take_back<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConf
     let Some(head) = frame.head::<HEADER>() else {
         return Err(Reason::NotAProbe);
     };
-    let errand = Errand::at::<0, HEADER>(head);
-    let (way, ethertype) = (errand.way(), errand.ethertype());
+    let ethertype = Ethernet::at::<0, HEADER>(head).ethertype();
+    let Some((way, _)) = Errand::at::<0, HEADER>(head).to_cut() else {
+        return Err(Reason::NotAProbe);
+    };
     let ip = Ipv4::at::<IP, HEADER>(head);
     let is_whole = ip.version_and_length() == 0x45 && ip.total_length() as u32 + IP as u32 == octets;
     if ethertype != ethernet::IPV4 || !is_whole {

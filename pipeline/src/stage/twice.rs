@@ -1,31 +1,15 @@
 //! Both paths of a pair at once: the first copy wins at the exit.
 //!
 //! XDP cannot copy a packet. So the edge numbers it and hands it over to the port program of the system VPC, which
-//! can: to `kuafu0`, with what that needs to know in place of the Ethernet addresses. Nobody else can: frames on that
-//! link come from this host's root.
-//!
-//! ```text
-//!  0               1               2               3
-//! +---------------+---------------+-------------------------------+
-//! |     0x4b      |     0x55      |             Pair              |
-//! +---------------+---------------+---------------+-------+-----+-+
-//! |                      VNI                      | Lane  |  0  |R|
-//! +-----------------------------------------------+-------+-----+-+
-//! |                            Sequence                           |
-//! +---------------------------------------------------------------+
-//! ```
-//! The first octet has the bit of a group address, so that no interface's own address begins so.
+//! can: to `kuafu0`, with an [`Errand`].
 
 use super::backbone::Outer;
 use super::send::{self, Numbered, Way};
 use super::{GENEVE, INNER, IP, TTL, liveness, relay};
 use crate::header::geneve::{Covered, Header};
-use crate::header::{Ethernet, Geneve, Ipv4, be32, ethernet, put32};
+use crate::header::{Errand, Ethernet, Geneve, Ipv4, errand, ethernet};
 use crate::map::{NO_PATH, NodeConfig, Pair};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
-
-/// How what is handed over begins.
-const MARK: u32 = 0x4b55;
 
 /// Hands a packet over to the port program.
 ///
@@ -43,12 +27,12 @@ pub fn hand_over<F: Frame, T: Tables>(
     let Some(head) = frame.head::<IP>() else {
         return Err(Reason::Truncated);
     };
-    put32::<0, IP>(head, MARK << 16 | pair & 0xffff);
-    put32::<4, IP>(
-        head,
-        numbered.vni << 8 | numbered.lane << 4 | numbered.reply as u32,
+    let (vni, reply) = (numbered.vni, numbered.reply);
+    Errand::at::<0, IP>(head).copy(
+        &errand::Way { pair, vni, reply },
+        numbered.lane,
+        numbered.sequence,
     );
-    put32::<8, IP>(head, numbered.sequence);
     tables.count(Event::HandedOver, octets);
     Ok(Next::Transmit(node.hand_over))
 }
@@ -57,17 +41,17 @@ pub fn hand_over<F: Frame, T: Tables>(
 #[inline(always)]
 pub fn handed_over<F: Frame>(frame: &mut F) -> Option<(u32, Numbered)> {
     let head = frame.head::<IP>()?;
-    let (mark, packet, sequence) = (be32::<0, IP>(head), be32::<4, IP>(head), be32::<8, IP>(head));
-    if mark >> 16 != MARK || Ethernet::at::<0, IP>(head).ethertype() != ethernet::IPV4 {
+    if Ethernet::at::<0, IP>(head).ethertype() != ethernet::IPV4 {
         return None;
     }
+    let (errand::Way { pair, vni, reply }, lane, sequence) = Errand::at::<0, IP>(head).to_copy()?;
     let numbered = Numbered {
-        vni: packet >> 8,
-        reply: packet & 1 != 0,
-        lane: packet >> 4 & 15,
+        vni,
+        reply,
+        lane,
         sequence,
     };
-    Some((mark & 0xffff, numbered))
+    Some((pair, numbered))
 }
 
 /// Sends a packet over both paths of its pair; over one where the other is not fresh, or no copy can be made.

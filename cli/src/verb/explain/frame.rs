@@ -9,7 +9,7 @@ use anyhow::{Context, Result as Any, anyhow, bail, ensure};
 use clap::ValueEnum;
 use etherparse::{Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use kuafu_model::kinds::Mac;
-use kuafu_pipeline::header::{Errand, errand};
+use kuafu_pipeline::header::{Errand, Ethernet};
 
 /// Where the packet comes from.
 #[derive(Debug, clap::Args)]
@@ -193,13 +193,27 @@ fn nth_of_capture(capture: &[u8], number: usize, file: &Path) -> Any<Vec<u8>> {
 /// A frame in one line.
 pub(super) fn summary(frame: &[u8]) -> String {
     let mut text = String::new();
-    let sliced = match frame.split_first_chunk::<{ Errand::LEN }>() {
-        Some((head, packet)) if Errand::at::<0, _>(&mut { *head }).ethertype() == errand::ETHERTYPE => {
-            let way = Errand::at::<0, _>(&mut { *head }).way();
-            let _ = write!(text, "to be fragmented by the prober, for pair {}: ", way.pair);
+    let errand = frame
+        .split_first_chunk::<{ Ethernet::LEN }>()
+        .and_then(|(head, packet)| {
+            let mut head = *head;
+            let errand = Errand::at::<0, _>(&mut head);
+            let cut = errand
+                .to_cut()
+                .map(|(way, _)| ("to be fragmented by the prober", way));
+            let copied = || {
+                errand
+                    .to_copy()
+                    .map(|(way, ..)| ("to be sent over both paths", way))
+            };
+            Some((cut.or_else(copied)?, packet))
+        });
+    let sliced = match errand {
+        Some(((what, way), packet)) => {
+            let _ = write!(text, "{what}, for pair {}: ", way.pair);
             SlicedPacket::from_ip(packet)
         }
-        _ => SlicedPacket::from_ethernet(frame),
+        None => SlicedPacket::from_ethernet(frame),
     };
     if let Ok(packet) = sliced {
         if let Some(NetSlice::Ipv4(ip)) = &packet.net {

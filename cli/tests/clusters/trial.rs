@@ -1,28 +1,11 @@
 //! A manifest that takes a host's own device: refused, and where it is on trial, undone by the host itself.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    dead_code,
-    unreachable_pub,
-    reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
-)]
-
-#[path = "../src/demo/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "../src/demo/intent.rs"]
-mod intent;
-#[path = "../src/demo/play.rs"]
-mod play;
-#[path = "../src/demo/report.rs"]
-mod report;
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Stage, skipped, soon};
+use super::common::{Stage, skipped, soon};
+use super::intent;
 use kuafu_proto::v1::{ClusterStatus, HistoryAnswer};
 
 const WORLD: &str = "

@@ -1,27 +1,10 @@
 //! Three accelerators at one entry: one with a limit, one without, and one whose entry is its exit.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    dead_code,
-    unreachable_pub,
-    reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
-)]
-
-#[path = "../src/demo/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "../src/demo/intent.rs"]
-mod intent;
-#[path = "../src/demo/play.rs"]
-mod play;
-#[path = "../src/demo/report.rs"]
-mod report;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use common::{Stage, skipped, soon};
+use super::common::{Stage, skipped, soon};
+use super::intent;
 use kuafu_lab::stream::{Answers, Echo, Stream, StreamConfig};
 use kuafu_lab::world::World;
 use kuafu_proto::v1::ClusterDrops;

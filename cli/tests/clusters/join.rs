@@ -1,30 +1,13 @@
 //! A bare host joins by one command, carries, and leaves as it was.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    dead_code,
-    unreachable_pub,
-    reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
-)]
-
-#[path = "../src/demo/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "../src/demo/intent.rs"]
-mod intent;
-#[path = "../src/demo/play.rs"]
-mod play;
-#[path = "../src/demo/report.rs"]
-mod report;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Stage, skipped, soon};
-use intent::{GAME_PORT, GAMES, Game};
+use super::common::{Stage, skipped, soon};
+use super::intent::{GAME_PORT, GAMES, Game};
+use super::{intent, play};
 use kuafu_lab::stream::{Echo, gaps};
 
 /// Osaka is none of the nodes that the stage lets join.

@@ -1,34 +1,15 @@
 //! Two VPCs with the same addresses on three hosts, and a plain Linux vxlan device as a fourth host of one of them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    dead_code,
-    unreachable_pub,
-    reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
-)]
-
-#[path = "../src/demo/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "../src/demo/intent.rs"]
-mod intent;
-#[path = "../src/demo/play.rs"]
-mod play;
-#[path = "../src/demo/report.rs"]
-mod report;
-#[path = "../src/demo/tenants.rs"]
-mod tenants;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
 use std::time::Duration;
 
-use common::programs::{self, Capture};
-use common::sizes::{self, Cut, LARGE, TRANSFER, Talk, Watch};
-use common::{Stage, skipped};
-use tenants::Tenants;
+use super::common::programs::{self, Capture};
+use super::common::sizes::{self, Cut, LARGE, TRANSFER, Talk, Watch};
+use super::common::{Stage, skipped};
+use super::tenants::Tenants;
+use super::{intent, tenants};
 
 const WORLD: &str = "
 seed: 11

@@ -1,22 +1,4 @@
 //! What an engineer sees on a relay: each packet before and after it, decoded, and why packets are dropped.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    dead_code,
-    unreachable_pub,
-    reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
-)]
-
-#[path = "../src/demo/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "../src/demo/intent.rs"]
-mod intent;
-#[path = "../src/demo/play.rs"]
-mod play;
-#[path = "../src/demo/report.rs"]
-mod report;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Stage, programs, skipped};
-use intent::{GAMES, Game};
+use super::common::{Stage, programs, skipped};
+use super::intent;
+use super::intent::{GAMES, Game};
 use kuafu_lab::world::World;
 use nix::sys::signal::Signal;
 

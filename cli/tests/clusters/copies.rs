@@ -1,29 +1,12 @@
 //! Both paths of a pair lose packets, and the server misses almost none: each is sent over both.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    dead_code,
-    unreachable_pub,
-    reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
-)]
-
-#[path = "../src/demo/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "../src/demo/intent.rs"]
-mod intent;
-#[path = "../src/demo/play.rs"]
-mod play;
-#[path = "../src/demo/report.rs"]
-mod report;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{Stage, skipped, soon};
-use intent::{GAME_PORT, Game};
+use super::common::{Stage, skipped, soon};
+use super::intent::{GAME_PORT, Game};
+use super::{intent, play};
 use kuafu_lab::stream::Echo;
 use kuafu_proto::v1::{ClusterDrops, RouteInfo};
 
