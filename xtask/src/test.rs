@@ -5,9 +5,10 @@ mod lock;
 mod tally;
 
 use std::fmt;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use self::leftovers::Inventory;
 use crate::command::Run;
@@ -63,24 +64,36 @@ impl<'a> Session<'a> {
         self.step("lock file", |session| lock::check(session.workspace))?;
         self.step("setup", |_| setup::setup(Some(Need::Test)))?;
         self.step("format", Self::format)?;
-        self.step("clippy", Self::clippy)?;
-        self.step("clippy of ebpf", Self::clippy_ebpf)?;
-        let outcome = self.step("ebpf --check", |session| ebpf::check(session.workspace))?;
+        let outcome = self.lint_and_rebuild()?;
         println!("{outcome}");
         let before = Inventory::take()?;
         self.step("tests", |session| session.tests(&outcome))?;
         self.step("nothing left behind", |_| before.settle())
     }
 
-    fn step<T>(&mut self, step: &'static str, perform: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        println!("\n== {step}");
-        let start = Instant::now();
-        let result = perform(self);
-        self.finished.push(Finished {
-            step,
-            took: start.elapsed(),
-            passed: result.is_ok(),
+    /// The workspace and `ebpf` at once: they share no output, and neither keeps two cores busy.
+    fn lint_and_rebuild(&mut self) -> Result<Outcome> {
+        let (workspace, left, clippy) = (self.workspace, self.left(), self.clippy());
+        let (linted, [of_ebpf, checked]) = thread::scope(|scope| {
+            let linted = scope.spawn(|| timed("clippy", || clippy.run()));
+            let of_ebpf = timed("clippy of ebpf", || ebpf::clippy(workspace, left).map(|()| None));
+            let checked = timed("ebpf --check", || ebpf::check(workspace).map(Some));
+            (linted.join(), [of_ebpf, checked])
         });
+        let linted = linted.map_err(|_| anyhow!("step 'clippy' panicked"))?;
+        self.note(linted)?;
+        self.note(of_ebpf)?;
+        self.note(checked)?.context("no outcome")
+    }
+
+    fn step<T>(&mut self, step: &'static str, perform: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let done = timed(step, || perform(self));
+        self.note(done)
+    }
+
+    fn note<T>(&mut self, (finished, result): (Finished, Result<T>)) -> Result<T> {
+        let step = finished.step;
+        self.finished.push(finished);
         result.with_context(|| format!("step '{step}'"))
     }
 
@@ -99,13 +112,9 @@ impl<'a> Session<'a> {
             .run()
     }
 
-    fn clippy(&mut self) -> Result<()> {
+    fn clippy(&self) -> Run {
         let what = ["clippy", "--workspace", "--all-targets", "--locked"];
-        self.cargo().args(what).args(["--", "-D", "warnings"]).run()
-    }
-
-    fn clippy_ebpf(&mut self) -> Result<()> {
-        ebpf::clippy(self.workspace, self.left())
+        self.cargo().args(what).args(["--", "-D", "warnings"])
     }
 
     fn tests(&mut self, object: &Outcome) -> Result<()> {
@@ -122,6 +131,19 @@ impl<'a> Session<'a> {
         }
         result
     }
+}
+
+/// Performs a step, and says how long it took.
+fn timed<T>(step: &'static str, perform: impl FnOnce() -> Result<T>) -> (Finished, Result<T>) {
+    println!("\n== {step}");
+    let start = Instant::now();
+    let result = perform();
+    let finished = Finished {
+        step,
+        took: start.elapsed(),
+        passed: result.is_ok(),
+    };
+    (finished, result)
 }
 
 impl fmt::Display for Session<'_> {
