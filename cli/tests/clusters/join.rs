@@ -111,8 +111,7 @@ fn a_bare_host_carries_by_one_command_and_leaves_as_it_was() {
 fn a_relay_leaves(stage: &mut Stage, server: &Echo, game: &Game) {
     const STREAM: u32 = 2;
     let relay = "taipei";
-    stage.until_relayed(game);
-    let route = play::route(&stage.world, &stage.cluster, game).unwrap();
+    let route = stage.until_relayed(game);
     assert_eq!(route.path, [game.entry, relay, game.exit]);
     let stream = play::duplex(&stage.world, game, STREAM, 200).unwrap();
     soon("the stream flows both ways", || {

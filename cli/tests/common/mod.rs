@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kuafu_dataplane::bpf::Pins;
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
 use kuafu_model::HostState;
-use kuafu_proto::v1::{ClusterStatus, HostEntry};
+use kuafu_proto::v1::{ClusterStatus, HostEntry, RouteInfo};
 use kuafu_proto::{Places, state};
 use nix::sys::signal::Signal;
 
@@ -204,8 +204,8 @@ impl Stage {
             .unwrap();
     }
 
-    /// Waits until the game's path has a relay and a backup, and neither end is on the backup.
-    pub fn until_relayed(&self, game: &Game) {
+    /// Waits until the game's path has a relay and a backup, and neither end is on the backup; returns it.
+    pub fn until_relayed(&self, game: &Game) -> RouteInfo {
         let mut last = None;
         let relayed = || {
             let route = play::route(&self.world, &self.cluster, game).ok()?;
@@ -216,12 +216,15 @@ impl Stage {
                     .into_iter()
                     .all(|end| self.is_on_primaries(end))
             };
-            (chosen && used()).then_some(())
+            // Nor does it move while that is looked at.
+            let stays =
+                || play::route(&self.world, &self.cluster, game).is_ok_and(|now| now.path == route.path);
+            (chosen && used() && stays()).then_some(route)
         };
         let waited = self
             .cluster
             .until(&format!("{} has a relay", game.name), LIMIT, relayed);
-        waited.unwrap_or_else(|error| panic!("{last:?}: {error}"));
+        waited.unwrap_or_else(|error| panic!("{last:?}: {error}"))
     }
 }
 

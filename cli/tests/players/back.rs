@@ -74,8 +74,7 @@ pub(super) fn without_controller_and_agents(
     game: &Game,
     ids: std::ops::Range<u32>,
 ) -> Vec<failover::Failover> {
-    stage.until_relayed(game);
-    let relay = failover::relay_of(&play::route(&stage.world, &stage.cluster, game).unwrap()).unwrap();
+    let relay = failover::relay_of(&stage.until_relayed(game)).unwrap();
     let site = stage.world.site(&relay).unwrap().id();
     stage.kill_controller();
     let nodes = stage.nodes();

@@ -45,9 +45,7 @@ pub(super) fn the_switch_has_its_cause(stage: &Stage, failed: &Failover) {
 
 /// The kernel needs neither agent nor controller to leave a dead relay.
 pub(super) fn everything_but_the_programs_dies(stage: &mut Stage, servers: &Servers, id: u32) -> Failover {
-    stage.until_relayed(GAME);
-    let route = play::route(&stage.world, &stage.cluster, GAME).unwrap();
-    let relay = failover::relay_of(&route).unwrap();
+    let relay = failover::relay_of(&stage.until_relayed(GAME)).unwrap();
     stage.kill_controller();
     let nodes = stage.nodes();
     for node in &nodes {

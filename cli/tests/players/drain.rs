@@ -10,8 +10,7 @@ use super::restarts::under_a_stream;
 
 /// `kuafu drain` ends when nothing passes the relay any more, and no packet is lost on the way.
 pub(super) fn a_relay_drains(stage: &mut Stage, servers: &Servers, id: u32) {
-    stage.until_relayed(GAME);
-    let relay = failover::relay_of(&play::route(&stage.world, &stage.cluster, GAME).unwrap()).unwrap();
+    let relay = failover::relay_of(&stage.until_relayed(GAME)).unwrap();
     let node = format!("node/{relay}");
     let loss = under_a_stream(stage, servers, GAME, id, |stage| {
         let drained: Result<Value, _> = stage.cluster.json(&stage.world, &["drain", &node]);

@@ -2,7 +2,7 @@
 
 use super::GAME;
 use super::common::{Stage, soon};
-use super::play::{self, Servers};
+use super::play::Servers;
 use super::restarts::{Loss, under_a_stream};
 
 /// Two renewals cannot follow one another sooner than all hosts have the first.
@@ -10,8 +10,7 @@ const LIFETIME: &str = "2s";
 
 /// The keys that the game's entry sends under are renewed so often, all others too, and no packet is lost by it.
 pub(super) fn keys_are_renewed(stage: &mut Stage, servers: &Servers, id: u32, times: u32) -> Loss {
-    stage.until_relayed(GAME);
-    let path = play::route(&stage.world, &stage.cluster, GAME).unwrap().path;
+    let path = stage.until_relayed(GAME).path;
     stage.kill_controller();
     let loss = under_a_stream(stage, servers, GAME, id, |stage| {
         stage.start_controller(&["--key-lifetime", LIFETIME]);

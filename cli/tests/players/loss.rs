@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use kuafu_lab::wan::SiteId;
 use kuafu_proto::v1::RouteInfo;
 
 use super::LIMIT;
@@ -17,44 +18,45 @@ const LOSS: f64 = 0.05;
 /// What is looked at on a busy machine; the figure printed is the one that counts.
 const LEFT_AT_MOST: Duration = Duration::from_secs(20);
 
+/// A path that was left.
+struct Left {
+    before: RouteInfo,
+    after: RouteInfo,
+    took: Duration,
+}
+
 /// The link from the relay to the exit loses packets of all sorts; then it is whole again, and the game returns.
 /// Returns how long it took to leave it, and after 15 s of loss to return.
 pub(super) fn a_leg_loses(stage: &Stage, servers: &Servers, id: u32) -> [Duration; 2] {
-    stage.until_relayed(LOSSY);
-    let before = route(stage, LOSSY);
-    let world = &stage.world;
-    let [relay, exit] = last_leg(&before).map(|site| world.site(site).unwrap().id());
-    let lose = |share| {
+    let wan = stage.world.wan();
+    let lose = |[relay, exit]: [SiteId; 2], share| {
         for (from, to) in [(relay, exit), (exit, relay)] {
-            world.wan().set_loss(from, to, share).unwrap();
+            wan.set_loss(from, to, share).unwrap();
         }
     };
-    let (left, after) = left(stage, servers, id, &before, || lose(LOSS));
+    let left = left(stage, servers, id, |leg| lose(leg, LOSS));
     println!(
-        "a leg that loses 5 % under {RATE} packets a second was left within {left:?}: {}",
-        after.why
+        "a leg that loses 5 % under {RATE} packets a second was left within {:?}: {}",
+        left.took, left.after.why
     );
     std::thread::sleep(Duration::from_secs(15));
-    lose(0.0);
+    lose(last_leg(stage, &left.before), 0.0);
     let healed = Instant::now();
     soon("the path before", || {
-        (route(stage, LOSSY).path == before.path).then_some(())
+        (route(stage, LOSSY).path == left.before.path).then_some(())
     });
     let back = healed.elapsed();
     println!("healed after 15 s, it was back on its path within {back:?}");
-    [left, back]
+    [left.took, back]
 }
 
 /// The relay's link onward loses data, and no probe.
 pub(super) fn a_relay_loses_data(stage: &Stage, servers: &Servers, id: u32) {
-    stage.until_relayed(LOSSY);
-    let before = route(stage, LOSSY);
-    let world = &stage.world;
-    let [relay, exit] = last_leg(&before).map(|site| world.site(site).unwrap().id());
-    let lose = |share| world.wan().set_data_loss(relay, exit, share).unwrap();
-    let (left, after) = left(stage, servers, id, &before, || _ = lose(0.2));
+    let lose =
+        |[relay, exit]: [SiteId; 2], share| _ = stage.world.wan().set_data_loss(relay, exit, share).unwrap();
+    let Left { before, after, took } = left(stage, servers, id, |leg| lose(leg, 0.2));
     println!(
-        "a relay that loses 20 % of its data was left within {left:?}: {}",
+        "a relay that loses 20 % of its data was left within {took:?}: {}",
         after.why
     );
     assert!(
@@ -63,25 +65,19 @@ pub(super) fn a_relay_loses_data(stage: &Stage, servers: &Servers, id: u32) {
     );
     std::thread::sleep(Duration::from_secs(20));
     assert_ne!(route(stage, LOSSY).path, before.path, "its probes say nothing");
-    lose(0.0);
+    lose(last_leg(stage, &before), 0.0);
 }
 
 /// The last relay of a path, and its exit.
-fn last_leg(route: &RouteInfo) -> [&str; 2] {
+fn last_leg(stage: &Stage, route: &RouteInfo) -> [SiteId; 2] {
     match route.path.as_slice() {
-        [.., relay, exit] => [relay, exit],
+        [.., relay, exit] => [relay, exit].map(|site| stage.world.site(site).unwrap().id()),
         path => panic!("no path: {path:?}"),
     }
 }
 
-/// How long until the game has another path, under a stream that was there before.
-fn left(
-    stage: &Stage,
-    servers: &Servers,
-    id: u32,
-    before: &RouteInfo,
-    lose: impl FnOnce(),
-) -> (Duration, RouteInfo) {
+/// Under a stream that was there before, the last leg of the game's path loses; until the game has another path.
+fn left(stage: &Stage, servers: &Servers, id: u32, lose: impl FnOnce([SiteId; 2])) -> Left {
     let stream = play::duplex(&stage.world, LOSSY, id, RATE).unwrap();
     let deadline = Instant::now() + LIMIT;
     while servers.of(LOSSY).unwrap().arrived(id).is_empty() {
@@ -89,16 +85,17 @@ fn left(
         std::thread::sleep(Duration::from_millis(100));
     }
     std::thread::sleep(Duration::from_secs(5));
+    let before = stage.until_relayed(LOSSY);
     let began = Instant::now();
-    lose();
+    lose(last_leg(stage, &before));
     let after = soon("another path", || {
         let route = route(stage, LOSSY);
         (route.path != before.path).then_some(route)
     });
-    let left = began.elapsed();
-    assert!(left < LEFT_AT_MOST, "{left:?}");
+    let took = began.elapsed();
+    assert!(took < LEFT_AT_MOST, "{took:?}");
     drop(stream);
-    (left, after)
+    Left { before, after, took }
 }
 
 fn route(stage: &Stage, game: &Game) -> RouteInfo {

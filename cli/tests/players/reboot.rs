@@ -14,8 +14,7 @@ use super::tenants::{self, HOSTS, Tenants};
 /// With the controller down a host loses all but its disk. Its agent alone brings back what it carried, under a new
 /// incarnation that everybody else takes for one. Returns how long the agent took.
 pub(super) fn a_host_reboots(stage: &mut Stage, tenants: &mut Tenants, node: &str, id: u32) -> Duration {
-    stage.until_relayed(GAME);
-    let relays = play::route(&stage.world, &stage.cluster, GAME).unwrap().path[1] == node;
+    let relays = stage.until_relayed(GAME).path[1] == node;
     let to = GAME.accelerated(&stage.world).unwrap();
     let stream = play::stream(&stage.world, GAME, id, to, FAILURE_RATE).unwrap();
     let replied = |more: usize| {

@@ -75,8 +75,7 @@ pub(super) fn agents_are_restarted(
     restarts: u32,
     pace: Duration,
 ) -> Loss {
-    stage.until_relayed(GAME);
-    let route = play::route(&stage.world, &stage.cluster, GAME).unwrap();
+    let route = stage.until_relayed(GAME);
     under_a_stream(stage, servers, GAME, id, |stage| {
         for (_, node) in (0..restarts).zip(route.path.iter().cycle()) {
             let start = Instant::now();
@@ -91,8 +90,7 @@ pub(super) fn agents_are_restarted(
 /// Every host of the game's path runs the previous object over its layout, and is upgraded from it: maps, windows and
 /// sequence numbers go along both times.
 pub(super) fn hosts_are_upgraded(stage: &mut Stage, servers: &Servers, id: u32) -> Loss {
-    stage.until_relayed(GAME);
-    let path = play::route(&stage.world, &stage.cluster, GAME).unwrap().path;
+    let path = stage.until_relayed(GAME).path;
     let (previous, layout) = (std::fs::read(PREVIOUS).unwrap(), PREVIOUS_LAYOUT);
     under_a_stream(stage, servers, GAME, id, |stage| {
         for node in &path {
@@ -110,8 +108,7 @@ pub(super) fn hosts_are_upgraded(stage: &mut Stage, servers: &Servers, id: u32) 
 /// A silent prober makes nothing stale.
 pub(super) fn probers_die(stage: &mut Stage, servers: &Servers, id: u32) {
     let game = &GAMES[0];
-    stage.until_relayed(game);
-    let before = play::route(&stage.world, &stage.cluster, game).unwrap();
+    let before = stage.until_relayed(game);
     let loss = under_a_stream(stage, servers, game, id, |stage| {
         stage.kill(game.entry, "probe");
         let off = || (stage.status(game.entry)?.liveness == Some(false)).then_some(());
