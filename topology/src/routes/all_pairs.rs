@@ -1,16 +1,16 @@
 //! All pairs at once.
 //!
 //! The cheapest path with at most k relays is a first leg and the cheapest rest with at most k − 1, or one with fewer
-//! relays where that costs no more. So three products of matrices ([`min_plus`]) give all costs; the lowest first relay
-//! that attains one is looked for afterwards, and only where a relay more gains something. The first product also keeps
-//! the second-cheapest relay of each pair, which is the backup in most cases; else all relays of the pair are examined.
+//! relays where that costs no more. So three products of matrices ([`min_plus`]) give all costs and first relays. The
+//! first product also keeps the second-cheapest relay of each pair, which is the backup in most cases; else all relays
+//! of the pair are examined.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
 
-use super::min_plus::{self, BLOCK, LANES, Panels, Rows, UNUSABLE};
+use super::min_plus::{self, Found, LANES, Panels, Rows, UNUSABLE};
 use super::{CostMatrix, MAX_RELAYS, Relays, Route};
 use crate::cost::Cost;
 
@@ -185,60 +185,46 @@ fn tiles<'a>(n: usize, levels: &'a mut [Level], backups: &'a mut [u16]) -> Vec<T
 impl Tile<'_> {
     fn search(&mut self, costs: &CostMatrix, panels: &Panels) {
         let width = min_plus::width(costs.len());
-        let unusable = vec![UNUSABLE; self.backups.len()];
-        let mut direct = unusable.clone();
+        let mut direct = vec![UNUSABLE; self.backups.len()];
         for (row, to) in direct.chunks_mut(width).zip(self.targets.clone()) {
             row[..costs.len()].copy_from_slice(costs.column(to));
         }
         let mut singles = Singles::new(self.backups.len());
-        let Singles {
-            paths,
-            relays,
-            second,
-        } = &mut singles;
-        let mut blocks = unusable.clone();
-        min_plus::extend_twice(panels, &direct, paths, &mut blocks, second);
-        self.forget_loops(paths);
-        self.find(costs, [&direct, paths, &unusable, &blocks], relays);
-        let (least, hops) = &mut self.levels[0];
-        for (index, hop) in hops.iter_mut().enumerate() {
-            let gains = paths[index] < direct[index];
-            (least[index], *hop) = if gains {
-                (paths[index], relays[index])
+        min_plus::extend_twice(panels, &direct, singles.found());
+        let (paths, hops) = &mut self.levels[0];
+        for (index, &direct) in direct.iter().enumerate() {
+            let gains = singles.paths[index] < direct;
+            paths[index] = direct.min(singles.paths[index]);
+            hops[index] = if gains {
+                index16(singles.relays[index] as usize)
             } else {
-                (direct[index], SAME)
+                SAME
             };
         }
+        let mut relays = vec![0; self.backups.len()];
         for level in 1..self.levels.len() {
-            let mut levels = std::mem::take(&mut self.levels);
-            let (shorter, longer) = levels.split_at_mut(level);
+            self.forget_loops(level - 1);
+            let (shorter, longer) = self.levels.split_at_mut(level);
             let (shorter, (paths, hops)) = (&*shorter[level - 1].0, &mut longer[0]);
             paths.copy_from_slice(shorter);
-            min_plus::extend(panels, shorter, paths, &mut blocks);
-            self.forget_loops(paths);
-            self.find(costs, [shorter, paths, shorter, &blocks], hops);
-            self.levels = levels;
+            relays.fill(SAME.into());
+            let relays = &mut relays;
+            min_plus::extend(panels, shorter, Found { paths, relays });
+            for (hop, &relay) in hops.iter_mut().zip(&*relays) {
+                *hop = index16(relay as usize);
+            }
         }
+        self.forget_loops(self.levels.len() - 1);
         self.back_up(costs, &direct, &singles);
     }
 
     /// A node's way to itself is nobody's rest.
-    fn forget_loops(&self, paths: &mut Rows) {
+    fn forget_loops(&mut self, level: usize) {
+        let (paths, hops) = &mut self.levels[level];
         let width = paths.len() / self.targets.len();
-        for (row, to) in paths.chunks_mut(width).zip(self.targets.clone()) {
-            row[to] = UNUSABLE;
+        for (row, to) in self.targets.clone().enumerate() {
+            (paths[width * row + to], hops[width * row + to]) = (UNUSABLE, SAME);
         }
-    }
-
-    /// Finds the first relay of each path that costs less than what is below it.
-    fn find(&self, costs: &CostMatrix, rows: [&Rows; 4], relays: &mut [u16]) {
-        let width = relays.len() / self.targets.len();
-        Arch::new().dispatch(Find {
-            costs,
-            width,
-            rows,
-            relays,
-        });
     }
 
     fn back_up(&mut self, costs: &CostMatrix, direct: &Rows, singles: &Singles) {
@@ -264,58 +250,43 @@ impl Tile<'_> {
     }
 }
 
-/// The cheapest paths over one relay, by pair.
-struct Singles<P = Vec<u32>, R = Vec<u16>> {
-    paths: P,
+/// The cheapest paths over one relay, by pair, and what is next.
+struct Singles<R = Vec<u32>> {
+    paths: R,
     relays: R,
-    /// The cheapest over another relay.
-    second: P,
+    next_paths: R,
+    next_relays: R,
 }
 
 impl Singles {
     fn new(pairs: usize) -> Self {
         Self {
             paths: vec![UNUSABLE; pairs],
-            relays: vec![NONE; pairs],
-            second: vec![UNUSABLE; pairs],
+            relays: vec![NONE.into(); pairs],
+            next_paths: vec![UNUSABLE; pairs],
+            next_relays: vec![NONE.into(); pairs],
         }
     }
 
-    fn of(&self, row: Range<usize>) -> Singles<&[u32], &[u16]> {
+    fn found(&mut self) -> [Found<'_>; 2] {
+        [
+            Found {
+                paths: &mut self.paths,
+                relays: &mut self.relays,
+            },
+            Found {
+                paths: &mut self.next_paths,
+                relays: &mut self.next_relays,
+            },
+        ]
+    }
+
+    fn of(&self, row: Range<usize>) -> Singles<&[u32]> {
         Singles {
             paths: &self.paths[row.clone()],
             relays: &self.relays[row.clone()],
-            second: &self.second[row],
-        }
-    }
-}
-
-struct Find<'a> {
-    costs: &'a CostMatrix,
-    width: usize,
-    /// What follows a first leg, the paths, what they must be below, and the block of relays that has the first one.
-    rows: [&'a Rows; 4],
-    relays: &'a mut [u16],
-}
-
-impl NullaryFnOnce for Find<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let n = self.costs.len();
-        for (row, relays) in self.relays.chunks_mut(self.width).enumerate() {
-            let [rests, paths, below, blocks] = self.rows.map(|rows| &rows[self.width * row..][..n]);
-            for from in 0..n {
-                if paths[from] < below[from] {
-                    let start = BLOCK * blocks[from] as usize;
-                    let block = start..(start + BLOCK).min(n);
-                    let legs = &self.costs.row(from)[block.clone()];
-                    let transits = &self.costs.transits()[block.clone()];
-                    let relay = start + position(legs, transits, &rests[block], paths[from], n);
-                    relays[from] = index16(relay);
-                }
-            }
+            next_paths: &self.next_paths[row.clone()],
+            next_relays: &self.next_relays[row],
         }
     }
 }
@@ -324,7 +295,7 @@ struct BackUp<'a> {
     costs: &'a CostMatrix,
     to: usize,
     target: Target<'a>,
-    singles: Singles<&'a [u32], &'a [u16]>,
+    singles: Singles<&'a [u32]>,
     backups: &'a mut [u16],
 }
 
@@ -347,27 +318,25 @@ impl BackUp<'_> {
     fn beside(&self, from: usize) -> u16 {
         let costs = self.costs;
         let relays = self.target.relays(from);
-        let (first, second) = (self.singles.paths[from], self.singles.second[from]);
-        let cheapest = self.singles.relays[from];
+        let cheapest = index16(self.singles.relays[from] as usize);
         if relays.is_empty() {
             return cheapest;
         }
         let direct = self.target.direct[from];
         let straight = if direct < UNUSABLE { DIRECT } else { NONE };
-        if direct <= first {
+        if direct <= self.singles.paths[from] {
             return straight;
         }
         if !relays.contains(&cheapest.into()) {
             if costs.penalty(&relays, cheapest.into()) == Cost::ZERO {
                 return cheapest;
             }
-        } else if direct <= second {
+        } else if direct <= self.singles.next_paths[from] {
             return straight;
         } else {
-            let (legs, transits) = (costs.row(from), costs.transits());
-            let next = position(legs, transits, self.target.direct, second, cheapest.into());
-            if !relays.contains(&next) && costs.penalty(&relays, next) == Cost::ZERO {
-                return index16(next);
+            let next = index16(self.singles.next_relays[from] as usize);
+            if !relays.contains(&next.into()) && costs.penalty(&relays, next.into()) == Cost::ZERO {
+                return next;
             }
         }
         packed(super::backup(costs, from, self.to, &relays, |_| true))
@@ -380,24 +349,21 @@ pub(super) fn packed(backup: Option<Route>) -> u16 {
     })
 }
 
-/// The lowest relay but one over which a path costs exactly so much; as many as there are where none does.
+/// The lowest relay over which a path costs exactly so much; as many as there are where none does.
 #[inline(always)]
-pub(super) fn position(legs: &[u32], transits: &[u32], rests: &[u32], path: u32, except: usize) -> usize {
+pub(super) fn position(legs: &[u32], transits: &[u32], rests: &[u32], path: u32) -> usize {
     let (many, last) = legs.as_chunks::<LANES>();
     let chunks = many.iter().zip(transits.as_chunks().0).zip(rests.as_chunks().0);
     for (chunk, ((legs, transits), rests)) in chunks.enumerate() {
         if is_among(legs, transits, rests, path) {
-            let found = (0..LANES).find(|&lane| {
-                legs[lane] + transits[lane] + rests[lane] == path && chunk * LANES + lane != except
-            });
+            let found = (0..LANES).find(|&lane| legs[lane] + transits[lane] + rests[lane] == path);
             if let Some(lane) = found {
                 return chunk * LANES + lane;
             }
         }
     }
     let start = legs.len() - last.len();
-    let found = (start..legs.len())
-        .find(|&relay| legs[relay] + transits[relay] + rests[relay] == path && relay != except);
+    let found = (start..legs.len()).find(|&relay| legs[relay] + transits[relay] + rests[relay] == path);
     found.unwrap_or(legs.len())
 }
 

@@ -165,7 +165,7 @@ impl<'a> Step<'a> {
         let was = self.level.hops[index];
         let straight = rests[from];
         (self.level.costs[index], self.level.hops[index]) = if least < straight.min(UNUSABLE) {
-            let relay = position(legs, transits, rests, least, legs.len());
+            let relay = position(legs, transits, rests, least);
             (least, index16(relay))
         } else {
             (straight, SAME)
