@@ -333,11 +333,15 @@ impl Core {
             .iter()
             .find(|(_, number)| **number == change.pair)?;
         let relays = |path: &Path| -> Option<Vec<Name>> { self.names(path.relays()) };
+        let primary = match &change.primary {
+            Some(path) => Some(relays(path)?),
+            None => None,
+        };
         Some(Choice {
             entry: pair.entry.clone(),
             exit: pair.exit.clone(),
             class: pair.class,
-            primary: Some(relays(change.primary.as_ref()?)?),
+            primary,
             backup: change.backup.as_ref().and_then(relays),
             duplicate: change.duplicate,
         })

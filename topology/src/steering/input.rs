@@ -49,6 +49,8 @@ pub struct Config {
     pub new_node_ms: u64,
     /// ms after which it is forgotten that a path was down which no pair has installed.
     pub down_memory_ms: u64,
+    /// ms after which a pair is left without a path whose own is down, where there is no other.
+    pub give_up_ms: u64,
     /// Lost in a million above which packets of a pair that asks for it are sent over both paths.
     pub duplicate_loss_ppm: u32,
     /// µs that the round trips of these may be apart.
@@ -88,6 +90,7 @@ impl Default for Config {
             dwell_ms: 10_000,
             new_node_ms: 30_000,
             down_memory_ms: 10_000,
+            give_up_ms: 10_000,
             duplicate_loss_ppm: 5_000,
             duplicate_within_us: 20_000,
             alarm_memory_ms: 600_000,

@@ -1,5 +1,7 @@
 //! The state of one pair, and its step.
 
+use std::collections::BTreeSet;
+
 use super::view::View;
 use super::{Cause, Change, Choice, Config, Decision, PairInput, Path, Why, duplication};
 use crate::cost::Cost;
@@ -12,6 +14,10 @@ pub(super) struct PairState {
     better: Streak,
     better_backup: Streak,
     damping: Damping,
+    /// Paths that it had to leave at once, until it returns to one of them.
+    driven_from: BTreeSet<Path>,
+    /// Since when the path in use has been down without another to take.
+    stranded: Option<Millis>,
 }
 
 impl PairState {
@@ -31,6 +37,8 @@ impl PairState {
             better: Streak::default(),
             better_backup: Streak::default(),
             damping: Damping::default(),
+            driven_from: BTreeSet::new(),
+            stranded: None,
         }
     }
 
@@ -55,6 +63,14 @@ impl PairState {
         if primary != before.0 {
             self.decision.since = view.now;
             self.better = Streak::default();
+        }
+        if matches!(why, Why::Bypass { .. }) {
+            self.driven_from.extend(before.0.clone());
+        } else if primary
+            .as_ref()
+            .is_some_and(|primary| self.driven_from.contains(primary))
+        {
+            self.driven_from.clear();
         }
         let backup = primary
             .as_ref()
@@ -92,8 +108,18 @@ impl PairState {
             });
         };
         let Some(candidate) = &offer.candidate else {
-            return (Some(current), Why::FailStatic);
+            let is_down = view.broken(&current) == Some(Cause::PathDown);
+            self.stranded = is_down.then(|| self.stranded.unwrap_or(view.now));
+            let is_lost = self
+                .stranded
+                .is_some_and(|since| view.now.since(since) >= config.give_up_ms);
+            return if is_lost {
+                (None, Why::NoPath)
+            } else {
+                (Some(current), Why::FailStatic)
+            };
         };
+        self.stranded = None;
         if let Some(cause) = bypass(view, &current, candidate) {
             return (Some(candidate.path.clone()), Why::Bypass { cause });
         }
@@ -147,7 +173,8 @@ impl PairState {
             });
         }
         let until = self.decision.since.after(config.dwell_ms);
-        if view.now < until && !view.is_new(&candidate.path) {
+        let is_free = view.is_new(&candidate.path) || self.driven_from.contains(&candidate.path);
+        if view.now < until && !is_free {
             return Some(Why::Dwell { until });
         }
         self.damping

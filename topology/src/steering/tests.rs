@@ -292,6 +292,33 @@ fn a_dead_path_a_drain_and_an_alarm_move_at_once() {
 }
 
 #[test]
+fn a_pair_that_had_to_leave_its_path_and_moved_on_does_not_dwell_before_it_returns() {
+    let mut world = World::new(300, &[200, 250, 260]);
+    world.tick(1000, vec![]);
+    // Until no node is new.
+    world.tick(40_000, vec![]);
+    let (dead, leg, loss_ppm) = (path(&[1, 3, 2]), leg(1, 3), 900_000);
+    let died = [
+        Event::PathDown { path: dead.clone() },
+        Event::Alarm { leg, loss_ppm },
+    ];
+    world.tick(10, died.to_vec());
+    assert_eq!(world.primary(), path(&[1, 4, 2]));
+    world.tick(10_000, vec![]);
+    world.costs(300, &[200, 250, 222]);
+    assert_eq!(
+        world.seconds_to_change(3).unwrap().1.primary,
+        Some(path(&[1, 5, 2]))
+    );
+    world.costs(300, &[190, 250, 222]);
+    world.tick(100, vec![Event::AlarmOver { leg }]);
+    assert_eq!(world.seconds_to_change(2).unwrap().1.primary, Some(dead));
+    // What it left by choice it does dwell before it takes again.
+    world.costs(300, &[190, 250, 150]);
+    assert_eq!(world.seconds_to_change(20).unwrap().0, 10);
+}
+
+#[test]
 fn a_path_with_an_alarm_of_its_own_is_left_and_avoided() {
     let mut world = World::new(300, &[250, 240]);
     world.tick(1000, vec![]);
@@ -364,6 +391,28 @@ fn nothing_usable_moves_nothing() {
     world.input.legs.clear();
     assert_eq!(world.tick(1000, vec![]), []);
     assert_eq!(world.why(), Why::NoPath);
+}
+
+#[test]
+fn a_pair_whose_only_path_is_down_is_left_without_one_until_there_is_another() {
+    let mut world = World::new(300, &[]);
+    world.tick(1000, vec![]);
+    let direct = path(&[1, 2]);
+    world.tick(1000, vec![Event::PathDown { path: direct.clone() }]);
+    assert_eq!(world.why(), Why::FailStatic);
+    let (seconds, change) = world.seconds_to_change(20).unwrap();
+    assert_eq!((seconds, change.primary, change.why), (10, None, Why::NoPath));
+    world.input.legs.clear();
+    assert_eq!(world.seconds_to_change(20), None);
+    world.costs(300, &[]);
+    let change = world
+        .tick(1000, vec![Event::PathUp { path: direct.clone() }])
+        .pop();
+    assert_eq!(change.unwrap().primary, Some(direct));
+    // What nobody says anything about is not down.
+    world.input.legs.clear();
+    assert_eq!(world.seconds_to_change(60), None);
+    assert_eq!(world.why(), Why::FailStatic);
 }
 
 #[test]
