@@ -7,6 +7,7 @@
 mod capture;
 mod frame;
 mod maps;
+mod routes;
 mod tables;
 mod verdict;
 

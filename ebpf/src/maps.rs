@@ -11,6 +11,8 @@ use kuafu_pipeline::map::{
 };
 use kuafu_pipeline::{Event, Reason};
 
+use crate::routes::{KEPT, Kept};
+
 /// Memory for an entry when it is made, not when the map is.
 const ON_DEMAND: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
@@ -112,6 +114,10 @@ pub static FRAGMENTER: Array<Fragmenter, 1, MAPPED> = Array::new();
 /// What limits our ICMP answers.
 #[btf_map(name = "icmp_buckets")]
 pub static ICMP_BUCKETS: PerCpuArray<Bucket, 1> = PerCpuArray::new();
+
+/// What the kernel has just said about routes: nobody else reads it.
+#[btf_map(name = "routes")]
+pub static ROUTES: PerCpuArray<Kept, KEPT> = PerCpuArray::new();
 
 /// What was done, by [`Event`].
 #[btf_map(name = "events")]

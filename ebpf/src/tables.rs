@@ -6,23 +6,17 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Relaxed},
 };
 
-use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
-};
-use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
-};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{
     Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
-    Fragmenter, Limit, LimitState, Mac, MacPair, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
-    Path, PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState, Vtep, VtepKey, Window,
+    Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path,
+    PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
-use crate::maps;
+use crate::{maps, routes};
 
-/// IPv4, as `bpf_fib_lookup` is told.
-const AF_INET: u32 = 2;
 /// `E2BIG`: no room in a hash map.
 const FULL: i32 = -7;
 
@@ -183,15 +177,18 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn route(&self, from: u32, to: u32) -> Result<Route, Reason> {
-        let mut query = query(self.interface, from, to);
-        let size = size_of::<FibLookup>() as i32;
-        // SAFETY: `query` has the size and layout of the helper's parameter.
-        let answer = unsafe { bpf_fib_lookup(self.context, query.as_mut_ptr().cast(), size, 0) };
-        match answer as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => Ok(route(&query)),
-            BPF_FIB_LKUP_RET_NO_NEIGH => Err(Reason::NoNeighbour),
-            _ => Err(Reason::NoRoute),
+        let query = [self.interface, from, to];
+        let kept = maps::ROUTES.get_ptr_mut(routes::index(from, to));
+        // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
+        let Some(kept) = kept.map(|kept| unsafe { &mut *kept }) else {
+            return Err(Reason::NoRoute);
+        };
+        if let Some(route) = kept.answer(query, self.jiffies()) {
+            return Ok(route);
         }
+        let route = routes::ask(self.context, query)?;
+        kept.keep(query, self.jiffies(), &route);
+        Ok(route)
     }
 
     #[inline(always)]
@@ -247,33 +244,5 @@ impl Tables for KernelTables {
     fn cpu(&self) -> u32 {
         // SAFETY: takes nothing and returns a number.
         unsafe { bpf_get_smp_processor_id() as u32 }
-    }
-}
-
-/// `struct bpf_fib_lookup` as words: 0 begins with the family, 1 with the interface, 2 with the source, 4 with the
-/// destination; from the middle of 6 on come the Ethernet source and destination.
-type Query = [u64; 8];
-
-const _: () = assert!(size_of::<Query>() == size_of::<FibLookup>());
-
-#[inline(always)]
-fn query(interface: u32, from: u32, to: u32) -> Query {
-    let words = [AF_INET, interface, from.to_be(), to.to_be()];
-    let [family, interface, from, to] = words.map(u64::from);
-    [family, interface, from, 0, to, 0, 0, 0]
-}
-
-#[inline(always)]
-fn route(answer: &Query) -> Route {
-    let [first, second, third] = [
-        u32::from_be((answer[6] >> 32) as u32),
-        u32::from_be(answer[7] as u32),
-        u32::from_be((answer[7] >> 32) as u32),
-    ];
-    let source = Mac::new(first, (second >> 16) as u16);
-    let destination = Mac::new(second << 16 | third >> 16, third as u16);
-    Route {
-        interface: answer[1] as u32,
-        macs: MacPair::new(destination, source),
     }
 }
