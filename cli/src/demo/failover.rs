@@ -17,6 +17,9 @@ pub(super) const FAILURE_RATE: u32 = 1_000;
 /// What the relay's death is watched for, before and after.
 pub(super) const AROUND: Duration = Duration::from_secs(3);
 
+/// For the path to have a relay.
+const RELAYED: Duration = Duration::from_secs(120);
+
 /// A stream both ways over a path whose relay is about to die.
 pub(super) struct Watch {
     game: Game,
@@ -50,7 +53,10 @@ pub(super) fn kill_relay(
     id: u32,
 ) -> Result<Failover> {
     let watch = Watch::begin(world, game, id)?;
-    let relay = relay_of(&route(world, cluster, game)?)?;
+    // Under the stream, which may itself have shown that another path is better.
+    let relay = cluster.until(&format!("{} has a relay", game.name), RELAYED, || {
+        relay_of(&route(world, cluster, game).ok()?).ok()
+    })?;
     let site = world.site(&relay)?.id();
     world.wan().kill(site)?;
     let mut failed = watch.end(world, servers, relay)?;
