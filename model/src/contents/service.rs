@@ -108,11 +108,12 @@ fn slots(
             number,
         });
     }
-    ring::fill(&members).ok_or_else(|| Error::Value {
+    let size = ring::size(members.len()).ok_or_else(|| Error::Value {
         field: entry("services", index, "targets"),
         value: format!("{} targets", members.len()),
         allowed: format!("at most {}", ring::MOST_TARGETS),
-    })
+    })?;
+    Ok(ring::fill(&members, size))
 }
 
 /// Where a target is.
