@@ -13,9 +13,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::matrix::Matrix;
-use crate::Common;
 use crate::report::{Limit, Report, Row};
 use crate::rounds::{Rounds, median};
+use crate::{Common, memory};
 
 /// What a relay adds to a path's cost, in µs.
 const RELAY_COST: Cost = Cost::from_us(1000);
@@ -163,30 +163,18 @@ fn memory(network: &Network, limit: Option<Limit>) -> Result<Row> {
     let nodes = network.nodes * 2;
     let rounds = Rounds::interleaved(
         1,
-        || Ok(mebibytes(u64::try_from(nodes * nodes * size_of::<u32>())?)),
+        || {
+            Ok(memory::mebibytes(u64::try_from(
+                nodes * nodes * size_of::<u32>(),
+            )?))
+        },
         || {
             let costs = costs(network, nodes, Places::Own)?;
-            // Forgets the peak so far (proc_pid_clear_refs(5)).
-            std::fs::write("/proc/self/clear_refs", "5").context("resetting the peak of memory")?;
-            let routes = best(costs, MAX_RELAYS, NonZeroUsize::MIN);
-            let status = std::fs::read_to_string("/proc/self/status")?;
-            drop(routes);
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib: u64 = line
-                .and_then(|line| line.trim().strip_suffix("kB"))
-                .context("no VmHWM")?
-                .trim()
-                .parse()?;
-            Ok(mebibytes(kib * 1024))
+            memory::peak_mib(|| best(costs, MAX_RELAYS, NonZeroUsize::MIN))
         },
     )?;
     let what = format!("{nodes} nodes, peak memory of the process");
     Ok(Row::new(what, "MiB", "one matrix", rounds, limit))
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a size of memory, for people")]
-fn mebibytes(octets: u64) -> f64 {
-    octets as f64 / f64::from(1 << 20)
 }
 
 fn on_one_core(costs: &CostMatrix, rounds: usize) -> Result<f64> {

@@ -65,7 +65,7 @@ const SOAKS: &[Soak] = &[
 ];
 
 /// Benchmarks that only compute.
-const ROOTLESS_BENCHES: [&str; 1] = ["routes"];
+const ROOTLESS_BENCHES: [&str; 2] = ["ring", "routes"];
 
 /// `kuafu demo`: without root by the model, which needs nothing.
 pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {

@@ -1,0 +1,28 @@
+//! What a computation takes.
+
+use anyhow::{Context, Result};
+
+/// The process's peak of memory while it does this and holds what comes of it, in MiB.
+///
+/// # Errors
+/// /proc cannot be written or read.
+pub(crate) fn peak_mib<T>(work: impl FnOnce() -> T) -> Result<f64> {
+    // Forgets the peak so far (proc_pid_clear_refs(5)).
+    std::fs::write("/proc/self/clear_refs", "5").context("resetting the peak of memory")?;
+    let held = work();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    drop(held);
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .context("no VmHWM")?
+        .trim()
+        .parse()?;
+    Ok(mebibytes(kib * 1024))
+}
+
+/// So many octets, in MiB.
+#[allow(clippy::cast_precision_loss, reason = "a size of memory, for people")]
+pub(crate) fn mebibytes(octets: u64) -> f64 {
+    octets as f64 / f64::from(1 << 20)
+}
