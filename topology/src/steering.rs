@@ -11,8 +11,7 @@
 //! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row. A relay
 //!    whose gain over direct has shrunk below half the gate on 3 ticks in a row gives way to direct.
 //! 5. **Dwell.** Not within 10 s of the last move, unless the candidate goes through a node that is new (seen for
-//!    less than 30 s), or is a path that step 3 drove the pair from since it last returned to one: an outage that is
-//!    over is not dwelt on.
+//!    less than 30 s). A path that step 3 drove the pair from is taken again 10 s after that, whatever it did meanwhile.
 //! 6. **Damping.** Each such move adds 1000 to the pair's penalty, which halves every 60 s; above 4000 the pair
 //!    stays until it is below 1500 (after RFC 2439). Moves by steps 2 and 3 neither count nor wait.
 //! 7. **Fail static.** If no path is usable, the one in use stays. Only where it has been down for 10 s, which its

@@ -22,7 +22,7 @@ pub type Identity = [u64; 2];
 pub struct Member {
     /// What it is.
     pub identity: Identity,
-    /// Its share, relative to the others'; not 0, and of all members together below 2^63.
+    /// Its share, relative to the others'; not 0, and of all members together below 2^60.
     pub weight: u64,
     /// What its slots hold.
     pub number: u32,

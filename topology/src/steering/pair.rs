@@ -1,6 +1,6 @@
 //! The state of one pair, and its step.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::view::View;
 use super::{Cause, Change, Choice, Config, Decision, PairInput, Path, Why, duplication};
@@ -14,8 +14,8 @@ pub(super) struct PairState {
     better: Streak,
     better_backup: Streak,
     damping: Damping,
-    /// Paths that it had to leave at once, until it returns to one of them.
-    driven_from: BTreeSet<Path>,
+    /// When it had to leave paths at once, until it returns to one of them.
+    driven_from: BTreeMap<Path, Millis>,
     /// Since when the path in use has been down without another to take.
     stranded: Option<Millis>,
 }
@@ -37,7 +37,7 @@ impl PairState {
             better: Streak::default(),
             better_backup: Streak::default(),
             damping: Damping::default(),
-            driven_from: BTreeSet::new(),
+            driven_from: BTreeMap::new(),
             stranded: None,
         }
     }
@@ -65,10 +65,11 @@ impl PairState {
             self.better = Streak::default();
         }
         if matches!(why, Why::Bypass { .. }) {
-            self.driven_from.extend(before.0.clone());
+            self.driven_from
+                .extend(before.0.clone().map(|left| (left, view.now)));
         } else if primary
             .as_ref()
-            .is_some_and(|primary| self.driven_from.contains(primary))
+            .is_some_and(|primary| self.driven_from.contains_key(primary))
         {
             self.driven_from.clear();
         }
@@ -172,9 +173,9 @@ impl PairState {
                 of: config.confirmations,
             });
         }
-        let until = self.decision.since.after(config.dwell_ms);
-        let is_free = view.is_new(&candidate.path) || self.driven_from.contains(&candidate.path);
-        if view.now < until && !is_free {
+        let left = self.driven_from.get(&candidate.path).copied();
+        let until = left.unwrap_or(self.decision.since).after(config.dwell_ms);
+        if view.now < until && !view.is_new(&candidate.path) {
             return Some(Why::Dwell { until });
         }
         self.damping
