@@ -69,7 +69,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         None => None,
     };
     let (events, _) = broadcast::channel(EVENTS);
-    let (host, thread) = start(&options, events).await?;
+    let (host, begun, thread) = start(&options, events)?;
+    // The controller is dialled while the host is opened: the greeting waits for it.
+    let mut talking = Box::pin(talk(&options, host.clone()));
+    tokio::select! {
+        biased;
+        begun = begun => begun.map_err(|_| Error::Stopped("it panicked"))??,
+        error = &mut talking => return error,
+    }
     let mut thread = tokio::task::spawn_blocking(move || thread.join());
     let socket = local::Socket::bind(&options.places.socket())?;
     let (stop, stopped) = watch::channel(());
@@ -78,11 +85,11 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, host.clone(), until())));
     let result = tokio::select! {
         () = shutdown => Ok(()),
-        error = talk(&options, host.clone()) => error,
+        error = &mut talking => error,
         _ = &mut thread => return Err(Error::Stopped("it panicked")),
     };
     drop(stop);
-    drop(host);
+    drop((host, talking));
     let _ = serving.await;
     if let Some(metrics) = metrics {
         let _ = metrics.await;
@@ -142,11 +149,15 @@ fn begin(options: &Options, events: broadcast::Sender<Message>) -> Result<Begin,
     })
 }
 
-/// Starts the host's thread and waits until its first state is in force.
-async fn start(
-    options: &Options,
-    events: broadcast::Sender<Message>,
-) -> Result<(Handle, JoinHandle<()>), Error> {
+/// The host's thread; what it says when its first state is in force, or why it ends before.
+type Started = (
+    Handle,
+    oneshot::Receiver<Result<(), crate::Error>>,
+    JoinHandle<()>,
+);
+
+/// Starts the host's thread.
+fn start(options: &Options, events: broadcast::Sender<Message>) -> Result<Started, Error> {
     let begin = begin(options, events)?;
     let host = host::Options {
         pins: Pins::new(&options.pin_root, &begin.node),
@@ -169,8 +180,7 @@ async fn start(
     };
     let thread = std::thread::Builder::new().name("host".to_owned()).spawn(work);
     let thread = thread.map_err(crate::Error::io("start the host's thread"))?;
-    begun.await.map_err(|_| Error::Stopped("it panicked"))??;
-    Ok((Handle { requests }, thread))
+    Ok((Handle { requests }, begun, thread))
 }
 
 /// Where the controller is, as told or as written on this host.

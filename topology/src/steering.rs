@@ -14,8 +14,8 @@
 //!    less than 30 s). A path that step 3 drove the pair from is taken again 10 s after that, whatever it did meanwhile.
 //! 6. **Damping.** Each such move adds 1000 to the pair's penalty, which halves every 60 s; above 4000 the pair
 //!    stays until it is below 1500 (after RFC 2439). Moves by steps 2 and 3 neither count nor wait.
-//! 7. **Fail static.** If no path is usable, the one in use stays. Only where it has been down for 10 s, which its
-//!    entry's probes have shown, the pair is left without one: the entry then forwards by itself, over the Internet.
+//! 7. **Fail static.** If no path is usable, the one in use stays. Only where the entry says besides, for 10 s, that
+//!    nothing comes back from the exit, the pair is left without one: the entry then forwards by itself.
 //!
 //! The backup is chosen beside the path in use ([`routes::backup`]); it moves at once where it is no longer
 //! possible, else by the same hysteresis on its score. One that is down stays where there is no other: it is

@@ -122,6 +122,12 @@ impl Measured {
         })
     }
 
+    /// The directed legs on which nothing comes back.
+    pub(super) fn dead(&self) -> impl Iterator<Item = (&str, &str)> {
+        let ends = self.legs.keys().map(|(from, to)| (from.as_str(), to.as_str()));
+        ends.filter(|(from, to)| self.is_dead(from, to))
+    }
+
     /// Whether nothing comes back on a directed leg, by its own alarm.
     pub(super) fn is_dead(&self, from: &str, to: &str) -> bool {
         let id = self.legs.get(&(from.to_owned(), to.to_owned()));

@@ -177,6 +177,7 @@ impl Core {
             events: self.steer.events.clone(),
             forbidden: self.forbidden(),
             duplication: self.duplication(),
+            dead: self.dead(),
         }
     }
 
@@ -246,6 +247,18 @@ impl Core {
             Some(LegInput { leg, stats })
         });
         (legs.collect(), unknown)
+    }
+
+    /// The legs on which nothing comes back, as their senders say.
+    fn dead(&self) -> BTreeSet<LegId> {
+        let dead = self.measured.dead();
+        let legs = dead.filter_map(|(from, to)| {
+            Some(LegId {
+                from: self.node_id(from)?,
+                to: self.node_id(to)?,
+            })
+        });
+        legs.collect()
     }
 
     fn is_silent(&self, node: &str) -> bool {

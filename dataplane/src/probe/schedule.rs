@@ -108,7 +108,8 @@ fn milliseconds(duration: Duration) -> u64 {
 
 impl Schedule {
     /// Learns which paths there are and how they are used. What is returned must be written before the next probe
-    /// leaves: a path that is new here is not judged before a probe came home, whoever probed it before.
+    /// leaves: a path that is new here is not judged before a probe came home, whoever probed it before; but while a
+    /// pair sends over it, for two seconds at most.
     pub(super) fn follow(&mut self, now: Duration, uses: &BTreeMap<u32, Use>) -> Vec<Judgement> {
         let mut judgements = Vec::new();
         self.paths.retain(|index, _| uses.contains_key(index));
@@ -290,6 +291,12 @@ impl Path {
                 self.judged = Some(judging);
                 Some(Some(limits(judging)))
             }
+            // Packets go where nothing ever came back from: it is taken for alive only while it is new.
+            None if usage.in_use && !self.is_new(now) => {
+                self.wanted = None;
+                self.judged = Some(judging);
+                Some(Some(limits(judging)))
+            }
             // Shorter: from the first return of a probe that left at the new pace.
             _ => {
                 if self.wanted.is_none_or(|(interval, _)| interval != judging) {
@@ -341,6 +348,19 @@ mod tests {
         let judged = schedule.confirm(5, &home).unwrap();
         assert_eq!(judged, (5, Some(limits(IDLE))));
         assert!(schedule.waiting().is_empty());
+    }
+
+    #[test]
+    fn a_path_in_use_that_never_answers_is_judged_when_it_is_new_no_more() {
+        let mut schedule = Schedule::default();
+        let usage = Use {
+            in_use: true,
+            ..Use::default()
+        };
+        assert_eq!(schedule.follow(S, &uses(usage)), [(5, None)]);
+        assert!(schedule.follow(2 * S, &uses(usage)).is_empty());
+        assert_eq!(schedule.follow(3 * S, &uses(usage)), [(5, Some(limits(IN_USE)))]);
+        assert!(schedule.follow(4 * S, &uses(usage)).is_empty());
     }
 
     #[test]

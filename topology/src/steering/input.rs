@@ -49,7 +49,7 @@ pub struct Config {
     pub new_node_ms: u64,
     /// ms after which it is forgotten that a path was down which no pair has installed.
     pub down_memory_ms: u64,
-    /// ms after which a pair is left without a path whose own is down, where there is no other.
+    /// ms after which a pair is left without a path where none is usable and nothing comes back from the exit.
     pub give_up_ms: u64,
     /// Lost in a million above which packets of a pair that asks for it are sent over both paths.
     pub duplicate_loss_ppm: u32,
@@ -290,6 +290,9 @@ pub struct Input {
     /// They count by it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unknown: BTreeSet<LegId>,
+    /// The legs on which nothing comes back, as their senders say: not those that nobody reports.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub dead: BTreeSet<LegId>,
 }
 
 /// One tick: what came in and what was decided. A log of these, one JSON object a line, is a recording.

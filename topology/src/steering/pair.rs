@@ -16,7 +16,7 @@ pub(super) struct PairState {
     damping: Damping,
     /// When it had to leave paths at once, until it returns to one of them.
     driven_from: BTreeMap<Path, Millis>,
-    /// Since when the path in use has been down without another to take.
+    /// Since when nothing has come back from the exit, and no path is usable.
     stranded: Option<Millis>,
 }
 
@@ -109,8 +109,8 @@ impl PairState {
             });
         };
         let Some(candidate) = &offer.candidate else {
-            let is_down = view.broken(&current) == Some(Cause::PathDown);
-            self.stranded = is_down.then(|| self.stranded.unwrap_or(view.now));
+            let since = self.stranded.unwrap_or(view.now);
+            self.stranded = view.is_cut_off().then_some(since);
             let is_lost = self
                 .stranded
                 .is_some_and(|since| view.now.since(since) >= config.give_up_ms);

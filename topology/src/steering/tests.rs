@@ -394,25 +394,21 @@ fn nothing_usable_moves_nothing() {
 }
 
 #[test]
-fn a_pair_whose_only_path_is_down_is_left_without_one_until_there_is_another() {
+fn a_pair_whose_exit_is_dead_is_left_without_a_path_until_there_is_one() {
     let mut world = World::new(300, &[]);
     world.tick(1000, vec![]);
-    let direct = path(&[1, 2]);
-    world.tick(1000, vec![Event::PathDown { path: direct.clone() }]);
+    world.input.legs.clear();
+    assert_eq!(world.seconds_to_change(60), None, "nobody says that it is dead");
     assert_eq!(world.why(), Why::FailStatic);
+    world.input.dead.insert(leg(1, 2));
+    world.tick(1000, vec![]);
     let (seconds, change) = world.seconds_to_change(20).unwrap();
     assert_eq!((seconds, change.primary, change.why), (10, None, Why::NoPath));
-    world.input.legs.clear();
     assert_eq!(world.seconds_to_change(20), None);
+    world.input.dead.clear();
     world.costs(300, &[]);
-    let change = world
-        .tick(1000, vec![Event::PathUp { path: direct.clone() }])
-        .pop();
-    assert_eq!(change.unwrap().primary, Some(direct));
-    // What nobody says anything about is not down.
-    world.input.legs.clear();
-    assert_eq!(world.seconds_to_change(60), None);
-    assert_eq!(world.why(), Why::FailStatic);
+    let change = world.tick(1000, vec![]).pop();
+    assert_eq!(change.unwrap().primary, Some(path(&[1, 2])));
 }
 
 #[test]

@@ -258,6 +258,40 @@ fn a_dead_relay_is_left_by_the_packets_themselves() {
     assert!(!route(&cluster, &GAMES[0]).path.contains(&"taipei".to_owned()));
 }
 
+/// How many of the game's packets the server gets in ten seconds.
+fn arrive(cluster: &mut Cluster) -> usize {
+    let mut count = |time| {
+        cluster.run(time).unwrap();
+        cluster.world.guest(GAMES[0].server).unwrap().arrived(1).len()
+    };
+    let before = count(Duration::ZERO);
+    count(10 * S) - before
+}
+
+#[test]
+fn without_a_living_exit_the_entry_forwards_by_itself() {
+    let (mut cluster, _, _) = playing(1, RATE, Answers::ByClock);
+    let exit = site(&cluster, "cape-town");
+    // Ten seconds' packets; one may be under way at either end.
+    let all = 10 * RATE as usize - 1;
+    cluster.world.apply(Change::Kill(exit));
+    assert!(arrive(&mut cluster) < all / 2);
+    assert!(
+        cluster.core.fallback_views().is_empty(),
+        "a pair is not given up at once"
+    );
+    cluster.run(MINUTE).unwrap();
+    let said = cluster.core.fallback_views();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0].entry.as_str(), "osaka");
+    assert!(arrive(&mut cluster) >= all);
+    cluster.world.apply(Change::Heal(exit));
+    cluster.run(MINUTE).unwrap();
+    assert!(cluster.core.fallback_views().is_empty());
+    assert_eq!(route(&cluster, &GAMES[0]).path, ["osaka", "taipei", "cape-town"]);
+    assert!(arrive(&mut cluster) >= all);
+}
+
 #[test]
 fn octets_arrive_equal_over_an_accelerated_connection() {
     let (mut cluster, ..) = playing(1, RATE, Answers::Each);

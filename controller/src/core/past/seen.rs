@@ -172,6 +172,7 @@ impl Seen {
                 forbidden: self.forbidden,
                 // Whether packets took both paths was decided, and is held.
                 duplication: BTreeMap::new(),
+                dead: BTreeSet::new(),
                 unknown,
             },
             standing: self.standing,
