@@ -47,7 +47,8 @@ pub(crate) fn matrix(seed: u64, nodes: u32) -> CostMatrix {
     let mut random = Seeded::new(seed);
     let n = random.below(nodes) as usize;
     let (sites, providers) = (1 + random.below(12), 1 + random.below(4));
-    let range = [4, 30, 3_000, 300_000, 1 << 21, Cost::UNUSABLE.us()][random.below(6) as usize];
+    let ranges = [4, 30, 3_000, 300_000, 1 << 21, 1 << 24, Cost::UNUSABLE.us()];
+    let range = ranges[random.below(7) as usize];
     let holes = random.below(4);
     let places: Vec<_> = (0..n)
         .map(|_| (random.below(sites), random.below(providers)))
