@@ -54,7 +54,7 @@ pub fn handed_over<F: Frame>(frame: &mut F) -> Option<(u32, Numbered)> {
     Some((pair, numbered))
 }
 
-/// Sends a packet over both paths of its pair; over one where the other is not fresh, or no copy can be made.
+/// Sends a packet over both paths of its pair; over one where the other is stale, or no copy can be made.
 ///
 /// # Errors
 /// `NoPath` where the pair or its path is not installed; those of [`send::over_leg`].
@@ -88,7 +88,8 @@ pub fn over_both<F: Frame, T: Tables>(
     Ok(Next::Transmit(second.neighbour.interface))
 }
 
-/// The pair's other path, where it is fresh.
+/// The pair's other path, where it is not stale. That it was left as down, which lasts for a while so that the pair does
+/// not flap, is no reason to send no copy over it.
 #[inline(always)]
 fn other<'t, T: Tables>(tables: &'t T, paths: &Pair, index: u32, now: u64) -> Option<Way<'t>> {
     let other = if index == paths.primary {
@@ -100,7 +101,7 @@ fn other<'t, T: Tables>(tables: &'t T, paths: &Pair, index: u32, now: u64) -> Op
         return None;
     }
     let way = send::way(tables, other).ok()?;
-    way.state.is_fresh(now).then_some(way)
+    (!way.state.is_stale(now)).then_some(way)
 }
 
 /// Leads a packet that has the headers of one path over another.
