@@ -24,7 +24,7 @@
 //!
 //! Packets of a pair that asks for it are sent over both paths while the path in use loses more than 0.5 % one way and
 //! the round trips are within 20 ms of each other; that ends at 0.25 %, and at 30 ms. A copy never changes which path
-//! is which.
+//! is which. Where there is no other backup, such a pair keeps one with an alarm of its own.
 //!
 //! A path's own alarm is about what it carried, which nobody can measure once it carries nothing: a relay may pass
 //! probes on and lose data. It stands for 10 minutes after it was last said; but the alarm of a leg of the path

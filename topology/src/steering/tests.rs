@@ -345,6 +345,22 @@ fn a_path_with_an_alarm_of_its_own_is_left_and_avoided() {
 }
 
 #[test]
+fn a_pair_that_may_send_copies_keeps_a_lossy_backup_where_there_is_no_other() {
+    let mut world = World::new(300, &[295]);
+    world.input.duplication.insert(PairId(1), Duplication::OnLoss);
+    world.tick(1000, vec![]);
+    let alarm = Event::PathAlarm {
+        path: path(&[1, 2]),
+        loss_ppm: 50_000,
+    };
+    let change = world.tick(10, vec![alarm]).pop().unwrap();
+    assert_eq!(
+        (change.primary, change.backup),
+        (Some(path(&[1, 3, 2])), Some(path(&[1, 2])))
+    );
+}
+
+#[test]
 fn the_alarm_of_a_leg_explains_that_of_its_path() {
     let mut world = World::new(300, &[250]);
     world.tick(1000, vec![]);

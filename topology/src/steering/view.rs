@@ -212,14 +212,20 @@ impl View<'_> {
         self.rests.ranked(self.from).map(|route| self.choice(&route))
     }
 
-    /// The backup beside a path, among those that `takes` takes.
+    /// The backup beside a path, among those that `takes` takes. A pair whose packets may go over both paths would rather
+    /// have one that loses some of what it carries than none.
     pub(super) fn backup(&self, primary: &Path, takes: impl Fn(&Path) -> bool) -> Option<Choice> {
-        let allowed = |relay: Option<usize>| {
-            let path = self.path(relay.as_slice());
-            takes(&path) && !self.is_out(&path)
-        };
         let relays = self.relays(primary)?;
-        routes::backup(self.costs, self.from, self.to, &relays, allowed).map(|route| self.choice(&route))
+        let beside = |is_no_choice: &dyn Fn(&Path) -> bool| {
+            let allowed = |relay: Option<usize>| {
+                let path = self.path(relay.as_slice());
+                takes(&path) && !is_no_choice(&path)
+            };
+            routes::backup(self.costs, self.from, self.to, &relays, allowed)
+        };
+        let sound = beside(&|path| self.is_out(path));
+        let any = || beside(&|path| self.is_down(path)).filter(|_| self.duplication != Duplication::Never);
+        sound.or_else(any).map(|route| self.choice(&route))
     }
 
     /// What a path costs, with the loss of its own alarm; unusable where it has a node that is not listed.
