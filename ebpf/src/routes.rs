@@ -1,5 +1,5 @@
-//! What the kernel says about routes, asked once in a jiffy: `bpf_fib_lookup` costs more than everything else that the
-//! exit does to a packet but its tag.
+//! What the kernel says about routes, asked once in a jiffy: `bpf_fib_lookup` for each packet was a third of what the
+//! exit cost (`bench edge`: 501 ns net, without it 344).
 
 use core::ffi::c_void;
 

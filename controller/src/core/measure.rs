@@ -124,14 +124,18 @@ impl Measured {
 
     /// The directed legs on which nothing comes back.
     pub(super) fn dead(&self) -> impl Iterator<Item = (&str, &str)> {
-        let ends = self.legs.keys().map(|(from, to)| (from.as_str(), to.as_str()));
-        ends.filter(|(from, to)| self.is_dead(from, to))
+        let dead = self.legs.iter().filter(|(_, id)| self.has_died(id));
+        dead.map(|((from, to), _)| (from.as_str(), to.as_str()))
     }
 
     /// Whether nothing comes back on a directed leg, by its own alarm.
     pub(super) fn is_dead(&self, from: &str, to: &str) -> bool {
         let id = self.legs.get(&(from.to_owned(), to.to_owned()));
-        let alarm = id.and_then(|id| self.alarms.get(id));
+        id.is_some_and(|id| self.has_died(id))
+    }
+
+    fn has_died(&self, id: &u64) -> bool {
+        let alarm = self.alarms.get(id);
         alarm.is_some_and(|(alarm, _)| *alarm == Alarm::Dead)
     }
 

@@ -238,10 +238,7 @@ impl Core {
             .legs()
             .filter(|(from, to, reported)| usable(from, reported) && !self.measured.is_dead(from, to));
         let legs = legs.filter_map(|(from, to, reported)| {
-            let leg = LegId {
-                from: self.node_id(from)?,
-                to: self.node_id(to)?,
-            };
+            let leg = self.leg_id((from, to))?;
             let stats = stats(&reported.report)?;
             unknown.extend(reported.rests().then_some(leg));
             Some(LegInput { leg, stats })
@@ -252,13 +249,14 @@ impl Core {
     /// The legs on which nothing comes back, as their senders say.
     fn dead(&self) -> BTreeSet<LegId> {
         let dead = self.measured.dead();
-        let legs = dead.filter_map(|(from, to)| {
-            Some(LegId {
-                from: self.node_id(from)?,
-                to: self.node_id(to)?,
-            })
-        });
-        legs.collect()
+        dead.filter_map(|ends| self.leg_id(ends)).collect()
+    }
+
+    fn leg_id(&self, (from, to): (&str, &str)) -> Option<LegId> {
+        Some(LegId {
+            from: self.node_id(from)?,
+            to: self.node_id(to)?,
+        })
     }
 
     fn is_silent(&self, node: &str) -> bool {

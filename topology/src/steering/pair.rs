@@ -64,13 +64,11 @@ impl PairState {
             self.decision.since = view.now;
             self.better = Streak::default();
         }
+        let returns = |path: &Path| self.driven_from.contains_key(path);
         if matches!(why, Why::Bypass { .. }) {
-            self.driven_from
-                .extend(before.0.clone().map(|left| (left, view.now)));
-        } else if primary
-            .as_ref()
-            .is_some_and(|primary| self.driven_from.contains_key(primary))
-        {
+            let left = before.0.clone();
+            self.driven_from.extend(left.map(|left| (left, view.now)));
+        } else if primary.as_ref().is_some_and(returns) {
             self.driven_from.clear();
         }
         let backup = primary

@@ -283,12 +283,8 @@ impl View<'_> {
 
     /// Whether the entry says that nothing comes back from the exit.
     pub(super) fn is_cut_off(&self) -> bool {
-        let id = |index: usize| self.costs.relays()[index].id;
-        let leg = LegId {
-            from: id(self.from),
-            to: id(self.to),
-        };
-        self.views.input.dead.contains(&leg)
+        let direct = self.path(&[]);
+        direct.legs().any(|leg| self.views.input.dead.contains(&leg))
     }
 
     /// Why a path cannot be used, if it cannot.
