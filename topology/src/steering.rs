@@ -7,7 +7,9 @@
 //! 3. **Bypass.** If the path in use is down, has an unusable leg or a node that drains, the pair moves to the
 //!    candidate at once; likewise if a loss alarm is up on one of its legs and the candidate is cheaper and has
 //!    none. While an alarm is up, its leg counts with at least the loss that raised it. A path with an alarm of its
-//!    own is treated alike, and nothing over its relays is a candidate for its ends.
+//!    own is treated alike, and nothing over its relays is a candidate for its ends. Only a path that died less than
+//!    half a second ago, and whose packets the backup takes, is kept: hosts switch to the backup by themselves, and
+//!    most silences of such a length are none of the path's.
 //! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row. A relay
 //!    whose gain over direct has shrunk below half the gate on 3 ticks in a row gives way to direct.
 //! 5. **Dwell.** Not within 10 s of the last move, unless the candidate goes through a node that is new (seen for
@@ -18,7 +20,7 @@
 //!    nothing comes back from the exit, the pair is left without one: the entry then forwards by itself.
 //!
 //! The backup is chosen beside the path in use ([`routes::backup`]); it moves at once where it is no longer
-//! possible, else by the same hysteresis on its score. One that is down stays where there is no other: it is
+//! possible (for half a second, where the path in use lives), else by the same hysteresis on its score. One that is down stays where there is no other: it is
 //! probed as long as it is installed. A path that no pair has installed any more is not, so its being down is
 //! forgotten after 10 s; its legs are judged on their own.
 //!

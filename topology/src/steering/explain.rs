@@ -311,7 +311,7 @@ impl<'a> Explainer<'a> {
                 path: first.path.clone(),
             },
             _ => match &self.held.why {
-                why @ (Why::Confirming { .. } | Why::Dwell { .. } | Why::Damped { .. }) => {
+                why @ (Why::Confirming { .. } | Why::Dwell { .. } | Why::Damped { .. } | Why::OverBackup) => {
                     Reason::Waits { why: why.clone() }
                 }
                 _ => Reason::Better { us: gain_us },
@@ -330,6 +330,7 @@ impl<'a> Explainer<'a> {
         let own = self.view.score(primary, &path);
         let (why, other) = match best {
             None => (BackupWhy::Last, None),
+            Some(_) if self.view.died(&path).is_some() => (BackupWhy::Died, None),
             Some(best) if best.path == path => {
                 let next = self.view.backup(primary, |other| *other != path);
                 (BackupWhy::Best, next.map(scored))

@@ -49,6 +49,8 @@ pub struct Config {
     pub new_node_ms: u64,
     /// ms after which it is forgotten that a path was down which no pair has installed.
     pub down_memory_ms: u64,
+    /// ms for which a path that died is kept where the other one of its pair takes its packets.
+    pub confirm_death_ms: u64,
     /// ms after which a pair is left without a path where none is usable and nothing comes back from the exit.
     pub give_up_ms: u64,
     /// Lost in a million above which packets of a pair that asks for it are sent over both paths.
@@ -90,6 +92,7 @@ impl Default for Config {
             dwell_ms: 10_000,
             new_node_ms: 30_000,
             down_memory_ms: 10_000,
+            confirm_death_ms: 500,
             give_up_ms: 10_000,
             duplicate_loss_ppm: 5_000,
             duplicate_within_us: 20_000,

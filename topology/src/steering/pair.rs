@@ -120,7 +120,11 @@ impl PairState {
         };
         self.stranded = None;
         if let Some(cause) = bypass(view, &current, candidate) {
-            return (Some(candidate.path.clone()), Why::Bypass { cause });
+            return if is_covered(config, view, &current, path_of(&self.decision.backup).as_ref()) {
+                (Some(current), Why::OverBackup)
+            } else {
+                (Some(candidate.path.clone()), Why::Bypass { cause })
+            };
         }
         if candidate.path == current {
             self.better = Streak::default();
@@ -194,6 +198,9 @@ impl PairState {
             let down = |path: &Path| view.broken(path) == Some(Cause::PathDown);
             return target.or_else(|| current.filter(down));
         };
+        if is_covered(config, view, &current, Some(primary)) {
+            return Some(current);
+        }
         if current == target || view.broken(&current).is_some() {
             self.better_backup = Streak::default();
             return Some(target);
@@ -214,6 +221,13 @@ impl PairState {
 
 fn path_of(choice: &Option<Choice>) -> Option<Path> {
     choice.as_ref().map(|choice| choice.path.clone())
+}
+
+/// Whether a path died just now and another takes its packets: it may come back, and nothing is lost by waiting.
+fn is_covered(config: &Config, view: &View<'_>, path: &Path, other: Option<&Path>) -> bool {
+    let died = view.died(path);
+    let is_recent = died.is_some_and(|died| view.now.since(died) < config.confirm_death_ms);
+    is_recent && other.is_some_and(|other| view.broken(other).is_none())
 }
 
 /// Why the path in use is left at once, if it is.

@@ -236,13 +236,26 @@ fn a_dead_path_a_drain_and_an_alarm_move_at_once() {
     };
     let mut world = start();
     let dead = path(&[1, 3, 2]);
-    let change = world
-        .tick(10, vec![Event::PathDown { path: dead.clone() }])
-        .pop()
-        .unwrap();
+    let backup = path(&[1, 4, 2]);
+    let died = [&dead, &backup].map(|path| Event::PathDown { path: path.clone() });
+    let change = world.tick(10, died.to_vec()).pop().unwrap();
+    assert_eq!(change.primary, Some(path(&[1, 2])), "the backup is dead as well");
+
+    let mut world = start();
+    let died = Event::PathDown { path: dead.clone() };
+    assert_eq!(
+        world.tick(10, vec![died.clone()]),
+        [],
+        "the backup takes its packets"
+    );
+    assert_eq!(world.why(), Why::OverBackup);
+    let back = Event::PathUp { path: dead.clone() };
+    assert_eq!(world.tick(400, vec![back]), []);
+    assert_eq!(world.tick(100, vec![died]), []);
+    let change = world.tick(500, vec![]).pop().unwrap();
     assert_eq!(
         (change.primary, change.backup),
-        (Some(path(&[1, 4, 2])), Some(path(&[1, 2])))
+        (Some(backup), Some(path(&[1, 2])))
     );
     assert_eq!(
         change.why,
@@ -257,6 +270,7 @@ fn a_dead_path_a_drain_and_an_alarm_move_at_once() {
         assert!(world.seconds_to_change(9).is_some());
         assert_eq!(world.primary(), dead);
         world.tick(1000, vec![Event::PathDown { path: dead.clone() }]);
+        world.tick(1000, vec![]);
         assert_eq!(world.primary(), path(&[1, 4, 2]));
     }
 
@@ -303,6 +317,7 @@ fn a_pair_that_had_to_leave_its_path_and_moved_on_does_not_dwell_before_it_retur
         Event::Alarm { leg, loss_ppm },
     ];
     world.tick(10, died.to_vec());
+    world.tick(500, vec![]);
     assert_eq!(world.primary(), path(&[1, 4, 2]));
     world.tick(10_000, vec![]);
     world.costs(300, &[200, 250, 222]);

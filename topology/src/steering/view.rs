@@ -308,6 +308,16 @@ impl View<'_> {
         drain.or_else(|| path.legs().find(unusable).map(|leg| Cause::LegUnusable { leg }))
     }
 
+    /// When it or one of its legs died, where that is why it cannot be used.
+    pub(super) fn died(&self, path: &Path) -> Option<Millis> {
+        let (Cause::PathDown | Cause::LegUnusable { .. }) = self.broken(path)? else {
+            return None;
+        };
+        let legs = path.legs().map(|leg| Path::new(leg.from, &[], leg.to));
+        let all = std::iter::once(path.clone()).chain(legs);
+        all.filter_map(|path| self.views.down.get(&path).copied()).min()
+    }
+
     /// The alarm of the path itself, or of one of its legs, there or back.
     pub(super) fn alarmed(&self, path: &Path) -> Option<Cause> {
         if self.views.lossy.contains_key(path) {

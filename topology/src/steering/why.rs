@@ -128,6 +128,8 @@ pub enum Why {
         /// When the pair is free again.
         until: Millis,
     },
+    /// It died just now: its packets go over the backup until it is known whether it comes back.
+    OverBackup,
     /// The path before could not stay.
     Bypass {
         /// The reason.
@@ -206,6 +208,7 @@ impl Why {
             Self::Confirming { ticks, of } => format!("another is better, seen on {ticks} of {of} ticks"),
             Self::Dwell { until } => format!("another is better, dwell {}", words.until(*until)),
             Self::Damped { until } => format!("another is better, flap damping {}", words.until(*until)),
+            Self::OverBackup => "died just now: packets go over the backup".to_owned(),
             Self::Bypass { cause } => format!("moved at once: {}", cause.told(words)),
         }
     }

@@ -321,13 +321,14 @@ fn each_pair_of_the_demonstration_goes_its_best_way() {
 }
 
 #[test]
-fn a_dead_relay_is_left_at_once_and_taken_again_after_the_dwell() {
+fn a_dead_relay_is_left_within_a_second_and_taken_again_after_the_dwell() {
     let mut cluster = Cluster::steered();
     let before: Vec<Vec<String>> = PAIRS
         .map(|(entry, exit)| cluster.route(entry, exit).path)
         .to_vec();
     let relay = before[0][1].clone();
     cluster.kill(&relay);
+    cluster.second();
     for ((entry, exit), before) in PAIRS.into_iter().zip(&before) {
         let route = cluster.route(entry, exit);
         assert!(!route.path.contains(&relay), "{route:?}");
@@ -355,6 +356,7 @@ fn an_alarm_that_its_agent_forgot_ends_with_the_next_returns() {
     let (entry, exit) = PAIRS[0];
     let relay = cluster.route(entry, exit).path[1].clone();
     cluster.alarm(&relay, Alarm::Dead);
+    cluster.second();
     assert!(!cluster.route(entry, exit).path.contains(&relay));
     cluster.seconds(30);
     assert!(cluster.route(entry, exit).path.contains(&relay));

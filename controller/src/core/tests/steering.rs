@@ -70,7 +70,10 @@ fn a_relay_that_gains_is_taken_and_left_when_its_path_dies() {
         .core
         .handle_alarm(world.now, session, id, (Alarm::Dead, 0.0));
     world.carry_out(commands);
-    settle(&mut world, &mut agents);
+    let route = world.core.route_views().remove(0);
+    assert_eq!(route.path.len(), 3, "its host sends over the backup: {route:?}");
+    assert_eq!(route.why, "died just now: packets go over the backup");
+    second(&mut world, &mut agents);
     let route = world.core.route_views().remove(0);
     assert_eq!(route.path, ["osaka", "cape-town"], "{route:?}");
     let before = route.path;

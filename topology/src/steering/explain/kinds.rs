@@ -246,6 +246,8 @@ pub enum BackupWhy {
         /// µs that it would have to.
         needed_us: u32,
     },
+    /// It died just now, and may come back.
+    Died,
     /// It is down, and there is no other.
     Last,
 }
@@ -270,6 +272,7 @@ impl BackupReason {
                 ms(gain_us),
                 ms(needed_us)
             ),
+            (BackupWhy::Died, _) => "it died just now, and may come back".to_owned(),
             (BackupWhy::Last, _) => "it is down, and there is no other".to_owned(),
         }
     }

@@ -99,7 +99,8 @@ fn what_is_better_waits_for_hysteresis_confirmations_and_dwell() {
     let mut world = World::new(200, &[90, 100, 150, 150]);
     world.tick(0, vec![]);
     let path_ = path(&[1, 3, 2]);
-    world.tick(60_000, vec![Event::PathDown { path: path_ }]);
+    world.tick(59_500, vec![Event::PathDown { path: path_ }]);
+    world.tick(500, vec![]);
     world.costs(200, &[90, 100, 93, 94]);
     world.tick(1_000, vec![]);
     let why = |gain_us| Why::Hysteresis {
@@ -209,7 +210,10 @@ fn deaths_alarms_and_losses_of_a_path_are_named() {
     let mut world = World::new(200, &[90, 100, 99]);
     world.tick(0, vec![]);
     let down = path(&[1, 3, 2]);
-    world.tick(1_000, vec![Event::PathDown { path: down }]);
+    world.tick(500, vec![Event::PathDown { path: down }]);
+    let explained_ = explained(&known(&world));
+    assert_eq!(explained_.held.why, Why::OverBackup);
+    world.tick(500, vec![]);
     let explained_ = explained(&known(&world));
     assert_eq!(
         explained_.held.why,
@@ -217,7 +221,7 @@ fn deaths_alarms_and_losses_of_a_path_are_named() {
             cause: Cause::PathDown
         }
     );
-    let since = Millis(1_000);
+    let since = Millis(500);
     assert_eq!(reasons(&explained_.barred, &[1, 3, 2]), [Reason::Down { since }]);
 
     let alarm = Event::Alarm {
