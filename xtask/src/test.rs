@@ -18,8 +18,10 @@ use crate::workspace::{Workspace, require_root};
 
 pub(crate) use self::tally::Tally;
 
-/// For the whole task, on two cores.
-const LIMIT: Duration = Duration::from_secs(25 * 60);
+/// For the whole task, on two cores. How fast a shared machine is today no test can ask: one that takes longer says so.
+const PROMISED: Duration = Duration::from_secs(25 * 60);
+/// A task that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(80 * 60);
 
 /// Runs every step; prints what each took, the tests that were skipped, and last one line with the totals.
 pub(crate) fn test(workspace: &Workspace) -> Result<()> {
@@ -157,7 +159,9 @@ impl fmt::Display for Session<'_> {
                 if *passed { "ok" } else { "FAILED" }
             )?;
         }
-        writeln!(f, "{:<20} {:>7.1} s", "all", self.start.elapsed().as_secs_f32())?;
+        let all = self.start.elapsed();
+        let late = if all > PROMISED { "  longer than promised" } else { "" };
+        writeln!(f, "{:<20} {:>7.1} s{late}", "all", all.as_secs_f32())?;
         write!(f, "{}", self.tally.skips())
     }
 }
