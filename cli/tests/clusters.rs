@@ -15,6 +15,8 @@ mod cluster;
 mod common;
 #[path = "clusters/copies.rs"]
 mod copies;
+#[path = "clusters/endpoints.rs"]
+mod endpoints;
 #[path = "../src/demo/intent.rs"]
 mod intent;
 #[path = "clusters/join.rs"]

@@ -76,6 +76,52 @@ fn each_wrong_manifest_says_what_is_wrong_and_changes_nothing() {
 }
 
 #[test]
+fn a_ring_takes_all_targets_that_are_declared() {
+    let service = |name: &str, network: usize, count: usize| {
+        let target = |host: usize| format!("{{address: 198.{network}.{}.{}}}", host / 250, host % 250 + 1);
+        let targets: Vec<String> = (0..count).map(target).collect();
+        format!(
+            "kind: Service\nmetadata: {{name: {name}}}\nspec: {{targets: [{}]}}\n---\n",
+            targets.join(", ")
+        )
+    };
+    let refused = |text: &str| {
+        lines(
+            &good("base.yaml")
+                .apply_files(&[File { name: "t", text }])
+                .unwrap_err(),
+        )
+    };
+    let long = refused(&service("long", 51, 1001));
+    assert_eq!(
+        long,
+        "t:3: spec.targets: holds 1001 items; at most 1000 are allowed\n"
+    );
+    let names: Vec<String> = (0..7).map(|number| format!("many-{number}")).collect();
+    let many: String = names
+        .iter()
+        .zip(52..)
+        .map(|(name, network)| service(name, network, 1000))
+        .collect();
+    let groups: Vec<String> = names
+        .iter()
+        .map(|name| format!("{{service: {name}, region: af-south-1}}"))
+        .collect();
+    let accelerator = format!(
+        "kind: Accelerator\nmetadata: {{name: lobby}}\nspec: {{pool: asia, listeners: [{{protocol: udp, port: 77}}], \
+         groups: [{}]}}\n",
+        groups.join(", ")
+    );
+    let many = refused(&(many + &accelerator));
+    assert!(
+        many.ends_with(
+            "spec.groups: the services of its groups have 7000 targets together; at most 6553 fit a ring\n"
+        ),
+        "{many}"
+    );
+}
+
+#[test]
 fn good_manifests_apply_and_apply_again() {
     for path in data("good") {
         let intent = apply(&Intent::default(), &path).unwrap_or_else(|errors| panic!("{}", lines(&errors)));

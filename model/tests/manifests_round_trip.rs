@@ -124,8 +124,14 @@ fn pool() -> impl Strategy<Value = Value> {
 }
 
 fn service() -> impl Strategy<Value = Value> {
-    let target = (address(), maybe((1u16..).prop_map(Value::from)));
-    target.prop_map(|(address, port)| json!({"targets": [given(json!({"address": address, "port": port}))]}))
+    let weight = maybe((0u16..=1000).prop_map(Value::from));
+    let target = (maybe((1u16..).prop_map(Value::from)), weight);
+    let target = target.prop_map(|(port, weight)| (json!(port), json!(weight)));
+    prop::collection::btree_map(address(), target, 1..4).prop_map(|targets| {
+        let target =
+            |(address, (port, weight))| given(json!({"address": address, "port": port, "weight": weight}));
+        json!({"targets": targets.into_iter().map(target).collect::<Vec<Value>>()})
+    })
 }
 
 fn accelerator() -> impl Strategy<Value = Value> {

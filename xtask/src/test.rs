@@ -160,7 +160,11 @@ impl fmt::Display for Session<'_> {
             )?;
         }
         let all = self.start.elapsed();
-        let late = if all > PROMISED { "  longer than promised" } else { "" };
+        let late = if all > PROMISED {
+            "  longer than promised"
+        } else {
+            ""
+        };
         writeln!(f, "{:<20} {:>7.1} s{late}", "all", all.as_secs_f32())?;
         write!(f, "{}", self.tally.skips())
     }

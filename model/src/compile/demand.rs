@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::allocations::{CoupleKey, NodeId, PathKey};
 use super::{Allocations, Choice, Input};
-use crate::kinds::{Accelerator, Class, Duplication, Liveness, Name};
+use crate::kinds::{Accelerator, Class, Duplication, Group, Liveness, Name};
 use crate::manifest::Intent;
 
 /// A pair by its ends: traffic of a class goes from the entry to the exit, and its answers back.
@@ -32,11 +32,11 @@ pub fn pairs(intent: &Intent) -> Vec<PairName> {
 fn wanted(intent: &Intent, takes: impl Fn(&Accelerator) -> bool) -> BTreeSet<PairName> {
     let mut wanted = BTreeSet::new();
     for accelerator in intent.accelerators().values().filter(|one| takes(one)) {
-        let exits = exits(intent, accelerator);
-        for entry in entries(intent, accelerator).difference(&exits) {
-            wanted.extend(exits.iter().map(|exit| PairName {
-                entry: (*entry).clone(),
-                exit: (*exit).clone(),
+        for entry in entries(intent, accelerator) {
+            let exits = exits_from(intent, accelerator, entry);
+            wanted.extend(exits.into_iter().map(|exit| PairName {
+                entry: entry.clone(),
+                exit: exit.clone(),
                 class: accelerator.spec.class,
             }));
         }
@@ -44,8 +44,8 @@ fn wanted(intent: &Intent, takes: impl Fn(&Accelerator) -> bool) -> BTreeSet<Pai
     wanted
 }
 
-/// Entries that forward to an accelerator's servers themselves, over the Internet, since no path to any of its exits lives:
-/// the accelerator, the entry and the exits.
+/// Entries that forward to all of an accelerator's servers themselves, over the Internet, since no path to any of its exits
+/// lives: the accelerator, the entry and the exits.
 #[must_use]
 pub fn fallbacks<'a>(
     intent: &'a Intent,
@@ -53,7 +53,6 @@ pub fn fallbacks<'a>(
 ) -> Vec<(&'a Name, &'a Name, BTreeSet<&'a Name>)> {
     let mut fallbacks = Vec::new();
     for (name, accelerator) in intent.accelerators() {
-        let exits = exits(intent, accelerator);
         let lives = |entry: &Name, exit: &Name| {
             let pair = PairName {
                 entry: entry.clone(),
@@ -63,9 +62,15 @@ pub fn fallbacks<'a>(
             // What nobody has chosen for goes direct.
             chosen(choices, &pair).is_none_or(|choice| choice.primary.is_some())
         };
-        for entry in entries(intent, accelerator).difference(&exits) {
-            if !exits.is_empty() && !exits.iter().any(|exit| lives(entry, exit)) {
-                fallbacks.push((name, *entry, exits.clone()));
+        for entry in entries(intent, accelerator) {
+            let exits = exits_from(intent, accelerator, entry);
+            let serves = accelerator
+                .spec
+                .groups
+                .iter()
+                .any(|group| is_exit(intent, group, entry));
+            if !exits.is_empty() && !serves && !exits.iter().any(|exit| lives(entry, exit)) {
+                fallbacks.push((name, entry, exits));
             }
         }
     }
@@ -82,12 +87,11 @@ pub fn forbidden_relays(intent: &Intent) -> BTreeMap<PairName, BTreeSet<&Name>> 
         let rules = &accelerator.spec.relays;
         let nodes = intent.nodes().iter().filter(|(_, node)| !rules.allow(&node.spec));
         let nodes: Vec<&Name> = nodes.map(|(name, _)| name).collect();
-        let exits = exits(intent, accelerator);
         for entry in entries(intent, accelerator) {
-            for exit in &exits {
+            for exit in exits_from(intent, accelerator, entry) {
                 let pair = PairName {
                     entry: entry.clone(),
-                    exit: (*exit).clone(),
+                    exit: exit.clone(),
                     class: accelerator.spec.class,
                 };
                 for pair in [pair.reversed(), pair] {
@@ -133,15 +137,28 @@ pub(super) fn entries<'a>(intent: &'a Intent, accelerator: &'a Accelerator) -> B
         .collect()
 }
 
-/// The nodes where an accelerator's packets leave: those of its group's region that run an agent.
-pub(super) fn exits<'a>(intent: &'a Intent, accelerator: &Accelerator) -> BTreeSet<&'a Name> {
-    let mut exits = BTreeSet::new();
-    for group in &accelerator.spec.groups {
-        let nodes = intent.nodes().iter();
-        let of_region = nodes.filter(|(_, node)| node.spec.agent && node.spec.region == group.region);
-        exits.extend(of_region.map(|(name, _)| name));
-    }
-    exits
+/// The nodes where packets for a group leave: those of its region that run an agent.
+pub(super) fn exits<'a>(intent: &'a Intent, group: &Group) -> BTreeSet<&'a Name> {
+    let nodes = intent.nodes().keys();
+    nodes.filter(|node| is_exit(intent, group, node)).collect()
+}
+
+/// Whether packets for a group leave at a node.
+pub(super) fn is_exit(intent: &Intent, group: &Group, node: &Name) -> bool {
+    let node = intent.nodes().get(node);
+    node.is_some_and(|node| node.spec.agent && node.spec.region == group.region)
+}
+
+/// The exits to which an accelerator's packets go from an entry: those of each group but the ones that the entry is itself
+/// an exit of.
+pub(super) fn exits_from<'a>(
+    intent: &'a Intent,
+    accelerator: &Accelerator,
+    entry: &Name,
+) -> BTreeSet<&'a Name> {
+    let groups = accelerator.spec.groups.iter();
+    let afar = groups.filter(|group| !is_exit(intent, group, entry));
+    afar.flat_map(|group| exits(intent, group)).collect()
 }
 
 /// Paths of two nodes and a class, by the numbers of the nodes that they pass, from the one with the lower number.

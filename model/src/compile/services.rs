@@ -1,12 +1,12 @@
 //! Listeners: at their entries, and at their exits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::allocations::{CoupleKey, NodeId};
-use super::demand::exits;
+use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
-use crate::kinds::{Accelerator, Bandwidth, Kind, Listener, Name, ObjectRef, PoolAddress, Protocol};
+use crate::kinds::{Accelerator, Bandwidth, Group, Kind, Listener, Name, ObjectRef, PoolAddress, Protocol};
 use crate::state::{HostState, ServiceState, Target, TargetState};
 
 /// What makes a listener one of its own on a host.
@@ -33,15 +33,11 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
             world,
             vni,
             accelerator,
-            exits: exits(world.intent, accelerator),
         };
         for address in world.intent.accelerated_addresses(accelerator) {
             for listener in &accelerator.spec.listeners {
                 one.at_entry(states, address, *listener);
-                // An entry that is an exit itself sends nothing to the others.
-                if !one.exits.contains(&address.node) {
-                    one.at_exits(states, address, *listener);
-                }
+                one.at_exits(states, address, *listener);
             }
         }
     }
@@ -52,7 +48,6 @@ struct One<'a> {
     world: &'a World<'a>,
     vni: u32,
     accelerator: &'a Accelerator,
-    exits: BTreeSet<&'a Name>,
 }
 
 impl One<'_> {
@@ -71,14 +66,14 @@ impl One<'_> {
 
     /// Two entries behind different NATs may have the same local address: at an exit that is one listener.
     fn at_exits(&self, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, listener: Listener) {
-        for exit in &self.exits {
+        for exit in exits_from(self.world.intent, self.accelerator, &address.node) {
             let id = self.world.allocations.node(exit);
             let Some(state) = id.and_then(|id| states.get_mut(&id)) else {
                 continue;
             };
             let service = ServiceState {
                 at_exit: true,
-                targets: self.servers(),
+                targets: shared(self.servers(|group| is_exit(self.world.intent, group, exit))),
                 ..self.service(address, listener)
             };
             if state.services.iter().all(|other| key(other) != key(&service)) {
@@ -109,22 +104,43 @@ impl One<'_> {
         }
     }
 
-    /// The exits over pairs with a path, each with the same share; the servers themselves where there is none, or
-    /// where the entry is an exit.
+    /// Of groups that the entry is an exit of, the servers; of each other group its exits over pairs with a path, which
+    /// share its weight evenly; all servers where that leaves none.
     fn entry_targets(&self, id: NodeId, entry: &Name) -> Vec<TargetState> {
-        if self.exits.contains(entry) {
-            return self.servers();
-        }
-        let share = self.share();
-        let pairs = self.exits.iter().filter_map(|exit| self.living_pair(id, exit));
-        let pairs: Vec<TargetState> = pairs
-            .filter(|_| share > 0)
-            .map(|pair| TargetState {
-                weight: share,
-                target: Target::Pair(pair),
+        let is_here = |group: &Group| is_exit(self.world.intent, group, entry);
+        let afar = self
+            .accelerator
+            .spec
+            .groups
+            .iter()
+            .filter(|group| !is_here(group));
+        let afar: Vec<(u64, Vec<u32>)> = afar
+            .map(|group| {
+                let exits = exits(self.world.intent, group).into_iter();
+                let pairs = exits.filter_map(|exit| self.living_pair(id, exit));
+                (self.weight(group), pairs.collect())
             })
             .collect();
-        if pairs.is_empty() { self.servers() } else { pairs }
+        let shares = afar.iter().map(|(_, pairs)| pairs.len() as u64);
+        let whole = shares.filter(|shares| *shares > 0).fold(1, lcm);
+        let mut weights: BTreeMap<u32, u64> = BTreeMap::new();
+        for (weight, pairs) in &afar {
+            for pair in pairs {
+                *weights.entry(*pair).or_default() += weight * whole / pairs.len() as u64;
+            }
+        }
+        let pairs = weights
+            .into_iter()
+            .map(|(pair, weight)| (weight, Target::Pair(pair)));
+        let here = self
+            .servers(is_here)
+            .map(|(weight, server)| (weight * whole, server));
+        let targets = shared(here.chain(pairs));
+        if targets.is_empty() {
+            shared(self.servers(|_| true))
+        } else {
+            targets
+        }
     }
 
     /// The number at an entry of its pair to an exit, if that has a path.
@@ -138,27 +154,56 @@ impl One<'_> {
         Some(couple.ends[at].pair)
     }
 
-    /// The group's share, in percent.
-    fn share(&self) -> u32 {
-        let dials = self.accelerator.spec.groups.iter();
-        dials.map(|group| u32::from(group.dial.get())).sum()
+    /// What a group takes beside the others: its dial, times the weights of its servers.
+    fn weight(&self, group: &Group) -> u64 {
+        let is_it = |other: &Group| other == group;
+        self.servers(is_it).map(|(weight, _)| weight).sum()
     }
 
-    /// The servers of the accelerator's services.
-    fn servers(&self) -> Vec<TargetState> {
+    /// The servers behind some of the groups, with their weights.
+    fn servers(&self, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = (u64, Target)> {
         let services = self.world.intent.services();
         let groups = self.accelerator.spec.groups.iter();
-        let groups = groups.filter(|group| group.dial.get() > 0);
-        let targets = groups.filter_map(|group| Some((group, services.get(&group.service)?)));
-        let servers = targets.flat_map(|(group, service)| {
-            service.spec.targets.iter().map(|target| TargetState {
-                weight: u32::from(group.dial.get()),
-                target: Target::Server {
+        let groups = groups.filter(move |group| takes(group));
+        let behind = groups.filter_map(|group| Some((group, services.get(&group.service)?)));
+        behind.flat_map(|(group, service)| {
+            service.spec.targets.iter().map(|target| {
+                let server = Target::Server {
                     address: target.address.get(),
                     port: target.port.map(|port| port.get()),
-                },
+                };
+                (
+                    u64::from(group.dial.get()) * u64::from(target.weight.get()),
+                    server,
+                )
             })
-        });
-        servers.collect()
+        })
     }
+}
+
+/// Targets with their weights; those without any are left out.
+fn shared(targets: impl Iterator<Item = (u64, Target)>) -> Vec<TargetState> {
+    let targets: Vec<(u64, Target)> = targets.filter(|(weight, _)| *weight > 0).collect();
+    let most = targets
+        .iter()
+        .map(|(weight, _)| *weight)
+        .max()
+        .unwrap_or_default();
+    // Ratios of more than 32 bits lose what is below.
+    let spare = (u64::BITS - most.leading_zeros()).saturating_sub(u32::BITS);
+    let state = |(weight, target)| TargetState {
+        weight: u32::try_from(weight >> spare).unwrap_or(u32::MAX).max(1),
+        target,
+    };
+    targets.into_iter().map(state).collect()
+}
+
+/// The greatest common divisor (Euclid).
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The least common multiple of numbers that are not 0.
+fn lcm(a: u64, b: u64) -> u64 {
+    a / gcd(a, b) * b
 }

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::{
-    Allocations, Choice, CompileError, Fleet, Input, compile, fallbacks, forbidden_relays, next, pairs,
-    stages, unchanged,
+    Allocations, Choice, CompileError, Fleet, Input, PairName, compile, fallbacks, forbidden_relays, next,
+    pairs, stages, unchanged,
 };
 use crate::contents::{Capacities, HostFacts, contents};
 use crate::kinds::{Class, Name};
 use crate::manifest::{File, Intent};
-use crate::state::{HostState, LegState, SlotAction, SlotState};
+use crate::state::{HostState, LegState, SlotAction, SlotState, Target, TargetState};
 
 /// Three nodes, an accelerator, and a VPC with two ports and one on a foreign VTEP.
 const SMALL: &str = include_str!("tests/small-world.yaml");
@@ -384,6 +384,72 @@ fn rules_about_relays_are_those_of_all_accelerators_that_use_a_pair() {
     let of_pair: BTreeSet<Name> = forbidden[&pair].iter().copied().cloned().collect();
     assert_eq!(of_pair, names(&["entry", "exit", "nowhere", "taipei"]));
     assert_eq!(forbidden.len(), 2, "the pair and its reverse");
+}
+
+#[test]
+fn several_groups_share_by_their_dials_and_their_targets_weights() {
+    let node = |name: &str, region: &str, number: u32| {
+        format!(
+            "kind: Node\nmetadata: {{name: {name}}}\nspec: {{region: {region}, address: {{local: 192.0.2.{number}}}}}\n---\n"
+        )
+    };
+    let world = [
+        node("entry", "home", 1),
+        node("a1", "a", 2),
+        node("a2", "a", 3),
+        node("b", "b", 4),
+        "kind: AddressPool\nmetadata: {name: p}\nspec:\n  addresses: [{node: entry, public: 203.0.113.1}, \
+         {node: a1, public: 203.0.113.2}]\n---\n"
+            .into(),
+        "kind: Service\nmetadata: {name: s}\nspec:\n  targets: [{address: 198.51.100.1, port: 9}, \
+         {address: 198.51.100.2, port: 9, weight: 3}, {address: 198.51.100.3, weight: 0}]\n---\n"
+            .into(),
+        "kind: Service\nmetadata: {name: t}\nspec: {targets: [{address: 198.51.100.4, weight: 2}]}\n---\n".into(),
+        "kind: Accelerator\nmetadata: {name: one}\nspec: {pool: p, listeners: [{protocol: udp, port: 7000}], \
+         groups: [{service: s, region: a}, {service: t, region: b, dial: 50}]}\n---\n"
+            .into(),
+    ];
+    let (intent, mut allocations) = (intent(&world.concat()), Allocations::default());
+    let states = compiled((&intent, &[]), 1, &mut allocations, &mut counted());
+    check(&states);
+    let shares = |node: &str, listener: usize| -> BTreeMap<String, u32> {
+        let state = &states[&name(node)];
+        let share = |target: &TargetState| {
+            let to = match &target.target {
+                Target::Pair(pair) => {
+                    let pair = state.pairs.iter().find(|known| known.index == *pair);
+                    pair.unwrap().peer.clone()
+                }
+                Target::Server { address, .. } => address.to_string(),
+            };
+            (to, target.weight)
+        };
+        state.services[listener].targets.iter().map(share).collect()
+    };
+    let these = |shares: &[(&str, u32)]| -> BTreeMap<String, u32> {
+        shares
+            .iter()
+            .map(|(to, share)| ((*to).to_owned(), *share))
+            .collect()
+    };
+    assert_eq!(shares("entry", 0), these(&[("a1", 400), ("a2", 400), ("b", 200)]));
+    let of_s = these(&[("198.51.100.1", 100), ("198.51.100.2", 300)]);
+    assert_eq!(shares("a2", 0), of_s);
+    assert_eq!(shares("b", 0), these(&[("198.51.100.4", 100)]));
+    // What is an exit for one group and an entry for the other.
+    let a1 = &states[&name("a1")];
+    let at_exit: Vec<bool> = a1.services.iter().map(|service| service.at_exit).collect();
+    assert_eq!(at_exit, [false, true]);
+    let mixed = [("198.51.100.1", 100), ("198.51.100.2", 300), ("b", 100)];
+    assert_eq!(shares("a1", 0), these(&mixed));
+    assert_eq!(shares("a1", 1), of_s);
+    let names = |pair: PairName| (pair.entry.to_string(), pair.exit.to_string());
+    let wanted: Vec<_> = pairs(&intent).into_iter().map(names).collect();
+    let expected = [("a1", "b"), ("entry", "a1"), ("entry", "a2"), ("entry", "b")];
+    assert_eq!(
+        wanted,
+        expected.map(|(entry, exit)| (entry.to_owned(), exit.to_owned()))
+    );
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! `Accelerator`: listeners near the players of services that are far away.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
-use super::common::{integers, words};
+use super::common::{integers, refuse_twice, words};
 use super::network::{PortNumber, Protocol};
 use super::{Country, Name, NodeSpec, Resource};
-use crate::manifest::{Field, Fields, Place, Problem};
+use crate::manifest::{Field, Place};
 
 /// Public addresses at entries, and the services behind them.
 pub type Accelerator = Resource<AcceleratorSpec>;
@@ -29,7 +27,8 @@ pub struct AcceleratorSpec {
     pub entries: Option<Vec<Name>>,
     /// What it listens on, at least one, none twice.
     pub listeners: Vec<Listener>,
-    /// The services behind it; exactly one for now.
+    /// The services behind it, at least one, none twice in a region. A group's share is its dial, times the weights of its
+    /// service's targets.
     pub groups: Vec<Group>,
     /// What the traffic needs. Default: game.
     pub class: Class,
@@ -75,7 +74,7 @@ impl Field for AcceleratorSpec {
             let pool = fields.required("pool");
             let entries = fields.optional_list("entries", "at least one node, or no entries at all");
             let listeners = fields.list("listeners", "at least one {protocol, port}");
-            let group = fields.single("groups", "one {service, region}");
+            let groups = fields.list("groups", "at least one {service, region}");
             let class = fields.or("class", Class::Game);
             let liveness = fields.or("liveness", Liveness::Standard);
             let duplication = fields.optional("duplication");
@@ -84,11 +83,13 @@ impl Field for AcceleratorSpec {
             let relays = fields.or("relays", RelayRules::default());
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
             refuse_twice(fields, "listeners", listeners.iter().flatten());
+            let ends = groups.iter().flatten().map(Group::end);
+            refuse_twice(fields, "groups", ends);
             Some(Self {
                 pool: pool?,
                 entries: entries?,
                 listeners: listeners?,
-                groups: vec![group?],
+                groups: groups?,
                 class: class?,
                 liveness: liveness?,
                 duplication: duplication?,
@@ -97,24 +98,6 @@ impl Field for AcceleratorSpec {
                 relays: relays?,
             })
         })
-    }
-}
-
-/// Refuses what a list holds twice.
-fn refuse_twice<'a, T: Eq + std::hash::Hash + ToString + 'a>(
-    fields: &Fields<'_>,
-    name: &str,
-    list: impl Iterator<Item = &'a T>,
-) {
-    let mut seen = HashMap::new();
-    for (index, item) in list.enumerate() {
-        if let Some(first) = seen.insert(item, index) {
-            let problem = Problem::Twice {
-                value: item.to_string(),
-                first: fields.path_of(&format!("{name}[{first}]")),
-            };
-            fields.refuse(&format!("{name}[{index}]"), problem);
-        }
     }
 }
 
@@ -155,8 +138,15 @@ pub struct Group {
     pub service: Name,
     /// The region whose nodes are the exits.
     pub region: Name,
-    /// The share of the traffic that it takes, in percent. Default: 100.
+    /// The part of its share of the traffic that it takes, in percent; the others take the rest. Default: 100.
     pub dial: Dial,
+}
+
+impl Group {
+    /// What no other group of its accelerator may be too.
+    fn end(&self) -> String {
+        format!("{} in {}", self.service, self.region)
+    }
 }
 
 impl Field for Group {

@@ -1,6 +1,10 @@
 //! What the value types share: the error of a refused text, and how texts, words and integers are defined.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::manifest::{Fields, Problem};
 
 /// A value that its type refuses, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +27,25 @@ impl Invalid {
     /// `value` does not read as a `T` at all.
     pub(crate) fn not<T: Text>(value: &str) -> Self {
         Self::new(value, format!("is not {}", T::FORM))
+    }
+}
+
+/// Refuses what a list holds twice.
+pub(super) fn refuse_twice<T: Eq + Hash + ToString>(
+    fields: &Fields<'_>,
+    name: &str,
+    list: impl Iterator<Item = T>,
+) {
+    let mut seen = HashMap::new();
+    for (index, item) in list.enumerate() {
+        let value = item.to_string();
+        if let Some(first) = seen.insert(item, index) {
+            let problem = Problem::Twice {
+                value,
+                first: fields.path_of(&format!("{name}[{first}]")),
+            };
+            fields.refuse(&format!("{name}[{index}]"), problem);
+        }
     }
 }
 

@@ -3,9 +3,12 @@
 use serde::Serialize;
 
 use super::Resource;
-use super::common::words;
+use super::common::{integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
-use crate::manifest::{Field, Place};
+use crate::manifest::{Field, Place, Problem};
+
+/// Targets of a service.
+const MOST_TARGETS: usize = 1000;
 
 /// Servers that do one thing.
 pub type Service = Resource<ServiceSpec>;
@@ -14,11 +17,11 @@ pub type Service = Resource<ServiceSpec>;
 /// kind: Service
 /// metadata: {name: game}
 /// spec:
-///   targets: [{address: 198.51.100.7, port: 2342}]
+///   targets: [{address: 198.51.100.7, port: 2342}, {address: 198.51.100.8, port: 2342, weight: 3}]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
-    /// The servers; exactly one for now.
+    /// The servers, at least one and at most 1000, none twice.
     pub targets: Vec<Target>,
     /// What a server sees as its client. Default: nat.
     pub mode: Mode,
@@ -29,10 +32,18 @@ impl Field for ServiceSpec {
 
     fn read(place: &Place<'_>) -> Option<Self> {
         place.fields(|fields| {
-            let targets = fields.single("targets", "one {address, port}");
+            let targets = fields.list("targets", "at least one {address, port}");
             let mode = fields.or("mode", Mode::Nat);
+            let targets: Option<Vec<Target>> = targets;
+            let ends = targets.iter().flatten().map(Target::end);
+            refuse_twice(fields, "targets", ends);
+            let count = targets.iter().flatten().count();
+            if count > MOST_TARGETS {
+                let most = MOST_TARGETS;
+                fields.refuse("targets", Problem::TooMany { count, most });
+            }
             Some(Self {
-                targets: vec![targets?],
+                targets: targets?,
                 mode: mode?,
             })
         })
@@ -47,6 +58,19 @@ pub struct Target {
     /// Its port. Default: the listener's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortNumber>,
+    /// Its share of new connections, beside the other targets'; 0: none. Default: 1.
+    #[serde(skip_serializing_if = "Weight::is_default")]
+    pub weight: Weight,
+}
+
+impl Target {
+    /// What no other target of its service may have too.
+    fn end(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.address),
+            None => self.address.to_string(),
+        }
+    }
 }
 
 impl Field for Target {
@@ -56,11 +80,26 @@ impl Field for Target {
         place.fields(|fields| {
             let address = fields.required("address");
             let port = fields.optional("port");
+            let weight = fields.or("weight", Weight::DEFAULT);
             Some(Self {
                 address: address?,
                 port: port?,
+                weight: weight?,
             })
         })
+    }
+}
+
+integers! {
+    /// A share of new connections.
+    Weight(u16), "a weight", 0..=1000;
+}
+
+impl Weight {
+    const DEFAULT: Self = Self::literal(1);
+
+    fn is_default(&self) -> bool {
+        *self == Self::DEFAULT
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::error::{Conflict, nearest_object};
 use super::intent::Intent;
+use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
     Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Name, Node, ObjectRef,
     PoolAddress, Port, Vni, Vpc,
@@ -309,6 +310,16 @@ impl<'a> Check<'a> {
                     at("service"),
                 );
                 self.exits(&group.region, at("region"));
+            }
+            let services = accelerator.spec.groups.iter();
+            let services = services.filter_map(|group| self.intent.services().get(&group.service));
+            let (count, most) = (
+                services.map(|service| service.spec.targets.len()).sum(),
+                MOST_TARGETS,
+            );
+            if count > most {
+                let at = field(&me, "spec.groups");
+                self.add(at, [], Conflict::TooManyTargets { count, most });
             }
             self.strict_rules(&me, accelerator);
             for address in self.intent.accelerated_addresses(accelerator) {

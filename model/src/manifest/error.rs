@@ -79,13 +79,13 @@ pub enum Problem {
         /// What belongs in it.
         expects: &'static str,
     },
-    /// A list that holds one item for now.
-    #[error("holds {count} items; more than one is not supported yet, expected {expects}")]
-    OnlyOne {
+    /// A list that is too long.
+    #[error("holds {count} items; at most {most} are allowed")]
+    TooMany {
         /// How many it holds.
         count: usize,
-        /// What belongs in it.
-        expects: &'static str,
+        /// How many it may.
+        most: usize,
     },
     /// An item that its list has already.
     #[error("{value} stands in {first} already; each may be given once")]
@@ -123,6 +123,14 @@ pub enum Problem {
 /// What keeps objects from agreeing with each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
+    /// The services of an accelerator have more targets than a ring takes.
+    #[error("the services of its groups have {count} targets together; at most {most} fit a ring")]
+    TooManyTargets {
+        /// How many they have.
+        count: usize,
+        /// How many fit.
+        most: usize,
+    },
     /// A reference to nothing.
     #[error("there is no {object}{}; declare it in the same manifests, or apply it first", did_you_mean(near.as_ref()))]
     NoSuchObject {

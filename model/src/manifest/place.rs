@@ -267,19 +267,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The one item of a list that will hold more some day.
-    pub(crate) fn single<T: Field>(&self, name: &'static str, expects: &'static str) -> Option<T> {
-        let place = self.required_place(name, expects)?;
-        let mut list = Self::read_list(place, expects)?;
-        if list.len() > 1 {
-            place.refuse(Problem::OnlyOne {
-                count: list.len(),
-                expects,
-            });
-        }
-        list.pop()
-    }
-
     /// An angle in degrees, at most `limit` to either side of zero.
     pub(crate) fn degrees(&self, name: &'static str, expects: &'static str, limit: f64) -> Option<f64> {
         let place = self.required_place(name, expects)?;

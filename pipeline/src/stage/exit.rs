@@ -170,12 +170,16 @@ fn open<'t, T: Tables>(
     octets: u32,
 ) -> Result<&'t Connection, Reason> {
     // Without a backbone between, the listener is the entry's.
-    let listener = if answers == NO_PATH { 0 } else { vni };
+    let hash = flow.hash();
+    let (listener, slot) = if answers == NO_PATH {
+        (0, hash)
+    } else {
+        (vni, ring::at_exit(hash))
+    };
     let Some(service) = tables.service(&flow.service(listener)) else {
         return Err(Reason::NoListener);
     };
-    let hash = flow.hash();
-    let target = ring::pick(tables, service, hash)?;
+    let target = ring::pick(tables, service, slot)?;
     if target.kind() != HopKind::Server {
         return Err(Reason::NoTarget);
     }

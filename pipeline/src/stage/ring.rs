@@ -18,3 +18,11 @@ pub fn pick<'t, T: Tables>(tables: &'t T, service: &Service, hash: u32) -> Resul
     };
     tables.target(target).ok_or(Reason::NoTarget)
 }
+
+/// The hash by which an exit reads its ring. The entry's ring sent only flows of some slots here, so that slots of the
+/// same hash would not give each target its share of them.
+#[inline(always)]
+#[must_use]
+pub const fn at_exit(hash: u32) -> u32 {
+    hash.wrapping_mul(0x9e37_79b1)
+}
