@@ -10,7 +10,8 @@
 //!    own is treated alike, and nothing over its relays is a candidate for its ends. Only a path that died less than
 //!    half a second ago, and whose packets the backup takes, is kept: hosts switch to the backup by themselves, and
 //!    most silences of such a length are none of the path's.
-//! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row. A relay
+//! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row; a tick is a
+//!    second, and half of one for a path through a node that is new (step 5). A relay
 //!    whose gain over direct has shrunk below half the gate on 3 ticks in a row gives way to direct.
 //! 5. **Dwell.** Not within 10 s of the last move, unless the candidate goes through a node that is new (seen for
 //!    less than 30 s). A path that step 3 drove the pair from is taken again 10 s after that, whatever it did meanwhile.
@@ -92,8 +93,9 @@ impl Steering {
     /// Takes in what is known at `input.now` and decides for every pair; the answer is what changed, by pair. Pairs
     /// and nodes that the input no longer lists are forgotten.
     ///
-    /// A tick is due each second, and at once when an event arrives: an extra tick never moves what only waits for
-    /// its third confirmation, since confirmations are counted at most once in `config.tick_ms`.
+    /// A tick is due after [`next_tick_ms`](Self::next_tick_ms), and at once when an event arrives: an extra tick never
+    /// moves what only waits for its third confirmation, since confirmations are counted three quarters of
+    /// `config.tick_ms` apart at least, those of a path through a new node half of it.
     pub fn tick(&mut self, input: &Input) -> Vec<Change> {
         self.ticks += 1;
         self.take_in(input);
@@ -110,6 +112,13 @@ impl Steering {
             changes.extend(state.decide(&self.config, &view));
         }
         changes
+    }
+
+    /// How long after a tick at `now` the next one is due: half as long as else where a node is new.
+    pub fn next_tick_ms(&self, now: Millis) -> u64 {
+        let is_new = |seen: &Millis| now.since(*seen) < self.config.new_node_ms;
+        let is_one_new = self.first_seen.values().any(is_new);
+        self.config.tick_ms / if is_one_new { 2 } else { 1 }
     }
 
     /// What all legs and relays cost the input's pairs now: those that have the same costs side by side.

@@ -28,8 +28,6 @@ pub(super) use story::tell;
 
 /// How often messages are taken on and handed out.
 const PACE: Duration = Duration::from_millis(10);
-/// Between two of the controller's ticks.
-const TICK: Duration = Duration::from_secs(1);
 /// The fingerprint of an authority that signs nothing.
 const AUTHORITY: [u8; 32] = [0; 32];
 
@@ -131,7 +129,7 @@ impl Cluster {
             if next >= self.tick {
                 let commands = self.core.handle_tick(self.now());
                 self.carry_out(commands)?;
-                self.tick += TICK;
+                self.tick += Duration::from_millis(self.core.next_tick_ms(self.now()));
             }
         }
         Ok(())

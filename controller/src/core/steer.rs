@@ -75,7 +75,13 @@ pub struct LegCosts {
 }
 
 impl Core {
-    /// A second has passed: paths are chosen anew. What the choice was told and decided is recorded.
+    /// How many ms after a tick at `now` the next one is due.
+    #[must_use]
+    pub fn next_tick_ms(&self, now: Now) -> Now {
+        self.steer.steering.next_tick_ms(Millis(now))
+    }
+
+    /// A tick: paths are chosen anew. What the choice was told and decided is recorded.
     pub fn handle_tick(&mut self, now: Now) -> Vec<Command> {
         self.note_waiting(now);
         let input = self.input(now);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kuafu_proto::client::{IdentityError, KEEP_ALIVE};
 use kuafu_proto::v1::agents_server::AgentsServer;
@@ -31,7 +31,6 @@ const CA_KEY: &str = "ca/key";
 const LARGEST_REQUEST: usize = 64 << 20;
 /// How long a stopping controller lets connections end by themselves.
 const FAREWELL: Duration = Duration::from_secs(1);
-const TICK: Duration = Duration::from_secs(1);
 
 /// How a controller runs.
 #[derive(Clone, Debug)]
@@ -282,20 +281,22 @@ async fn serve(
 }
 
 async fn tick(shell: &Shell) {
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     loop {
-        interval.tick().await;
+        tokio::time::sleep_until(due.into()).await;
         if end_trial(shell).is_err() {
             return std::future::pending().await;
         }
-        let second = |core: &mut Core, now| {
+        let tick = |core: &mut Core, now| {
             let keys = core.handle_keys(unix_seconds());
-            ((), [keys, core.handle_tick(now)].concat())
+            let commands = [keys, core.handle_tick(now)].concat();
+            (core.next_tick_ms(now), commands)
         };
-        if shell.drive(second).is_err() {
+        let Ok(next_ms) = shell.drive(tick) else {
             return std::future::pending().await;
-        }
+        };
+        // What is late is not made up for.
+        due = (due + Duration::from_millis(next_ms)).max(Instant::now());
     }
 }
 

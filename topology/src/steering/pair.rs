@@ -168,7 +168,12 @@ impl PairState {
                 Why::Hysteresis { gain_us, needed_us }
             });
         }
-        let ticks = self.better.seen(config, view.now);
+        let apart_ms = if view.is_new(&candidate.path) {
+            config.tick_ms / 2
+        } else {
+            config.tick_ms * 3 / 4
+        };
+        let ticks = self.better.seen(apart_ms, view.now);
         if ticks < config.confirmations {
             return Some(Why::Confirming {
                 ticks,
@@ -211,7 +216,7 @@ impl PairState {
             self.better_backup = Streak::default();
             return Some(current);
         }
-        let confirmed = self.better_backup.seen(config, view.now) >= config.confirmations;
+        let confirmed = self.better_backup.seen(config.tick_ms * 3 / 4, view.now) >= config.confirmations;
         if confirmed {
             self.better_backup = Streak::default();
         }
@@ -325,9 +330,9 @@ struct Streak {
 }
 
 impl Streak {
-    /// Counts a tick, unless it follows the last one by less than half a tick: an event made it.
-    fn seen(&mut self, config: &Config, now: Millis) -> u32 {
-        if self.ticks == 0 || now.since(self.last) * 2 >= config.tick_ms {
+    /// Counts a tick, unless it follows the last one too soon: it was made for something else.
+    fn seen(&mut self, apart_ms: u64, now: Millis) -> u32 {
+        if self.ticks == 0 || now.since(self.last) >= apart_ms {
             self.ticks += 1;
             self.last = now;
         }
