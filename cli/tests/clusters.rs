@@ -27,6 +27,8 @@ mod limit;
 mod play;
 #[path = "../src/demo/report.rs"]
 mod report;
+#[path = "clusters/services.rs"]
+mod services;
 #[path = "../src/demo/tenants.rs"]
 mod tenants;
 #[path = "clusters/trial.rs"]

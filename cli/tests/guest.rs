@@ -16,6 +16,10 @@ mod common;
 mod inside;
 #[path = "../../dataplane/tests/cases/kernel.rs"]
 mod kernel;
+#[path = "../src/verb/get/backend/lines.rs"]
+mod lines;
+#[path = "guest/servers.rs"]
+mod servers;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,6 +75,38 @@ fn on_the_oldest_kernel_programs_load_attach_and_pass_packets() {
         let place = case.to_string_lossy().into_owned();
         guest.files.push((case, place));
     }
+    let outcome = run(&guest);
+    assert_eq!(outcome.status, Some(0));
+    assert!(outcome.serial.contains("1 passed"), "the part inside did not run");
+}
+
+/// What Debian's kernel needs for the lines that set a server up, those first that others need.
+const OF_SERVERS: [&str; 10] = [
+    "veth",
+    "tunnel4",
+    "ip_tunnel",
+    "ipip",
+    "udp_tunnel",
+    "ip6_udp_tunnel",
+    "fou",
+    "libcrc32c",
+    "nfnetlink",
+    "nf_tables",
+];
+
+#[test]
+fn debians_own_devices_take_what_is_sent_to_servers() {
+    let script = "/inside --ignored --exact --nocapture servers::clients_are_served";
+    let Some(mut guest) = guest("6.12", script) else {
+        return;
+    };
+    guest.limit = Duration::from_secs(150);
+    guest.modules = OF_SERVERS.map(str::to_owned).to_vec();
+    guest
+        .program(&std::env::current_exe().unwrap(), "/inside")
+        .unwrap();
+    guest.program(&on_path("ip"), "/bin/ip").unwrap();
+    guest.program(&on_path("nft"), "/bin/nft").unwrap();
     let outcome = run(&guest);
     assert_eq!(outcome.status, Some(0));
     assert!(outcome.serial.contains("1 passed"), "the part inside did not run");

@@ -291,7 +291,8 @@ impl Host {
                 (service.local, service.protocol, service.port) == (*local.ip(), TCP, local.port())
             };
             if let Some(service) = state.services.iter().find(ours) {
-                return cut(format!("a listener of accelerator/{}", service.name), over);
+                let kind = if service.own { "service" } else { "accelerator" };
+                return cut(format!("a listener of {kind}/{}", service.name), over);
             }
         }
         Ok(())

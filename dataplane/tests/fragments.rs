@@ -205,6 +205,7 @@ fn state(site: &Site) -> HostState {
     state.services = vec![ServiceState {
         vni: 100,
         name: "game".into(),
+        own: false,
         at_exit: is_exit,
         local: ACCELERATED.into(),
         public: ACCELERATED.into(),

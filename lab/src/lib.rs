@@ -10,6 +10,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the lab is made of Linux network namespaces");
 
+pub mod decapsulator;
 pub mod error;
 pub mod guest;
 mod interrupt;

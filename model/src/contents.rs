@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Be16, Be32, Endpoint, EndpointKey, Limit, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey,
-    Slot, Vtep, VtepKey,
+    Be16, Be32, Endpoint, EndpointKey, HopKind, Limit, NextHop, NodeConfig, Pair, Path, Port, Service,
+    ServiceKey, Slot, Vtep, VtepKey,
 };
 
 pub use error::Error;
@@ -171,7 +171,7 @@ pub fn contents(state: &HostState, host: &HostFacts, previous: Option<&Contents>
         allocate::Numbers::new("neighbours", &previous.neighbours, host.capacities.neighbours);
     vpc::fill(&mut contents, &mut neighbours, state, host, previous)?;
     backbone::fill(&mut contents, &mut neighbours, state, host, previous)?;
-    service::fill(&mut contents, state, host, previous)?;
+    service::fill(&mut contents, &mut neighbours, state, host, previous)?;
     contents.neighbours = neighbours.given();
     Ok(contents)
 }
@@ -241,7 +241,7 @@ impl Contents {
             .collect();
     }
 
-    /// Fills in [`neighbours`](Self::neighbours) from the VTEPs, paths and relaying slots that name them: what an
+    /// Fills in [`neighbours`](Self::neighbours) from the VTEPs, paths, relaying slots and targets that name them: what an
     /// agent does that has read the other maps back after a restart.
     pub fn recover_neighbours(&mut self) {
         let of_vteps = self.vteps.values().map(|vtep| (vtep.neighbour, vtep.address));
@@ -253,9 +253,13 @@ impl Contents {
             .slots
             .values()
             .map(|slot| (slot.next.neighbour, slot.next.address));
+        let direct = |hop: &&NextHop| matches!(hop.kind(), HopKind::Direct(_));
+        let of_targets = self.targets.values().filter(direct);
+        let of_targets = of_targets.map(|hop| (hop.index, Be32::new(hop.address.low())));
         self.neighbours = of_vteps
             .chain(of_paths)
             .chain(of_slots)
+            .chain(of_targets)
             .filter(|(number, _)| *number != 0)
             .map(|(number, address)| (number, Ipv4Addr::from(address.get())))
             .collect();

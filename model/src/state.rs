@@ -185,10 +185,12 @@ pub struct PairState {
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceState {
-    /// The accelerator's number.
+    /// The number of the accelerator, or of the service.
     pub vni: u32,
-    /// The accelerator's name.
+    /// Its name.
     pub name: String,
+    /// Whether a service listens itself; otherwise an accelerator does.
+    pub own: bool,
     /// Whether this host is an exit of the listener; otherwise it is an entry.
     pub at_exit: bool,
     /// The accelerated address as packets carry it.
@@ -229,5 +231,26 @@ pub enum Target {
         address: Ipv4Addr,
         /// Its port.
         port: Option<u16>,
+    },
+    /// A plain server that answers its clients itself.
+    Direct {
+        /// Its address on the underlay.
+        address: Ipv4Addr,
+        /// What is put around packets for it.
+        encapsulation: Encapsulation,
+    },
+}
+
+/// What is put around an IP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// IPv4 (RFC 2003).
+    Ipip,
+    /// Generic UDP Encapsulation.
+    Gue {
+        /// The outer destination port.
+        port: u16,
+        /// 0, or 1: without a header of its own.
+        variant: u8,
     },
 }

@@ -142,6 +142,7 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
     ServiceState {
         vni: 100,
         name: "game".into(),
+        own: false,
         at_exit,
         local: ip(198, 51, 100, 1),
         public: ip(198, 51, 100, 1),

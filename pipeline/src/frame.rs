@@ -70,3 +70,27 @@ impl Shim for Backbone {
     const LEN: u32 = 60;
     const INNER_ETHERNET: bool = false;
 }
+
+/// An IPv4 header around an IPv4 packet (RFC 2003).
+pub enum Ipip {}
+
+impl Shim for Ipip {
+    const LEN: u32 = 20;
+    const INNER_ETHERNET: bool = false;
+}
+
+/// IPv4 and UDP around an IP packet: GUE, variant 1.
+pub enum Gue1 {}
+
+impl Shim for Gue1 {
+    const LEN: u32 = 28;
+    const INNER_ETHERNET: bool = false;
+}
+
+/// IPv4, UDP and GUE's header around an IP packet: GUE, variant 0.
+pub enum Gue0 {}
+
+impl Shim for Gue0 {
+    const LEN: u32 = 32;
+    const INNER_ETHERNET: bool = false;
+}

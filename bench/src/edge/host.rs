@@ -171,6 +171,7 @@ fn service(vni: u32, at_exit: bool, target: Target) -> ServiceState {
     ServiceState {
         vni,
         name: format!("accelerator-{vni}"),
+        own: false,
         at_exit,
         local: ACCELERATED,
         public: ACCELERATED,

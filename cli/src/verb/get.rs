@@ -1,5 +1,7 @@
 //! `kuafu get`.
 
+mod backend;
+
 use kuafu_model::kinds::Kind;
 use kuafu_proto::v1::{GetAnswer, GetRequest};
 use serde_json::Value;
@@ -16,11 +18,15 @@ use crate::out::{self, Format, Output, columns};
 #[command(after_help = "Examples:
   kuafu get
   kuafu get port
-  kuafu get vpc/red -o yaml")]
+  kuafu get vpc/red -o yaml
+  kuafu get service/web --backend-setup")]
 pub(crate) struct Args {
     /// A kind (node, vpc, port, addresspool, service, accelerator), or an object such as vpc/red
     #[arg(value_name = "KIND[/NAME]", value_parser = parse)]
     what: Option<GetRequest>,
+    /// Print the lines that let a Debian server receive a service's packets (mode: ipip or gue)
+    #[arg(long, requires = "what", conflicts_with = "format")]
+    backend_setup: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -38,7 +44,11 @@ fn parse(text: &str) -> std::result::Result<GetRequest, String> {
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
     let mut controller = ask::controller(global).await?;
-    let answer = controller.api.get(args.what.unwrap_or_default()).await;
+    let what = args.what.unwrap_or_default();
+    if args.backend_setup {
+        return out::print(&backend::setup(&mut controller, &what).await?);
+    }
+    let answer = controller.api.get(what).await;
     let answer = controller.unwrap(answer)?;
     let text = match args.output.format {
         Format::Table => table(&answer),

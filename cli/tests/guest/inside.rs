@@ -37,7 +37,7 @@ fn programs_pass_packets() {
     drop(pinned);
 }
 
-struct Pinned<'p>(&'p Pins);
+pub struct Pinned<'p>(pub &'p Pins);
 
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
@@ -104,7 +104,7 @@ fn wire(host: &Namespace, outside: &Namespace, machine: &Namespace) {
 }
 
 /// Loads the programs over maps of the usual world, and attaches edge, decapsulation and the first port.
-fn attach(pins: &Pins) {
+pub fn attach(pins: &Pins) {
     let bpf = Bpf::load_pinned(pins, &Sizes::default()).unwrap();
     let (world, maps) = (world::named("host"), &bpf.maps);
     let contents = world.contents().unwrap();
@@ -121,6 +121,12 @@ fn attach(pins: &Pins) {
     maps.ports.set_all(&contents.ports).unwrap();
     maps.endpoints.set_all(&contents.endpoints).unwrap();
     maps.senders.set_all(&contents.senders).unwrap();
+    maps.targets.set_all(&contents.targets).unwrap();
+    for (first, slots) in &contents.rings {
+        let slots: std::collections::BTreeMap<u32, u32> = (*first..).zip(slots.iter().copied()).collect();
+        maps.rings.set_all(&slots).unwrap();
+    }
+    maps.services.set_all(&contents.services).unwrap();
     maps.node.set(&0, &contents.node).unwrap();
     let (programs, under) = (&bpf.programs, (UNDERLAY, "under"));
     let pin = |name: &str| pins.links().join(name);

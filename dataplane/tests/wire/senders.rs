@@ -128,6 +128,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
     ServiceState {
         vni,
         name: format!("accelerator-{vni}"),
+        own: false,
         at_exit: to.is_none(),
         local: Ipv4Addr::new(198, 51, 100, 1),
         public: Ipv4Addr::new(198, 51, 100, 1),

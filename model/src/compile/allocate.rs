@@ -58,7 +58,7 @@ fn forget_nodes(allocations: &mut Allocations) {
         .retain(|number, _| number.node().is_none_or(|node| here(&node)));
 }
 
-/// A VNI means one VPC or accelerator. Those that VPCs ask for come first; the others take the lowest that is free.
+/// A VNI means one VPC, accelerator or service that listens itself. Those that VPCs ask for come first; the others take the lowest that is free.
 fn networks(input: &Input<'_>, allocations: &mut Allocations) -> Result<(), CompileError> {
     let intent = input.intent;
     let vpcs = intent
@@ -67,7 +67,12 @@ fn networks(input: &Input<'_>, allocations: &mut Allocations) -> Result<(), Comp
         .map(|(name, vpc)| (ObjectRef::new(Kind::Vpc, name), vpc.spec.vni));
     let accelerators = intent.accelerators().keys();
     let accelerators = accelerators.map(|name| (ObjectRef::new(Kind::Accelerator, name), None));
-    let wanted: BTreeMap<ObjectRef, Option<Vni>> = vpcs.chain(accelerators).collect();
+    let services = intent
+        .services()
+        .iter()
+        .filter(|(_, service)| service.spec.pool.is_some());
+    let services = services.map(|(name, _)| (ObjectRef::new(Kind::Service, name), None));
+    let wanted: BTreeMap<ObjectRef, Option<Vni>> = vpcs.chain(accelerators).chain(services).collect();
 
     let before = std::mem::take(&mut allocations.networks);
     let stays = |object: &ObjectRef, vni: Vni| match wanted.get(object) {

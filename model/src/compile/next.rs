@@ -277,7 +277,7 @@ fn keep_what_is_named(state: &mut HostState, runs: &HostState) {
     let named: BTreeSet<u32> = targets
         .filter_map(|target| match target.target {
             Target::Pair(index) => Some(index),
-            Target::Server { .. } => None,
+            Target::Server { .. } | Target::Direct { .. } => None,
         })
         .collect();
     let kept = |old: &&PairState| named.contains(&old.index) && pair(state, old.index).is_none();
@@ -301,7 +301,7 @@ fn exits_sent_to(state: &HostState) -> impl Iterator<Item = (&str, Key)> {
             .iter()
             .filter_map(move |target| match target.target {
                 Target::Pair(index) => pair(state, index).map(|pair| pair.peer.as_str()),
-                Target::Server { .. } => None,
+                Target::Server { .. } | Target::Direct { .. } => None,
             });
         peers.map(move |peer| (peer, at_exit(services::key(service))))
     })

@@ -1,4 +1,4 @@
-//! Listeners: at their entries, and at their exits.
+//! Listeners: of accelerators at their entries and at their exits, and of services themselves.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -6,8 +6,11 @@ use std::net::Ipv4Addr;
 use super::allocations::{CoupleKey, NodeId};
 use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
-use crate::kinds::{Accelerator, Bandwidth, Group, Kind, Listener, Name, ObjectRef, PoolAddress, Protocol};
-use crate::state::{HostState, ServiceState, Target, TargetState};
+use crate::kinds::{
+    self, Accelerator, Bandwidth, Group, IdleTimeout, Kind, Listener, Mode, Name, ObjectRef, PoolAddress,
+    Protocol, Service,
+};
+use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 
 /// What makes a listener one of its own on a host.
 pub(super) type Key = (bool, u32, Ipv4Addr, u8, u16);
@@ -23,8 +26,31 @@ pub(super) fn key(service: &ServiceState) -> Key {
     )
 }
 
-/// Adds each accelerator's listeners to its entries and its exits.
+/// Adds each accelerator's listeners to its entries and its exits, and each service's own to the nodes of its pool.
 pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
+    for (name, service) in world.intent.services() {
+        let vni = world.allocations.vni(&ObjectRef::new(Kind::Service, name));
+        let pool = service
+            .spec
+            .pool
+            .as_ref()
+            .and_then(|pool| world.intent.address_pools().get(pool));
+        let (Some(vni), Some(pool)) = (vni, pool) else {
+            continue;
+        };
+        for address in &pool.spec.addresses {
+            for listener in &service.spec.listeners {
+                let targets = service.spec.targets.iter();
+                let targets = targets.map(|target| (target.weight.get().into(), own_target(service, target)));
+                let listener = ServiceState {
+                    own: true,
+                    targets: shared(targets),
+                    ..of((vni, name), address, (*listener, IdleTimeout::default()))
+                };
+                listen(world, states, address, listener);
+            }
+        }
+    }
     for (name, accelerator) in world.intent.accelerators() {
         let Some(vni) = world.allocations.vni(&ObjectRef::new(Kind::Accelerator, name)) else {
             continue;
@@ -52,16 +78,14 @@ struct One<'a> {
 
 impl One<'_> {
     fn at_entry(&self, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, listener: Listener) {
-        let id = self.world.allocations.node(&address.node);
-        let Some((id, state)) = id.and_then(|id| states.get_mut(&id).map(|state| (id, state))) else {
+        let Some(id) = self.world.allocations.node(&address.node) else {
             return;
         };
-        let own = state.node.local == address.local.get();
-        state.services.push(ServiceState {
-            whole_address: !own,
+        let service = ServiceState {
             targets: self.entry_targets(id, &address.node),
             ..self.service(address, listener)
-        });
+        };
+        listen(self.world, states, address, service);
     }
 
     /// Two entries behind different NATs may have the same local address: at an exit that is one listener.
@@ -84,23 +108,14 @@ impl One<'_> {
 
     /// A listener without targets.
     fn service(&self, address: &PoolAddress, listener: Listener) -> ServiceState {
-        let idle = self.accelerator.spec.idle_timeout;
-        let (protocol, idle_timeout_s) = match listener.protocol {
-            Protocol::Tcp => (6, idle.tcp_s.get()),
-            Protocol::Udp => (17, idle.udp_s.get()),
-        };
+        let spec = &self.accelerator.spec;
         ServiceState {
-            vni: self.vni,
-            name: self.accelerator.metadata.name.to_string(),
-            at_exit: false,
-            local: address.local.get(),
-            public: address.public.get(),
-            whole_address: false,
-            protocol,
-            port: listener.port.get(),
-            idle_timeout_s,
-            bandwidth_mbps: self.accelerator.spec.bandwidth_mbps.map(Bandwidth::get),
-            targets: Vec::new(),
+            bandwidth_mbps: spec.bandwidth_mbps.map(Bandwidth::get),
+            ..of(
+                (self.vni, &self.accelerator.metadata.name),
+                address,
+                (listener, spec.idle_timeout),
+            )
         }
     }
 
@@ -178,6 +193,68 @@ impl One<'_> {
                 )
             })
         })
+    }
+}
+
+/// A listener of an object, without targets.
+fn of(
+    (vni, name): (u32, &Name),
+    address: &PoolAddress,
+    (listener, idle): (Listener, IdleTimeout),
+) -> ServiceState {
+    let (protocol, idle_timeout_s) = match listener.protocol {
+        Protocol::Tcp => (6, idle.tcp_s.get()),
+        Protocol::Udp => (17, idle.udp_s.get()),
+    };
+    ServiceState {
+        vni,
+        name: name.to_string(),
+        own: false,
+        at_exit: false,
+        local: address.local.get(),
+        public: address.public.get(),
+        whole_address: false,
+        protocol,
+        port: listener.port.get(),
+        idle_timeout_s,
+        bandwidth_mbps: None,
+        targets: Vec::new(),
+    }
+}
+
+/// Lets the node of an address listen there; where the address is not the node's own, all of it is Kuafu's.
+fn listen(
+    world: &World<'_>,
+    states: &mut BTreeMap<NodeId, HostState>,
+    address: &PoolAddress,
+    service: ServiceState,
+) {
+    let id = world.allocations.node(&address.node);
+    if let Some(state) = id.and_then(|id| states.get_mut(&id)) {
+        state.services.push(ServiceState {
+            whole_address: state.node.local != address.local.get(),
+            ..service
+        });
+    }
+}
+
+/// How a service that listens itself reaches a target.
+fn own_target(service: &Service, target: &kinds::Target) -> Target {
+    let address = target.address.get();
+    let encapsulation = match service.spec.mode {
+        Mode::Nat => {
+            let port = target.port.map(|port| port.get());
+            return Target::Server { address, port };
+        }
+        Mode::Ipip => Encapsulation::Ipip,
+        Mode::Gue => Encapsulation::Gue {
+            port: service.spec.gue.port.get(),
+            variant: service.spec.gue.variant.get(),
+        },
+    };
+    Target::Direct {
+        address,
+        encapsulation,
     }
 }
 

@@ -420,7 +420,7 @@ fn several_groups_share_by_their_dials_and_their_targets_weights() {
                     let pair = state.pairs.iter().find(|known| known.index == *pair);
                     pair.unwrap().peer.clone()
                 }
-                Target::Server { address, .. } => address.to_string(),
+                Target::Server { address, .. } | Target::Direct { address, .. } => address.to_string(),
             };
             (to, target.weight)
         };
@@ -467,7 +467,7 @@ fn without_a_living_path_an_entry_sends_to_the_server_itself() {
         .iter()
         .map(|target| &target.target)
         .collect();
-    assert!(matches!(*targets, [crate::state::Target::Server { .. }]));
+    assert!(matches!(*targets, [Target::Server { .. }]));
     assert!(osaka.node.nat_ports.is_some());
     let none = Choice {
         primary: None,

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use kuafu_pipeline::map::NextHop;
+use kuafu_pipeline::map::{HopKind, NextHop};
 use kuafu_pipeline::siphash::{self, Key};
 
 /// Sizes of rings: primes.
@@ -28,13 +28,20 @@ pub struct Member {
     pub number: u32,
 }
 
-/// The identity of a next hop.
+/// The identity of a next hop. A neighbour's number is a host's own, and no part of it.
 #[must_use]
 pub fn identity(hop: &NextHop) -> Identity {
-    let kind = hop.kind() as u64;
+    let (kind, index) = match hop.kind() {
+        HopKind::Nowhere => (0, hop.index),
+        HopKind::Port => (1, hop.index),
+        HopKind::Vtep => (2, hop.index),
+        HopKind::Server => (3, hop.index),
+        HopKind::Path => (4, hop.index),
+        HopKind::Direct(wrap) => (5 + wrap as u64, 0),
+    };
     let port = u64::from(hop.port.get());
     [
-        kind << 32 | u64::from(hop.index),
+        kind << 32 | u64::from(index),
         u64::from(hop.address.low()) << 16 | port,
     ]
 }

@@ -1,16 +1,17 @@
 //! Listeners, their rings and their targets.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
-use kuafu_pipeline::map::{Be16, IpKey, NextHop, Service, ServiceKey};
+use kuafu_pipeline::map::{Be16, IpKey, NextHop, Service, ServiceKey, Wrap};
 
 use super::allocate::{Numbers, Ranges};
 use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
 use super::{Contents, Error, HostFacts, limit, ring};
-use crate::state::{HostState, ServiceState, Target};
+use crate::state::{Encapsulation, HostState, ServiceState, Target};
 
 /// Every port but 0, which stands for the whole address.
 const PORTS: RangeInclusive<u32> = 1..=0xffff;
@@ -18,6 +19,7 @@ const PORTS: RangeInclusive<u32> = 1..=0xffff;
 /// Fills in what listeners need.
 pub(super) fn fill(
     contents: &mut Contents,
+    neighbours: &mut Numbers<'_, Ipv4Addr>,
     state: &HostState,
     host: &HostFacts,
     previous: &Contents,
@@ -37,7 +39,7 @@ pub(super) fn fill(
     let mut ranges = Ranges::new(capacities.rings, taken);
     for (index, service) in state.services.iter().enumerate() {
         let key = key(index, service)?;
-        let slots = slots(contents, (index, service), &mut targets)?;
+        let slots = slots(contents, (index, service), (&mut targets, neighbours))?;
         let first = place(previous, &key, &slots, &mut ranges)?;
         let value = Service {
             vni: service.vni,
@@ -90,11 +92,11 @@ fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
 fn slots(
     contents: &mut Contents,
     (index, service): (usize, &ServiceState),
-    targets: &mut Numbers<'_, ring::Identity>,
+    (targets, neighbours): (&mut Numbers<'_, ring::Identity>, &mut Numbers<'_, Ipv4Addr>),
 ) -> Result<Vec<u32>, Error> {
     let mut weights: BTreeMap<ring::Identity, (NextHop, u64)> = BTreeMap::new();
     for target in service.targets.iter().filter(|target| target.weight > 0) {
-        let hop = hop(contents, index, service.at_exit, &target.target)?;
+        let hop = hop(contents, neighbours, (index, service.at_exit), &target.target)?;
         let known = weights.entry(ring::identity(&hop)).or_insert((hop, 0));
         known.1 += u64::from(target.weight);
     }
@@ -117,13 +119,20 @@ fn slots(
 }
 
 /// Where a target is.
-fn hop(contents: &Contents, index: usize, at_exit: bool, target: &Target) -> Result<NextHop, Error> {
+fn hop(
+    contents: &Contents,
+    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    (index, at_exit): (usize, bool),
+    target: &Target,
+) -> Result<NextHop, Error> {
+    let not_at_exit = |value: &str| Error::Value {
+        field: entry("services", index, "targets"),
+        value: value.into(),
+        allowed: "servers, since this host is the listener's exit".into(),
+    };
     match target {
-        Target::Pair(_) if at_exit => Err(Error::Value {
-            field: entry("services", index, "targets"),
-            value: "a pair".into(),
-            allowed: "servers, since this host is the listener's exit".into(),
-        }),
+        Target::Pair(_) if at_exit => Err(not_at_exit("a pair")),
+        Target::Direct { .. } if at_exit => Err(not_at_exit("a server that answers itself")),
         Target::Pair(pair) if contents.pairs.contains_key(pair) => Ok(NextHop::path(*pair)),
         Target::Pair(pair) => Err(Error::Dangling {
             field: entry("services", index, "targets"),
@@ -138,6 +147,22 @@ fn hop(contents: &Contents, index: usize, at_exit: bool, target: &Target) -> Res
                 "an IPv4 address",
             )?;
             Ok(NextHop::server(v4(*address), port.unwrap_or(0)))
+        }
+        Target::Direct {
+            address,
+            encapsulation,
+        } => {
+            let (wrap, port) = match encapsulation {
+                Encapsulation::Ipip => (Wrap::Ipip, 0),
+                Encapsulation::Gue { variant: 0, port } => (Wrap::Gue0, *port),
+                Encapsulation::Gue { port, .. } => (Wrap::Gue1, *port),
+            };
+            Ok(NextHop::direct(
+                wrap,
+                v4(*address),
+                port,
+                neighbours.of(*address)?,
+            ))
         }
     }
 }

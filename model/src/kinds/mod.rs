@@ -43,5 +43,5 @@ pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRa
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
 pub use object::{Kind, Object, ObjectRef, Resource};
 pub use port::{Port, PortSpec};
-pub use service::{Mode, Service, ServiceSpec, Target};
+pub use service::{Gue, Mode, Service, ServiceSpec, Target, Variant, Weight};
 pub use vpc::{Vpc, VpcSpec};

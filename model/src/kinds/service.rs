@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::Resource;
-use super::common::{integers, refuse_twice, words};
+use super::common::{Invalid, integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
-use crate::manifest::{Field, Place, Problem};
+use super::{Listener, Name, Resource};
+use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
 const MOST_TARGETS: usize = 1000;
@@ -18,13 +18,30 @@ pub type Service = Resource<ServiceSpec>;
 /// metadata: {name: game}
 /// spec:
 ///   targets: [{address: 198.51.100.7, port: 2342}, {address: 198.51.100.8, port: 2342, weight: 3}]
+/// ---
+/// kind: Service
+/// metadata: {name: web}
+/// spec:
+///   pool: europe
+///   listeners: [{protocol: tcp, port: 443}]
+///   mode: gue
+///   targets: [{address: 192.0.2.7}, {address: 192.0.2.8}]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
+    /// The pool at whose addresses clients reach it directly. Default: none, only accelerators lead to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Name>,
+    /// What it listens on there, none twice; with a pool at least one, else none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Listener>,
     /// The servers, at least one and at most 1000, none twice.
     pub targets: Vec<Target>,
-    /// What a server sees as its client. Default: nat.
+    /// How packets reach a server, and what it sees as its client. Default: nat.
     pub mode: Mode,
+    /// Of mode gue: the encapsulation.
+    #[serde(skip_serializing_if = "Gue::is_default")]
+    pub gue: Gue,
 }
 
 impl Field for ServiceSpec {
@@ -32,23 +49,70 @@ impl Field for ServiceSpec {
 
     fn read(place: &Place<'_>) -> Option<Self> {
         place.fields(|fields| {
+            let pool: Option<Option<Name>> = fields.optional("pool");
+            let listeners = fields.optional_list("listeners", LISTENERS);
             let targets = fields.list("targets", "at least one {address, port}");
             let mode = fields.or("mode", Mode::Nat);
+            let gue = fields.optional("gue");
+            let listeners: Option<Vec<Listener>> = listeners.map(Option::unwrap_or_default);
             let targets: Option<Vec<Target>> = targets;
-            let ends = targets.iter().flatten().map(Target::end);
-            refuse_twice(fields, "targets", ends);
+            refuse_twice(fields, "listeners", listeners.iter().flatten());
+            refuse_twice(fields, "targets", targets.iter().flatten().map(Target::end));
             let count = targets.iter().flatten().count();
             if count > MOST_TARGETS {
                 let most = MOST_TARGETS;
                 fields.refuse("targets", Problem::TooMany { count, most });
             }
-            Some(Self {
+            let spec = Self {
+                pool: pool?,
+                listeners: listeners?,
                 targets: targets?,
                 mode: mode?,
-            })
+                gue: gue.clone()?.unwrap_or_default(),
+            };
+            spec.refuse_what_cannot_be(fields, gue?.is_some());
+            Some(spec)
         })
     }
 }
+
+impl ServiceSpec {
+    /// Fields that say nothing, or cannot be had, beside others.
+    fn refuse_what_cannot_be(&self, fields: &Fields<'_>, has_gue: bool) {
+        if self.pool.is_some() && self.listeners.is_empty() {
+            fields.refuse("listeners", Problem::Missing { expects: LISTENERS });
+        }
+        if self.pool.is_none() && !self.listeners.is_empty() {
+            let expects = "the pool at whose addresses it listens";
+            fields.refuse("pool", Problem::Missing { expects });
+        }
+        if has_gue && self.mode != Mode::Gue {
+            let why = "is for mode: gue alone; choose that, or leave it out";
+            fields.refuse("gue", Invalid::new("this", why));
+        }
+        if self.mode == Mode::Nat {
+            return;
+        }
+        if self.pool.is_none() {
+            let why = "needs a pool: an accelerator's packets are rewritten (mode: nat)";
+            fields.refuse("mode", Invalid::new(self.mode.word(), why));
+        }
+        for (index, target) in self.targets.iter().enumerate() {
+            if let Some(port) = target.port {
+                let why = format!(
+                    "cannot be had with mode: {}, which leaves packets as they are; leave it out",
+                    self.mode
+                );
+                fields.refuse(
+                    &format!("targets[{index}].port"),
+                    Invalid::new(&port.to_string(), why),
+                );
+            }
+        }
+    }
+}
+
+const LISTENERS: &str = "at least one {protocol, port}";
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,6 +157,8 @@ impl Field for Target {
 integers! {
     /// A share of new connections.
     Weight(u16), "a weight", 0..=1000;
+    /// A variant of GUE.
+    Variant(u8), "a variant of GUE", 0..=1;
 }
 
 impl Weight {
@@ -104,9 +170,52 @@ impl Weight {
 }
 
 words! {
-    /// What a server sees as its client.
+    /// How packets reach a server, and what it sees as its client.
     Mode {
-        /// An address and port of the exit; the server needs nothing.
-        Nat = "nat"
+        /// Rewritten: an address and port of the host where they leave; the server needs nothing.
+        Nat = "nat",
+        /// Whole, in IPv4 (RFC 2003): the client itself, which the server answers directly.
+        Ipip = "ipip",
+        /// Whole, in UDP: the same, where the network would rather see UDP.
+        Gue = "gue"
     } not_yet ["keep"]
+}
+
+/// Generic UDP Encapsulation (draft-ietf-intarea-gue).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Gue {
+    /// The servers' UDP port. Default: 6080.
+    pub port: PortNumber,
+    /// 0: with a header of its own; 1: without. Default: 1.
+    pub variant: Variant,
+}
+
+impl Default for Gue {
+    fn default() -> Self {
+        Self {
+            port: PortNumber::literal(6080),
+            variant: Variant::literal(1),
+        }
+    }
+}
+
+impl Gue {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Field for Gue {
+    const EXPECTS: &'static str = "a mapping with port and variant";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let port = fields.or("port", Self::default().port);
+            let variant = fields.or("variant", Self::default().variant);
+            Some(Self {
+                port: port?,
+                variant: variant?,
+            })
+        })
+    }
 }

@@ -10,7 +10,7 @@ use super::error::{Conflict, nearest_object};
 use super::intent::Intent;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
-    Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Name, Node, ObjectRef,
+    Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Mode, Name, Node, ObjectRef,
     PoolAddress, Port, Vni, Vpc,
 };
 
@@ -47,7 +47,9 @@ pub(super) fn violations(intent: &Intent, declared: &HashMap<ObjectRef, usize>) 
     check.vpcs();
     check.ports();
     check.pools(&node_addresses);
-    check.accelerators();
+    let mut listeners = Claims::new("a port of an address is one listener's");
+    check.services(&mut listeners);
+    check.accelerators(&mut listeners);
     check.violations
 }
 
@@ -286,9 +288,7 @@ impl<'a> Check<'a> {
     /// An accelerator's pool and service exist, its entries carry addresses of the pool, and an agent runs in the
     /// region of its exits. A listener is alone on its address, protocol and port, and where the address is a
     /// node's own it takes no port that the node needs itself.
-    fn accelerators(&mut self) {
-        let mut listeners: Claims<(HostAddress, Listener)> =
-            Claims::new("a port of an address is one listener's");
+    fn accelerators(&mut self, listeners: &mut Claims<(HostAddress, Listener)>) {
         for accelerator in self.in_order(Kind::Accelerator, self.intent.accelerators()) {
             let me = id(Kind::Accelerator, accelerator);
             let name = &accelerator.spec.pool;
@@ -303,12 +303,22 @@ impl<'a> Check<'a> {
             }
             for (index, group) in accelerator.spec.groups.iter().enumerate() {
                 let at = |name| field(&me, format!("spec.groups[{index}].{name}"));
-                self.find(
+                let service = self.find(
                     self.intent.services(),
                     Kind::Service,
                     &group.service,
                     at("service"),
                 );
+                if let Some(service) = service.filter(|service| service.spec.mode != Mode::Nat) {
+                    let mode = service.spec.mode;
+                    let service = id(Kind::Service, service);
+                    let because = field(&service, "spec.mode");
+                    self.add(
+                        at("service"),
+                        [because],
+                        Conflict::AnswersItself { service, mode },
+                    );
+                }
                 self.exits(&group.region, at("region"));
             }
             let services = accelerator.spec.groups.iter();
@@ -323,13 +333,43 @@ impl<'a> Check<'a> {
             }
             self.strict_rules(&me, accelerator);
             for address in self.intent.accelerated_addresses(accelerator) {
-                for (index, listener) in accelerator.spec.listeners.iter().enumerate() {
-                    let at = field(&me, format!("spec.listeners[{index}].port"));
-                    let what = format!("{listener} on {}", address.public);
-                    self.claim(&mut listeners, (address.public, *listener), what, at.clone());
-                    self.listener_on_node(accelerator, address, *listener, at);
+                self.listens(listeners, (&me, name), address, &accelerator.spec.listeners);
+            }
+        }
+    }
+
+    /// The pool of a service that listens itself exists; its listeners are alone as those of accelerators are.
+    fn services(&mut self, listeners: &mut Claims<(HostAddress, Listener)>) {
+        for service in self.in_order(Kind::Service, self.intent.services()) {
+            let me = id(Kind::Service, service);
+            let Some(name) = &service.spec.pool else { continue };
+            let pools = self.intent.address_pools();
+            let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
+            for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
+                self.listens(listeners, (&me, name), address, &service.spec.listeners);
+                if service.spec.mode != Mode::Nat && address.public != address.local {
+                    let because = field(&ObjectRef::new(Kind::AddressPool, name), "spec.addresses");
+                    let (mode, public) = (service.spec.mode, address.public);
+                    let conflict = Conflict::AnswersPastNat { mode, public };
+                    self.add(field(&me, "spec.mode"), [because], conflict);
                 }
             }
+        }
+    }
+
+    /// The listeners of an object at an address of its pool.
+    fn listens(
+        &mut self,
+        claims: &mut Claims<(HostAddress, Listener)>,
+        (me, pool): (&ObjectRef, &Name),
+        address: &PoolAddress,
+        listeners: &[Listener],
+    ) {
+        for (index, listener) in listeners.iter().enumerate() {
+            let at = field(me, format!("spec.listeners[{index}].port"));
+            let what = format!("{listener} on {}", address.public);
+            self.claim(claims, (address.public, *listener), what, at.clone());
+            self.listener_on_node(pool, address, *listener, at);
         }
     }
 
@@ -396,13 +436,7 @@ impl<'a> Check<'a> {
         self.add(at, moved, conflict);
     }
 
-    fn listener_on_node(
-        &mut self,
-        accelerator: &Accelerator,
-        address: &PoolAddress,
-        listener: Listener,
-        at: FieldOf,
-    ) {
+    fn listener_on_node(&mut self, pool: &Name, address: &PoolAddress, listener: Listener, at: FieldOf) {
         let Some(node) = self.intent.nodes().get(&address.node) else {
             return;
         };
@@ -437,7 +471,7 @@ impl<'a> Check<'a> {
         } else {
             return;
         };
-        let pool = ObjectRef::new(Kind::AddressPool, &accelerator.spec.pool);
+        let pool = ObjectRef::new(Kind::AddressPool, pool);
         self.add(
             at,
             [field(&node_id, name), field(&pool, "spec.addresses")],

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::kinds::{Cidr, HostAddress, Invalid, Mtu, Name, ObjectRef, PortRange};
+use crate::kinds::{Cidr, HostAddress, Invalid, Mode, Mtu, Name, ObjectRef, PortRange};
 
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +130,28 @@ pub enum Conflict {
         count: usize,
         /// How many fit.
         most: usize,
+    },
+    /// An address behind a NAT whose servers answer clients themselves.
+    #[error(
+        "{public} is a NAT's, which answers that come from the servers themselves (mode: {mode}) do not pass; choose \
+         mode: nat, or a pool whose addresses reach their nodes as they are"
+    )]
+    AnswersPastNat {
+        /// The service's mode.
+        mode: Mode,
+        /// The address.
+        public: HostAddress,
+    },
+    /// A service behind an accelerator whose servers answer clients themselves.
+    #[error(
+        "the servers of {service} answer clients themselves (mode: {mode}), and an accelerator must see the answers; \
+         name a service with mode: nat"
+    )]
+    AnswersItself {
+        /// The service.
+        service: ObjectRef,
+        /// Its mode.
+        mode: Mode,
     },
     /// A reference to nothing.
     #[error("there is no {object}{}; declare it in the same manifests, or apply it first", did_you_mean(near.as_ref()))]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, Limit, NextHop,
-    Service, ServiceKey, SlotKind, VtepKey,
+    Service, ServiceKey, SlotKind, VtepKey, Wrap,
 };
 use kuafu_pipeline::{Event, Route};
 
@@ -141,6 +141,14 @@ pub(super) fn next_hop(hop: &NextHop) -> String {
         HopKind::Vtep => format!("VTEP {}", hop.index),
         HopKind::Server => format!("server {}:{}", address(hop.address), hop.port.get()),
         HopKind::Path => format!("pair {}", hop.index),
+        HopKind::Direct(wrap) => {
+            let (to, port) = (address(hop.address), hop.port.get());
+            match wrap {
+                Wrap::Ipip => format!("server {to} by IPIP"),
+                Wrap::Gue0 => format!("server {to} by GUE, variant 0, port {port}"),
+                Wrap::Gue1 => format!("server {to} by GUE, variant 1, port {port}"),
+            }
+        }
     }
 }
 

@@ -100,6 +100,7 @@ fn ipv4(text: &mut String, octets: &[u8], quoted: bool) {
         17 if first => udp(text, inside, around),
         6 if first => tcp(text, inside, around),
         1 if first && !quoted => icmp(text, inside),
+        4 if first => ipv4(text, inside, false),
         _ => {
             write!(text, " proto {proto}").expect("memory");
             rest(text, inside);
@@ -166,6 +167,7 @@ fn udp(text: &mut String, octets: &[u8], around: Around) {
     }
     match (from, to) {
         (_, 4789) if inside.len() >= 8 => vxlan(text, inside),
+        (_, 6080) if inside.len() >= 20 => gue(text, inside),
         (_, 6081) if inside.len() >= 32 => geneve(text, inside),
         (862, _) | (_, 862) if inside.len() == 60 => stamp(text, inside),
         _ => rest(text, inside),
@@ -241,6 +243,18 @@ fn vxlan(text: &mut String, octets: &[u8]) {
     }
     text.push_str(" | ");
     ethernet(text, &octets[8..]);
+}
+
+/// Variants 0 and 1: the first two bits say which, as an IP version does.
+fn gue(text: &mut String, octets: &[u8]) {
+    match *octets {
+        [0, proto, 0, 0, ..] => {
+            write!(text, " | gue {proto}").expect("memory");
+            ipv4(text, &octets[4..], false);
+        }
+        [first, ..] if first >> 4 == 4 => ipv4(text, octets, false),
+        _ => rest(text, octets),
+    }
 }
 
 fn geneve(text: &mut String, octets: &[u8]) {

@@ -88,6 +88,7 @@ fn from(layers: &[Layer<'_>], around: Around) -> Vec<u8> {
         "tcp" => tcp(layer, from(inside, None), around),
         "icmp" => icmp(layer, from(inside, None)),
         "vxlan" => vxlan(layer, from(inside, None)),
+        "gue" => [&[0, layer.number(1) as u8, 0, 0][..], &from(inside, None)].concat(),
         "geneve" => geneve(layer, from(inside, None)),
         "stamp" => stamp(layer),
         "data" => (0..layer.number(1)).map(|octet| octet as u8).collect(),
@@ -150,6 +151,7 @@ fn ipv4(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
         Some("udp") => 17,
         Some("tcp") => 6,
         Some("icmp") => 1,
+        Some("ipv4") => 4,
         _ => 253,
     };
     let mut header = Ipv4Header::new(

@@ -14,6 +14,7 @@
 //! | `udp A > B`, `tcp A > B` | `len`; `flags SAFRP`, `seq`, `off`; `sum none\|bad\|0x…` |
 //! | `icmp TYPE CODE` | `rest 0x…`, `sum bad` |
 //! | `vxlan VNI` | `flags 0x…` |
+//! | `gue PROTO` | the header of variant 0; variant 1 has none |
 //! | `geneve VNI` | `label`, `lane`, `inc`, `epoch`, `seq`, `time`, `key N\|none`, `reply`, `dup`, `probe`, `proto 0x…` |
 //! | `stamp SEQ` | `err`, `tlv`, `times`, `counters A B C`, `back SEQ`, `backerr`, `ttl` |
 //! | `data N`, `hex …` | octets 0, 1, 2 …; any |

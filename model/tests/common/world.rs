@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use kuafu_model::contents::{Capacities, Contents, HostFacts, contents};
 use kuafu_model::runner::Host;
 use kuafu_model::state::{
-    self, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState, SlotAction,
-    SlotState, Target, TargetState, VtepState,
+    self, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState,
+    SlotAction, SlotState, Target, TargetState, VtepState,
 };
 use kuafu_pipeline::map::{Fragmenter, JIFFY, Limit, Mac, MacPair, Neighbour, PathState};
 use kuafu_pipeline::{Reason, Route};
@@ -360,7 +360,31 @@ fn services() -> Vec<ServiceState> {
         service(101, true, (17, 7006), server(ip(198, 18, 0, 1), Some(9000))),
     ]);
     services.extend(limited(near));
+    services.extend(direct(near));
     services
+}
+
+/// Services that listen themselves, whose servers answer directly: 7020 by IPIP, 7021 and 7022 by GUE of variants 0 and 1;
+/// 7023 leads to a server that no way is known to.
+fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
+    let gue = |variant| Encapsulation::Gue { port: 6080, variant };
+    let ways = [
+        (7020, near, Encapsulation::Ipip),
+        (7021, near, gue(0)),
+        (7022, near, gue(1)),
+        (7023, ip(192, 0, 2, 90), Encapsulation::Ipip),
+    ];
+    let each = ways.into_iter().flat_map(|(port, address, encapsulation)| {
+        let target = Target::Direct {
+            address,
+            encapsulation,
+        };
+        [6, 17].map(|protocol| ServiceState {
+            own: true,
+            ..service(103, false, (protocol, port), Some(target.clone()))
+        })
+    });
+    each.collect()
 }
 
 /// An accelerator with a limit: 7010 enters here and leaves here, 7011 goes from here to the server itself.
@@ -386,6 +410,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
     ServiceState {
         vni,
         name: format!("accelerator-{vni}"),
+        own: false,
         at_exit,
         local: ip(198, 51, 100, 1),
         public: ip(198, 51, 100, 1),

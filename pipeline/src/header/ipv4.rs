@@ -5,6 +5,8 @@ use crate::checksum::{self, Change};
 
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
+/// Protocol number of an IPv4 packet in another's (RFC 2003).
+pub const IPIP: u8 = 4;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.

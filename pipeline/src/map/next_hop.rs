@@ -1,6 +1,7 @@
 //! The one thing that every look-up ends in.
 
 use super::{Be16, IpKey, map_types};
+use crate::frame::{self, Shim};
 
 map_types! {
     /// Where a packet goes next: what a service's ring, an endpoint and (later) a route hold.
@@ -8,11 +9,11 @@ map_types! {
     pub struct NextHop {
         /// The server's address.
         pub address: IpKey,
-        /// Interface, VTEP or pair.
+        /// Interface, VTEP or pair; of a server that is reached by encapsulation the neighbour that leads there.
         pub index: u32,
         /// A [`HopKind`] as a number; any other number is `Nowhere`.
         kind: u16,
-        /// The server's port; 0 keeps the packet's.
+        /// The server's port; 0 keeps the packet's. Of GUE, the outer destination port.
         pub port: Be16,
     }
 }
@@ -30,6 +31,32 @@ pub enum HopKind {
     Server,
     /// A path over the backbone, by its pair.
     Path,
+    /// A server that answers its clients itself, through this encapsulation.
+    Direct(Wrap),
+}
+
+/// What is put around a packet for a server that answers its clients itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// IPv4 (RFC 2003).
+    Ipip,
+    /// IPv4, UDP and GUE's header.
+    Gue0,
+    /// IPv4 and UDP.
+    Gue1,
+}
+
+impl Wrap {
+    /// Octets that it adds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(self) -> u32 {
+        match self {
+            Self::Ipip => frame::Ipip::LEN,
+            Self::Gue0 => frame::Gue0::LEN,
+            Self::Gue1 => frame::Gue1::LEN,
+        }
+    }
 }
 
 impl NextHop {
@@ -62,6 +89,22 @@ impl NextHop {
         Self::indexed(4, pair)
     }
 
+    /// A server that answers its clients itself, behind a neighbour. `port` is GUE's, else 0.
+    #[must_use]
+    pub const fn direct(wrap: Wrap, address: IpKey, port: u16, neighbour: u32) -> Self {
+        let kind = match wrap {
+            Wrap::Ipip => 5,
+            Wrap::Gue0 => 6,
+            Wrap::Gue1 => 7,
+        };
+        Self {
+            kind,
+            index: neighbour,
+            address,
+            port: Be16::new(port),
+        }
+    }
+
     const fn indexed(kind: u16, index: u32) -> Self {
         Self {
             kind,
@@ -80,6 +123,9 @@ impl NextHop {
             2 => HopKind::Vtep,
             3 => HopKind::Server,
             4 => HopKind::Path,
+            5 => HopKind::Direct(Wrap::Ipip),
+            6 => HopKind::Direct(Wrap::Gue0),
+            7 => HopKind::Direct(Wrap::Gue1),
             _ => HopKind::Nowhere,
         }
     }

@@ -1,19 +1,20 @@
-//! The entry: a client's packet to a listener goes over the backbone, unchanged.
+//! The entry: a client's packet to a listener goes over the backbone or to a server, unchanged.
 
+use super::direct::Parcel;
 use super::flow::Flow;
 use super::sanity::{self, Sane};
-use super::{BACKBONE, IP, L4, exit, limit, ring, send, slow_path, too_big};
+use super::{BACKBONE, IP, L4, direct, exit, limit, ring, send, slow_path, too_big};
 use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4};
 use crate::map::{HopKind, NO_PATH, NodeConfig, Service};
 use crate::{Frame, Outcome, Reason, Tables};
 
-/// Sends a client's packet to where its flow's slot of the ring leads: over a pair of paths, or, where this host is
-/// itself the exit, straight on to the endpoint.
+/// Sends a client's packet to where its flow's slot of the ring leads: over a pair of paths; where this host is itself
+/// the exit, straight on to the endpoint; to a server that answers directly.
 ///
 /// # Errors
-/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`ring`], [`send`], [`slow_path`] and
-/// [`exit`].
+/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`ring`], [`send`], [`slow_path`],
+/// [`exit`] and [`direct`].
 #[inline(always)]
 pub fn client_packet<F: Frame, T: Tables>(
     frame: &mut F,
@@ -23,7 +24,8 @@ pub fn client_packet<F: Frame, T: Tables>(
     (service, flow): (&Service, &Flow),
 ) -> Outcome {
     let sane = sanity::check(frame, tables, 0, flow)?;
-    let hop = ring::pick(tables, service, flow.hash())?;
+    let hash = flow.hash();
+    let hop = ring::pick(tables, service, hash)?;
     let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
     if kind == HopKind::Path && !fits && sane.dont_fragment {
         return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
@@ -40,6 +42,15 @@ pub fn client_packet<F: Frame, T: Tables>(
             slow_path::hand_over(frame, tables, node, &way)
         }
         HopKind::Server => exit::forward(frame, tables, node, (service.vni, NO_PATH), flow, &sane),
+        HopKind::Direct(wrap) => {
+            let parcel = Parcel {
+                length: sane.length,
+                largest: sane.largest,
+                hash,
+                service: flow.destination,
+            };
+            direct::to_server(frame, tables, (node, interface), (hop, wrap), &parcel)
+        }
         _ => Err(Reason::NoTarget),
     }
 }
@@ -51,10 +62,10 @@ pub fn backbone_mtu(node: &NodeConfig) -> u16 {
     node.mtu.saturating_sub(BACKBONE as u16)
 }
 
-/// Sends an ICMP error about an answer, whose quoted flow is `quoted`, to the exit of that flow, unchanged.
+/// Sends an ICMP error about an answer, whose quoted flow is `quoted`, to the exit or the server of that flow, unchanged.
 ///
 /// # Errors
-/// Those of [`exact`], [`ring`], [`limit`], [`send`] and [`exit`].
+/// Those of [`exact`], [`ring`], [`limit`], [`send`], [`exit`] and [`direct`].
 #[inline(always)]
 pub fn icmp_error<F: Frame, T: Tables>(
     frame: &mut F,
@@ -64,11 +75,21 @@ pub fn icmp_error<F: Frame, T: Tables>(
     quoted: &Flow,
 ) -> Outcome {
     let sane = exact(frame)?;
-    let hop = ring::pick(tables, service, quoted.turned_round().hash())?;
+    let hash = quoted.turned_round().hash();
+    let hop = ring::pick(tables, service, hash)?;
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
         HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
         HopKind::Server => exit::icmp_error(frame, tables, node, service.vni),
+        HopKind::Direct(wrap) => {
+            let parcel = Parcel {
+                length: sane.length,
+                largest: sane.largest,
+                hash,
+                service: 0,
+            };
+            direct::to_server(frame, tables, (node, 0), (hop, wrap), &parcel)
+        }
         _ => Err(Reason::NoTarget),
     }
 }

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod arp;
 pub mod backbone;
 pub mod decapsulate;
+pub mod direct;
 pub mod emit;
 pub mod encapsulate;
 pub mod enter;

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use kuafu_model::state::{
-    Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
-    SlotAction, SlotState, Target, TargetState, VtepState,
+    Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
+    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 
 use super::StateError;
@@ -294,6 +294,7 @@ impl Read for ServiceState {
         Ok(Self {
             vni: vni(message.vni)?,
             name: message.name,
+            own: message.own,
             at_exit: message.at_exit,
             local: address("local", &message.local)?,
             public: address("public", &message.public)?,
@@ -305,6 +306,18 @@ impl Read for ServiceState {
             targets: all("targets", message.targets)?,
         })
     }
+}
+
+fn gue(message: v1::Gue) -> Result<Encapsulation> {
+    let variant = match message.variant {
+        0 => 0,
+        1 => 1,
+        other => return Err(wrong("direct.gue.variant", other, "0 or 1")),
+    };
+    Ok(Encapsulation::Gue {
+        port: port("direct.gue.port", message.port)?,
+        variant,
+    })
 }
 
 pub(crate) fn protocol(value: u32) -> Result<u8> {
@@ -319,14 +332,19 @@ impl Read for TargetState {
     type Message = v1::TargetState;
 
     fn read(message: v1::TargetState) -> Result<Self> {
-        let target = match (message.pair, message.server) {
-            (Some(pair), None) => Target::Pair(pair),
-            (None, Some(server)) => Target::Server {
+        let target = match (message.pair, message.server, message.direct) {
+            (Some(pair), None, None) => Target::Pair(pair),
+            (None, Some(server), None) => Target::Server {
                 address: address("server.address", &server.address)?,
                 port: server.port.map(|value| port("server.port", value)).transpose()?,
             },
-            (None, None) => return Err(wrong("pair", "", "given, where server is not")),
-            (Some(_), Some(_)) => return Err(wrong("server", "", "left out, where pair is given")),
+            (None, None, Some(direct)) => Target::Direct {
+                address: address("direct.address", &direct.address)?,
+                encapsulation: direct.gue.map_or(Ok(Encapsulation::Ipip), gue)?,
+            },
+            (None, None, None) => return Err(wrong("pair", "", "given, where server and direct are not")),
+            (Some(_), ..) => return Err(wrong("pair", "", "left out, where server or direct is given")),
+            (None, Some(_), Some(_)) => return Err(wrong("server", "", "left out, where direct is given")),
         };
         Ok(Self {
             weight: message.weight,

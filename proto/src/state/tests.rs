@@ -21,6 +21,7 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
     ServiceState {
         vni: 5,
         name: "arena".to_owned(),
+        own: false,
         at_exit,
         local: Ipv4Addr::new(10, 1, 0, 9),
         public: Ipv4Addr::new(203, 0, 113, 9),

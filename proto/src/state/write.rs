@@ -1,8 +1,8 @@
 //! From model's types to messages.
 
 use kuafu_model::state::{
-    Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
-    SlotAction, SlotState, Target, TargetState, VtepState,
+    Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
+    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 
 use super::SCHEMA;
@@ -164,6 +164,7 @@ impl From<&ServiceState> for v1::ServiceState {
         Self {
             vni: service.vni,
             name: service.name.clone(),
+            own: service.own,
             at_exit: service.at_exit,
             local: service.local.to_string(),
             public: service.public.to_string(),
@@ -179,20 +180,35 @@ impl From<&ServiceState> for v1::ServiceState {
 
 impl From<&TargetState> for v1::TargetState {
     fn from(state: &TargetState) -> Self {
-        let (pair, server) = match state.target {
-            Target::Pair(pair) => (Some(pair), None),
-            Target::Server { address, port } => (
-                None,
-                Some(v1::ServerTarget {
+        let mut message = Self {
+            weight: state.weight,
+            ..Self::default()
+        };
+        match state.target {
+            Target::Pair(pair) => message.pair = Some(pair),
+            Target::Server { address, port } => {
+                message.server = Some(v1::ServerTarget {
                     address: address.to_string(),
                     port: port.map(Into::into),
-                }),
-            ),
-        };
-        Self {
-            weight: state.weight,
-            pair,
-            server,
+                });
+            }
+            Target::Direct {
+                address,
+                encapsulation,
+            } => {
+                let gue = match encapsulation {
+                    Encapsulation::Ipip => None,
+                    Encapsulation::Gue { port, variant } => Some(v1::Gue {
+                        port: port.into(),
+                        variant: variant.into(),
+                    }),
+                };
+                message.direct = Some(v1::DirectTarget {
+                    address: address.to_string(),
+                    gue,
+                });
+            }
         }
+        message
     }
 }

@@ -1,0 +1,194 @@
+//! Services that listen themselves: their servers, which run no agent, get packets whole and answer clients directly.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::common::{Stage, skipped, soon};
+use super::intent;
+use kuafu_lab::Process;
+use kuafu_lab::decapsulator::Decapsulator;
+use kuafu_lab::stream::{Answers, Echo, Stream, StreamConfig};
+use kuafu_lab::world::World;
+
+const WORLD: &str = "
+seed: 23
+mtu: 1500
+sites:
+  - {name: osaka, role: node, region: ap-northeast-3, spare: 3}
+  - {name: player, role: client, region: ap-northeast-3, access_ms: 1}
+  - {name: one, role: server, region: ap-northeast-3, access_ms: 1}
+  - {name: two, role: server, region: ap-northeast-3, access_ms: 1}
+  - {name: three, role: server, region: ap-northeast-3, access_ms: 1}
+  - {name: control, role: controller, region: us-east-1, access_ms: 1}
+";
+const SERVERS: [&str; 3] = ["one", "two", "three"];
+/// Each at an address of its own.
+const MODES: [&str; 3] = ["ipip", "gue, gue: {variant: 0}", "gue, gue: {variant: 1}"];
+const HTTP: u16 = 80;
+const UDP: u16 = 7_777;
+const GUE: u16 = 6_080;
+/// Requests to each service, each by a connection of its own.
+const REQUESTS: usize = 100;
+/// Packets a second of a stream, and for how long.
+const RATE: u32 = 1_000;
+const LENGTH: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(5);
+
+#[test]
+fn servers_without_an_agent_answer_clients_themselves() {
+    if skipped() {
+        return;
+    }
+    let stage = Stage::of(WORLD, manifests).unwrap();
+    let addresses: Vec<Ipv4Addr> = stage
+        .world
+        .site("osaka")
+        .unwrap()
+        .spare()
+        .iter()
+        .map(|at| at.public)
+        .collect();
+    let pages = tempfile::tempdir().unwrap();
+    let servers = SERVERS.map(|name| Server::start(&stage.world, name, &addresses, pages.path()));
+    for (mode, address) in MODES.iter().zip(&addresses) {
+        soon("the service answers", || ask(&stage.world, *address));
+        let before: Vec<_> = servers
+            .iter()
+            .map(|server| server.decapsulator.unwrapped())
+            .collect();
+        let mut answered: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..REQUESTS {
+            let who = ask(&stage.world, *address).expect("an answer");
+            *answered.entry(who).or_default() += 1;
+        }
+        println!("{mode}: {answered:?}");
+        assert_eq!(answered.len(), SERVERS.len(), "{mode}: {answered:?}");
+        stream(&stage.world, *address, &servers);
+        for (server, before) in servers.iter().zip(before) {
+            let now = server.decapsulator.unwrapped();
+            let went = [
+                now.ipip - before.ipip,
+                now.gue[0] - before.gue[0],
+                now.gue[1] - before.gue[1],
+            ];
+            let expected = MODES.iter().position(|known| known == mode).unwrap();
+            for (way, count) in went.iter().enumerate() {
+                assert_eq!(*count > 0, way == expected, "{mode}: {went:?}");
+            }
+            assert!(now.wrong.is_empty(), "{:?}", now.wrong);
+        }
+    }
+    let sources: usize = servers
+        .iter()
+        .map(|server| server.decapsulator.unwrapped().gue_sources.len())
+        .sum();
+    assert!(
+        sources > REQUESTS / 2,
+        "each flow has a source port of its own: {sources}"
+    );
+}
+
+fn manifests(world: &World) -> anyhow::Result<String> {
+    let mut text = intent::nodes(world)?;
+    let targets: anyhow::Result<Vec<String>> = SERVERS
+        .iter()
+        .map(|name| Ok(format!("{{address: {}}}", world.site(name)?.address().public)))
+        .collect();
+    let targets = targets?.join(", ");
+    for (number, (mode, address)) in MODES.iter().zip(world.site("osaka")?.spare()).enumerate() {
+        text += &format!(
+            "
+---
+kind: AddressPool
+metadata: {{name: pool-{number}}}
+spec: {{addresses: [{{node: osaka, public: {}}}]}}
+---
+kind: Service
+metadata: {{name: web-{number}}}
+spec:
+  pool: pool-{number}
+  listeners: [{{protocol: tcp, port: {HTTP}}}, {{protocol: udp, port: {UDP}}}]
+  targets: [{targets}]
+  mode: {}
+",
+            address.public,
+            mode.replace(", ", "\n  ")
+        );
+    }
+    Ok(text)
+}
+
+/// A host without agent: a web server, an echo at each service's address, and what takes packets out.
+struct Server {
+    decapsulator: Decapsulator,
+    echoes: Vec<Echo>,
+    _web: Process,
+}
+
+impl Server {
+    fn start(world: &World, name: &str, addresses: &[Ipv4Addr], pages: &Path) -> Self {
+        let host = world.netns(name).unwrap();
+        let own = addresses
+            .iter()
+            .map(|address| format!("address add {address}/32 dev lo"));
+        host.ip(own).unwrap();
+        let folder = pages.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("who"), name).unwrap();
+        let mut web = Command::new("busybox");
+        web.args(["httpd", "-f", "-p", &HTTP.to_string(), "-h"])
+            .arg(&folder);
+        let echo = |address: &Ipv4Addr| Echo::start(host, SocketAddr::from((*address, UDP))).unwrap();
+        Self {
+            decapsulator: Decapsulator::start(host, addresses, GUE).unwrap(),
+            echoes: addresses.iter().map(echo).collect(),
+            _web: host.spawn(web).unwrap(),
+        }
+    }
+}
+
+/// Who answers a request.
+fn ask(world: &World, address: Ipv4Addr) -> Option<String> {
+    let asked = world.netns("player").unwrap().run(|| -> std::io::Result<String> {
+        let to = SocketAddrV4::new(address, HTTP).into();
+        let mut connection = TcpStream::connect_timeout(&to, LIMIT)?;
+        connection.set_read_timeout(Some(LIMIT))?;
+        connection.write_all(b"GET /who HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        connection.read_to_string(&mut text)?;
+        Ok(text)
+    });
+    let text = asked.unwrap().ok()?;
+    let (_, body) = text.split_once("\r\n\r\n")?;
+    Some(body.to_owned())
+}
+
+/// A stream of datagrams: each arrives at the one server of its flow, and is answered.
+fn stream(world: &World, address: Ipv4Addr, servers: &[Server]) {
+    let id = u32::from(address);
+    let config = StreamConfig {
+        to: SocketAddrV4::new(address, UDP).into(),
+        id,
+        rate: RATE,
+        bytes: 1_000,
+        answers: Answers::Each,
+    };
+    let stream = Stream::start(world.netns("player").unwrap(), config).unwrap();
+    std::thread::sleep(LENGTH);
+    let trace = stream.finish(Duration::from_secs(1));
+    let arrived =
+        |server: &Server| -> usize { server.echoes.iter().map(|echo| echo.arrived(id).len()).sum() };
+    let arrived: Vec<usize> = servers.iter().map(arrived).collect();
+    let sent = usize::try_from(trace.sent_count()).unwrap();
+    println!(
+        "{address}: {sent} sent, arrived {arrived:?}, answered {}",
+        trace.replies().len()
+    );
+    assert_eq!(arrived.iter().max(), Some(&sent), "all by one server");
+    assert_eq!(arrived.iter().sum::<usize>(), sent, "and by it alone");
+    assert_eq!(trace.replies().len(), sent);
+}

@@ -1,0 +1,185 @@
+//! What runs in the guest: a server that only the printed lines have set up, behind the programs on a device.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kuafu_dataplane::bpf::Pins;
+use kuafu_lab::Namespace;
+use kuafu_lab::link::{Feature, set_offload};
+use kuafu_model::kinds::Object;
+use kuafu_model::manifest::{File, parse};
+
+use crate::inside::{Pinned, attach};
+use crate::kernel::namespace;
+use crate::lines;
+
+/// What the worlds' services are, as one would declare them: by port, IPIP and both variants of GUE.
+const DECLARED: &str = "
+kind: AddressPool
+metadata: {name: pool}
+spec: {addresses: [{node: host, public: 198.51.100.1}]}
+---
+kind: Service
+metadata: {name: plain}
+spec: {pool: pool, listeners: [{protocol: tcp, port: 7020}], mode: ipip, targets: [{address: 192.0.2.80}]}
+---
+kind: Service
+metadata: {name: wrapped}
+spec:
+  pool: pool
+  listeners: [{protocol: tcp, port: 7021}, {protocol: tcp, port: 7022}]
+  mode: gue
+  gue: {variant: 0}
+  targets: [{address: 192.0.2.80}]
+";
+const ADDRESS: &str = "198.51.100.1";
+const PORTS: [u16; 3] = [7020, 7021, 7022];
+const CLIENT: &str = "203.0.113.7";
+/// For a packet on its way.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Octets of an upload: many segments as large as the server lets them be.
+const UPLOAD: usize = 200_000;
+
+#[test]
+#[ignore = "runs in a guest"]
+fn clients_are_served() {
+    let host = namespace("guest");
+    let pins = Pins::new(Path::new("/sys/fs/bpf/kuafu-guest"), "host");
+    let pinned = Pinned(&pins);
+    let outside = Namespace::create(host.name(), "outside").unwrap();
+    let server = Namespace::create(host.name(), "server").unwrap();
+    wire(&host, &outside, &server);
+    host.run(|| attach(&pins)).unwrap();
+    set_up(&server);
+    for port in PORTS {
+        datagrams(&outside, &server, port);
+        upload(&outside, &server, port);
+        println!("port {port} is served");
+    }
+    drop(pinned);
+}
+
+/// Outside is the client, and the way to the server.
+fn wire(host: &Namespace, outside: &Namespace, server: &Namespace) {
+    host.ip([format!("link set under-peer netns {}", outside.name())])
+        .unwrap();
+    host.ip(["link set under mtu 1500"]).unwrap();
+    outside
+        .ip([
+            "link set under-peer address 02:00:00:00:00:03 mtu 1500 up".to_owned(),
+            "addr add 192.0.2.3/25 dev under-peer".into(),
+            "neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 nud permanent dev under-peer".into(),
+            format!("addr add {CLIENT}/32 dev lo"),
+            format!("route add {ADDRESS}/32 via 192.0.2.1 dev under-peer src {CLIENT}"),
+            "link add to-server type veth peer name eth0".into(),
+            format!("link set eth0 netns {}", server.name()),
+            "addr add 10.1.0.1/24 dev to-server".into(),
+            "link set to-server up".into(),
+            "route add 192.0.2.80/32 via 10.1.0.2 dev to-server".into(),
+        ])
+        .unwrap();
+    for interface in ["all", "under-peer", "to-server"] {
+        outside
+            .sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")
+            .unwrap();
+        outside
+            .sysctl(&format!("net/ipv4/conf/{interface}/rp_filter"), "0")
+            .unwrap();
+    }
+    server
+        .ip([
+            "addr add 10.1.0.2/24 dev eth0",
+            "addr add 192.0.2.80/32 dev lo",
+            "link set eth0 up",
+            "route add default via 10.1.0.1 dev eth0",
+        ])
+        .unwrap();
+    // A wire's checksums are complete, and no packet on it is larger than the MTU.
+    for feature in [Feature::TxChecksum, Feature::Tso, Feature::Gso] {
+        set_offload(outside, "under-peer", feature, false).unwrap();
+    }
+}
+
+/// Runs the printed lines; the guest has its modules from the start.
+fn set_up(server: &Namespace) {
+    let file = File {
+        name: "declared",
+        text: DECLARED,
+    };
+    let manifests = parse(&[file]).unwrap();
+    let [Object::AddressPool(pool), services @ ..] =
+        &manifests.iter().map(|one| one.object()).collect::<Vec<_>>()[..]
+    else {
+        panic!("a pool first");
+    };
+    for service in services {
+        let Object::Service(service) = service else {
+            panic!("a service")
+        };
+        let lines = lines::of(service, Some(pool)).unwrap();
+        println!("{lines}");
+        for line in lines.lines().filter(|line| !line.starts_with("modprobe")) {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", line]);
+            let done = server.output(command, PATIENCE).unwrap();
+            // The address is both services', and there once.
+            let twice = String::from_utf8_lossy(&done.stderr).contains("already assigned");
+            assert!(done.status.success() || twice, "{line}: {done:?}");
+        }
+    }
+}
+
+/// A client's datagram is answered from the service's address.
+fn datagrams(outside: &Namespace, server: &Namespace, port: u16) {
+    let there = SocketAddr::new(ADDRESS.parse().unwrap(), port);
+    let bound = |namespace: &Namespace, address: SocketAddr| {
+        let socket = namespace.run(|| UdpSocket::bind(address)).unwrap().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let listens = bound(server, there);
+    let client = bound(outside, SocketAddr::new(CLIENT.parse().unwrap(), 4000));
+    client.send_to(b"question", there).unwrap();
+    let mut octets = [0; 64];
+    let (length, from) = listens.recv_from(&mut octets).expect("a question in time");
+    assert_eq!(
+        (&octets[..length], from),
+        (&b"question"[..], client.local_addr().unwrap())
+    );
+    listens.send_to(b"answer", from).unwrap();
+    let (length, from) = client.recv_from(&mut octets).expect("an answer in time");
+    assert_eq!((&octets[..length], from), (&b"answer"[..], there));
+}
+
+/// A client's stream, in segments that the server's lines have made small enough, arrives whole.
+fn upload(outside: &Namespace, server: &Namespace, port: u16) {
+    let there = SocketAddr::new(ADDRESS.parse().unwrap(), port);
+    let listens = server.run(|| TcpListener::bind(there)).unwrap().unwrap();
+    let sends = || {
+        let sent = outside.run(|| -> std::io::Result<Vec<u8>> {
+            let mut connection = TcpStream::connect_timeout(&there, PATIENCE)?;
+            connection.set_read_timeout(Some(PATIENCE))?;
+            connection.write_all(&[7; UPLOAD])?;
+            connection.shutdown(std::net::Shutdown::Write)?;
+            let mut answer = Vec::new();
+            connection.read_to_end(&mut answer)?;
+            Ok(answer)
+        });
+        sent.unwrap()
+    };
+    std::thread::scope(|scope| {
+        let client = scope.spawn(sends);
+        let (mut connection, from) = listens.accept().unwrap();
+        assert_eq!(from.ip().to_string(), CLIENT);
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut octets = Vec::new();
+        connection.read_to_end(&mut octets).unwrap();
+        assert!(octets == [7; UPLOAD], "{} octets", octets.len());
+        connection.write_all(&octets[..9]).unwrap();
+        drop(connection);
+        assert_eq!(client.join().unwrap().unwrap(), [7; 9]);
+    });
+}
