@@ -168,6 +168,9 @@ fn soak_failover() {
         return;
     };
     let mut figures = Figures::default();
+    // First: later the pair is damped by what its path went through.
+    let joined = (0..FAILOVERS).map(|round| a_relay_joins(&mut stage, 4_200 + round));
+    figures.add("new relay joined, carrying", joined.collect(), CARRIES);
     let lossy: Vec<_> = (0..FAILOVERS)
         .map(|round| a_leg_loses(&stage, &servers, 4_000 + round))
         .collect();
@@ -176,8 +179,6 @@ fn soak_failover() {
     figures.add("back after 15 s of that loss", of(1), BACK);
     let back = (0..FAILOVERS).map(|round| a_relay_comes_back(&stage, 4_100 + round));
     figures.add("back after a relay's outage of 15 s", back.collect(), BACK);
-    let joined = (0..FAILOVERS).map(|round| a_relay_joins(&mut stage, 4_200 + round));
-    figures.add("new relay joined, carrying", joined.collect(), CARRIES);
     a_relay_dies_often(&mut stage, &servers, "relay dead", 5_000, DETECTION, &mut figures);
     let premium = intent::accelerated(&stage.world, GAME).unwrap();
     let premium = premium.replace("class: game", "class: game\n  liveness: premium");

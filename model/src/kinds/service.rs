@@ -68,7 +68,7 @@ impl Field for ServiceSpec {
                 listeners: listeners?,
                 targets: targets?,
                 mode: mode?,
-                gue: gue.clone()?.unwrap_or_default(),
+                gue: gue?.unwrap_or_default(),
             };
             spec.refuse_what_cannot_be(fields, gue?.is_some());
             Some(spec)

@@ -23,14 +23,18 @@ pub(crate) fn of(service: &Service, pool: Option<&AddressPool>) -> anyhow::Resul
     addresses.sort_unstable();
     addresses.dedup();
     let mut text = format!(
-        "# Lets a Debian server receive service/{name} by {}, and answer clients itself. As root; gone after a reboot.\n",
+        "# Lets a Debian server receive service/{name} by {}, and answer clients itself. As root, as often as one
+# likes; gone after a reboot.\n",
         service.spec.mode
     );
     let mut line = |text_of: String| text.push_str(&(text_of + "\n"));
     line("modprobe ipip".into());
     if service.spec.mode == Mode::Gue {
         line("modprobe fou".into());
-        line(format!("ip fou add port {} gue", service.spec.gue.port));
+        let port = service.spec.gue.port;
+        line(format!(
+            "ip fou show | grep -q 'port {port} ' || ip fou add port {port} gue"
+        ));
     }
     line("ip link set dev tunl0 up".into());
     line(
@@ -40,7 +44,7 @@ pub(crate) fn of(service: &Service, pool: Option<&AddressPool>) -> anyhow::Resul
     line("# The service's address is this server's own, but nobody on its link shall hear that.".into());
     line("sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2".into());
     for address in &addresses {
-        line(format!("ip address add {address}/32 dev lo"));
+        line(format!("ip address replace {address}/32 dev lo"));
     }
     let tcp = service
         .spec
@@ -71,8 +75,9 @@ fn overhead(service: &Service) -> u16 {
 fn rules(name: &Name, (addresses, ports): (&[Ipv4Addr], &str), segment: u16) -> String {
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     format!(
-        "nft 'table ip kuafu-{name} {{ chain out {{ type filter hook output priority 0; ip saddr {{ {} }} tcp sport {{ \
-         {ports} }} tcp flags & syn == syn tcp option maxseg size set {segment}; }} }}'",
+        "nft 'table ip kuafu-{name}; delete table ip kuafu-{name}; table ip kuafu-{name} {{ chain out {{ type filter hook \
+         output priority 0; ip saddr {{ {} }} tcp sport {{ {ports} }} tcp flags & syn == syn tcp option maxseg size set \
+         {segment}; }}; }}'",
         addresses.join(", ")
     )
 }
@@ -107,10 +112,10 @@ spec: {pool: europe, listeners: [{protocol: tcp, port: 80}], mode: gue, targets:
         };
         let gue = of(service, Some(pool)).unwrap();
         for line in [
-            "ip fou add port 6080 gue",
-            "ip address add 10.0.0.7/32 dev lo",
-            "nft 'table ip kuafu-web { chain out { type filter hook output priority 0; ip saddr { 10.0.0.7 } tcp sport { 80 } \
-             tcp flags & syn == syn tcp option maxseg size set 1432; } }'",
+            "ip fou show | grep -q 'port 6080 ' || ip fou add port 6080 gue",
+            "ip address replace 10.0.0.7/32 dev lo",
+            "nft 'table ip kuafu-web; delete table ip kuafu-web; table ip kuafu-web { chain out { type filter hook output \
+             priority 0; ip saddr { 10.0.0.7 } tcp sport { 80 } tcp flags & syn == syn tcp option maxseg size set 1432; }; }'",
         ] {
             assert!(gue.lines().any(|known| known == line), "{line}\n{gue}");
         }
