@@ -159,8 +159,6 @@ words! {
         /// Handed to the prober, which sends it over the backbone in fragments: a packet too large for a path that does
         /// not forbid it, or a fragment that must not overtake the first one of its datagram.
         Fragmented = 18, "fragmented";
-        /// A client's packet, encapsulated for a server that answers it directly.
-        Balanced = 19, "balanced";
     }
 }
 

@@ -94,8 +94,8 @@ impl Steering {
     /// and nodes that the input no longer lists are forgotten.
     ///
     /// A tick is due after [`next_tick_ms`](Self::next_tick_ms), and at once when an event arrives: an extra tick never
-    /// moves what only waits for its third confirmation, since confirmations are counted three quarters of
-    /// `config.tick_ms` apart at least, those of a path through a new node half of it.
+    /// moves what only waits for its third confirmation, since confirmations are counted three quarters of a tick apart
+    /// at least.
     pub fn tick(&mut self, input: &Input) -> Vec<Change> {
         self.ticks += 1;
         self.take_in(input);
@@ -118,7 +118,7 @@ impl Steering {
     pub fn next_tick_ms(&self, now: Millis) -> u64 {
         let is_new = |seen: &Millis| now.since(*seen) < self.config.new_node_ms;
         let is_one_new = self.first_seen.values().any(is_new);
-        self.config.tick_ms / if is_one_new { 2 } else { 1 }
+        self.config.tick_of(is_one_new)
     }
 
     /// What all legs and relays cost the input's pairs now: those that have the same costs side by side.

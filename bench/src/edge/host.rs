@@ -1,4 +1,4 @@
-//! The host that is measured: relay, entry and exit at once.
+//! The host that is measured: relay, entry, exit and balancer at once.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,8 +10,8 @@ use kuafu_lab::Namespace;
 use kuafu_lab::link::{End, veth};
 use kuafu_model::contents::{Contents, HostFacts, contents};
 use kuafu_model::state::{
-    Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target,
-    TargetState,
+    Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction,
+    SlotState, Target, TargetState,
 };
 use kuafu_pipeline::header::ipv4::UDP;
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
@@ -35,6 +35,11 @@ pub(super) const ENTERING: u32 = 100;
 pub(super) const LEAVING_HERE: u32 = 101;
 pub(super) const ACCELERATED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(super) const LISTENER: u16 = 7000;
+/// Listeners of services whose servers answer directly.
+pub(super) const BY_IPIP: u16 = 7001;
+pub(super) const BY_GUE: u16 = 7002;
+/// Of these.
+const BALANCED: u32 = 102;
 
 const DEVICE: &str = "underlay";
 
@@ -128,14 +133,23 @@ fn state() -> HostState {
             backup: None,
         }],
         services: vec![
-            service(ENTERING, false, Target::Pair(1)),
+            service((ENTERING, LISTENER), false, Target::Pair(1)),
             service(
-                LEAVING_HERE,
+                (LEAVING_HERE, LISTENER),
                 true,
                 Target::Server {
                     address: SERVER,
                     port: None,
                 },
+            ),
+            service((BALANCED, BY_IPIP), false, direct(Encapsulation::Ipip)),
+            service(
+                (BALANCED, BY_GUE),
+                false,
+                direct(Encapsulation::Gue {
+                    port: 6080,
+                    variant: 1,
+                }),
             ),
         ],
     }
@@ -167,7 +181,14 @@ fn key(octet: u8) -> LegKey {
     }
 }
 
-fn service(vni: u32, at_exit: bool, target: Target) -> ServiceState {
+fn direct(encapsulation: Encapsulation) -> Target {
+    Target::Direct {
+        address: SERVER,
+        encapsulation,
+    }
+}
+
+fn service((vni, port): (u32, u16), at_exit: bool, target: Target) -> ServiceState {
     ServiceState {
         vni,
         name: format!("accelerator-{vni}"),
@@ -177,7 +198,7 @@ fn service(vni: u32, at_exit: bool, target: Target) -> ServiceState {
         public: ACCELERATED,
         whole_address: true,
         protocol: UDP,
-        port: LISTENER,
+        port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         targets: vec![TargetState { weight: 1, target }],

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
 use kuafu_pipeline::header::geneve::{Covered, Header, Word};
-use kuafu_pipeline::header::ipv4::{Fields, UDP};
+use kuafu_pipeline::header::ipv4::{Fields, IPIP, UDP};
 use kuafu_pipeline::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
 use kuafu_pipeline::siphash::Key;
 
@@ -25,13 +25,13 @@ pub(super) const CARRIED: usize = OUTER + INNER;
 pub(super) const TURNS: u32 = 1024;
 const TTL: u8 = 60;
 
-/// A client's frame, as it arrives at the entry.
-pub(super) fn plain() -> Result<Vec<u8>> {
+/// A client's frame to a listener, as it arrives.
+pub(super) fn plain(port: u16) -> Result<Vec<u8>> {
     let mut frame = [0; PLAIN];
     let (head, body) = frame.split_at_mut(14);
     let head: &mut [u8; 14] = head.try_into()?;
     ethernet_header(head);
-    body.copy_from_slice(&inner()?);
+    body.copy_from_slice(&inner(port)?);
     Ok(frame.to_vec())
 }
 
@@ -87,10 +87,29 @@ pub(super) fn has_left(frame: &mut [u8]) -> bool {
     is_plain && ip.source() == u32::from(HERE) && ip.destination() == u32::from(SERVER)
 }
 
+/// As it goes to the server by IPIP.
+pub(super) fn is_in_ipip(frame: &mut [u8]) -> bool {
+    is_wrapped(frame, 20, IPIP)
+}
+
+/// As it goes to the server by GUE, variant 1.
+pub(super) fn is_in_gue(frame: &mut [u8]) -> bool {
+    is_wrapped(frame, 28, UDP)
+}
+
+fn is_wrapped(frame: &mut [u8], more: usize, protocol: u8) -> bool {
+    let is_longer = frame.len() == PLAIN + more;
+    let Some(head) = frame.first_chunk_mut::<34>() else {
+        return false;
+    };
+    let ip = Ipv4::at::<14, 34>(head);
+    is_longer && ip.protocol() == protocol && ip.destination() == u32::from(SERVER)
+}
+
 fn carried(label: u32, turn: u32) -> Result<Vec<u8>> {
     let mut head = [0; OUTER];
     let octets = u16::try_from(CARRIED - 14)?;
-    let body = inner()?;
+    let body = inner(LISTENER)?;
     Ipv4::at::<14, OUTER>(&mut head).write(&Fields {
         tos: 0,
         total_length: octets,
@@ -116,8 +135,8 @@ fn ethernet_header<const N: usize>(head: &mut [u8; N]) {
     header.set_ethertype(ethernet::IPV4);
 }
 
-/// A client's IP packet.
-fn inner() -> Result<[u8; INNER]> {
+/// A client's IP packet to a listener.
+fn inner(port: u16) -> Result<[u8; INNER]> {
     let mut body = [0; INNER];
     Ipv4::at::<0, INNER>(&mut body).write(&Fields {
         tos: 0,
@@ -127,7 +146,7 @@ fn inner() -> Result<[u8; INNER]> {
         source: u32::from(Ipv4Addr::new(203, 0, 113, 7)),
         destination: ACCELERATED.into(),
     });
-    Udp::at::<20, INNER>(&mut body).write(4000, LISTENER, u16::try_from(INNER - 20)?);
+    Udp::at::<20, INNER>(&mut body).write(4000, port, u16::try_from(INNER - 20)?);
     Ok(body)
 }
 

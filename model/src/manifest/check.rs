@@ -347,14 +347,26 @@ impl<'a> Check<'a> {
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
             for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
                 self.listens(listeners, (&me, name), address, &service.spec.listeners);
-                if service.spec.mode != Mode::Nat && address.public != address.local {
-                    let because = field(&ObjectRef::new(Kind::AddressPool, name), "spec.addresses");
-                    let (mode, public) = (service.spec.mode, address.public);
-                    let conflict = Conflict::AnswersPastNat { mode, public };
-                    self.add(field(&me, "spec.mode"), [because], conflict);
+                if service.spec.mode != Mode::Nat {
+                    self.answers_directly(&me, (service.spec.mode, name), address);
                 }
             }
         }
+    }
+
+    /// Servers can hold the address of a service, and what they send from it reaches clients.
+    fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), address: &PoolAddress) {
+        let because = field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses");
+        let (public, node) = (address.public, self.intent.nodes().get(&address.node));
+        let conflict = if address.public != address.local {
+            Conflict::AnswersPastNat { mode, public }
+        } else if node.is_some_and(|node| node.spec.address.local == address.local) {
+            let node = ObjectRef::new(Kind::Node, &address.node);
+            Conflict::NodesOwnAddress { mode, public, node }
+        } else {
+            return;
+        };
+        self.add(field(me, "spec.mode"), [because], conflict);
     }
 
     /// The listeners of an object at an address of its pool.

@@ -142,6 +142,19 @@ pub enum Conflict {
         /// The address.
         public: HostAddress,
     },
+    /// A node's own address at which servers would answer clients themselves.
+    #[error(
+        "{public} is {node}'s own, and servers that hold it too (mode: {mode}) would take nothing from there; choose \
+         mode: nat, or another address"
+    )]
+    NodesOwnAddress {
+        /// The service's mode.
+        mode: Mode,
+        /// The address.
+        public: HostAddress,
+        /// Whose it is.
+        node: ObjectRef,
+    },
     /// A service behind an accelerator whose servers answer clients themselves.
     #[error(
         "the servers of {service} answer clients themselves (mode: {mode}), and an accelerator must see the answers; \

@@ -75,7 +75,7 @@ pub fn to_server<F: Frame, T: Tables>(
     if !wrapped {
         return Err(Reason::NoRoom);
     }
-    tables.count(Event::Balanced, octets);
+    tables.count(Event::Exited, octets);
     Ok(Next::Transmit(neighbour.interface))
 }
 

@@ -109,6 +109,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How many ms a tick lasts that confirms a path through a node that is new, or any other.
+    pub(super) fn tick_of(&self, is_new: bool) -> u64 {
+        self.tick_ms / if is_new { 2 } else { 1 }
+    }
+
     /// The weights of a class.
     pub fn weights(&self, class: TrafficClass) -> Weights {
         match class {

@@ -168,12 +168,9 @@ impl PairState {
                 Why::Hysteresis { gain_us, needed_us }
             });
         }
-        let apart_ms = if view.is_new(&candidate.path) {
-            config.tick_ms / 2
-        } else {
-            config.tick_ms * 3 / 4
-        };
-        let ticks = self.better.seen(apart_ms, view.now);
+        let ticks = self
+            .better
+            .seen(config.tick_of(view.is_new(&candidate.path)), view.now);
         if ticks < config.confirmations {
             return Some(Why::Confirming {
                 ticks,
@@ -216,7 +213,7 @@ impl PairState {
             self.better_backup = Streak::default();
             return Some(current);
         }
-        let confirmed = self.better_backup.seen(config.tick_ms * 3 / 4, view.now) >= config.confirmations;
+        let confirmed = self.better_backup.seen(config.tick_of(false), view.now) >= config.confirmations;
         if confirmed {
             self.better_backup = Streak::default();
         }
@@ -330,9 +327,10 @@ struct Streak {
 }
 
 impl Streak {
-    /// Counts a tick, unless it follows the last one too soon: it was made for something else.
-    fn seen(&mut self, apart_ms: u64, now: Millis) -> u32 {
-        if self.ticks == 0 || now.since(self.last) >= apart_ms {
+    /// Counts a tick, unless it follows the last one by less than three quarters of what one lasts: it was made for
+    /// something else.
+    fn seen(&mut self, tick_ms: u64, now: Millis) -> u32 {
+        if self.ticks == 0 || now.since(self.last) * 4 >= tick_ms * 3 {
             self.ticks += 1;
             self.last = now;
         }
