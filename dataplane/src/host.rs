@@ -15,6 +15,7 @@ mod sweep;
 mod sysctl;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -389,7 +390,7 @@ fn write_one(maps: &Maps, neighbours: &mut Neighbours, net: &Net, batch: &Batch<
     match batch {
         Batch::Neighbours(hosts) => {
             neighbours.keep(maps, hosts)?;
-            look_for(maps, neighbours, net)
+            look_for(hosts, maps, neighbours, net)
         }
         Batch::ForgetNeighbours(numbers) => neighbours.forget(maps, numbers),
         batch => maps.write(batch),
@@ -398,11 +399,11 @@ fn write_one(maps: &Maps, neighbours: &mut Neighbours, net: &Net, batch: &Batch<
 
 /// Gives new neighbours a moment to answer, so that the packets of what is written next find them. One that is silent
 /// keeps nothing back.
-fn look_for(maps: &Maps, neighbours: &mut Neighbours, net: &Net) -> Result<()> {
+fn look_for(hosts: &[(u32, Ipv4Addr)], maps: &Maps, neighbours: &mut Neighbours, net: &Net) -> Result<()> {
     let (pause, times) = LOOK;
     for _ in 0..times {
         neighbours.refresh(net, maps)?;
-        if neighbours.are_known() {
+        if neighbours.are_known(hosts) {
             break;
         }
         std::thread::sleep(pause);

@@ -81,7 +81,7 @@ pub static SERVICES: HashMap<ServiceKey, Service, 65_536, ON_DEMAND> = HashMap::
 
 /// The rings of all services: numbers of targets.
 #[btf_map(name = "rings")]
-pub static RINGS: Array<u32, 1_048_576> = Array::new();
+pub static RINGS: Array<u32, 4_194_304> = Array::new();
 
 /// Targets, by number.
 #[btf_map(name = "targets")]

@@ -99,7 +99,7 @@ impl Default for Capacities {
             windows: 2048,
             own_windows: 4096,
             services: 65_536,
-            rings: 1_048_576,
+            rings: 4_194_304,
             targets: 65_536,
             limits: 65_536,
         }

@@ -170,6 +170,27 @@ fn key(vni: u32, port: u16, protocol: u8) -> ServiceKey {
 }
 
 #[test]
+fn listeners_that_lead_alike_have_one_ring() {
+    let mut state = state();
+    let other = |port| ServiceState {
+        port,
+        ..service(true, 9)
+    };
+    state.services = vec![service(true, 9), other(7001), other(7002)];
+    state.services[2].targets.pop();
+    let before = compiled(&state, None);
+    let firsts =
+        |contents: &Contents| [7000, 7001, 7002].map(|port| contents.services[&key(100, port, 17)].first);
+    let [one, two, three] = firsts(&before);
+    assert_eq!((one, before.rings.len()), (two, 2));
+    assert_ne!(one, three);
+    // One of two that shared a ring goes on with it.
+    state.services[0].targets.pop();
+    let after = compiled(&state, Some(&before));
+    assert_eq!(firsts(&after), [three, two, three]);
+}
+
+#[test]
 fn every_map_has_its_entries() {
     let contents = compiled(&state(), None);
     assert_eq!(contents.node.incarnation, 1, "17 modulo 16");

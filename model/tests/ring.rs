@@ -25,6 +25,17 @@ fn weighted(draw: u32, weights: &[u64]) -> Vec<Member> {
     (1..).zip(weights).map(member).collect()
 }
 
+#[test]
+fn who_has_a_weight_has_a_slot() {
+    let members = weighted(1, &[1, 1000, 1, 1000]);
+    let ring = fill(&members, 251);
+    assert_eq!(loads(&ring, &members), [1, 125, 1, 124]);
+    assert_eq!(
+        [656, 1000, 1310, 1311].map(size),
+        [131_071, 131_071, 131_071, 655_373].map(Some)
+    );
+}
+
 /// The members without some, by their numbers.
 fn without(members: &[Member], gone: &[u32]) -> Vec<Member> {
     let stays = |member: &&Member| !gone.contains(&member.number);

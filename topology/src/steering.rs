@@ -8,11 +8,11 @@
 //!    candidate at once; likewise if a loss alarm is up on one of its legs and the candidate is cheaper and has
 //!    none. While an alarm is up, its leg counts with at least the loss that raised it. A path with an alarm of its
 //!    own is treated alike, and nothing over its relays is a candidate for its ends. Only a path that died less than
-//!    half a second ago, and whose packets the backup takes, is kept: hosts switch to the backup by themselves, and
-//!    most silences of such a length are none of the path's.
-//! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row; a tick is a
-//!    second, and half of one for a path through a node that is new (step 5). A relay
-//!    whose gain over direct has shrunk below half the gate on 3 ticks in a row gives way to direct.
+//!    half a second ago, and whose packets the backup takes, is kept, to the next tick after that: hosts switch to the
+//!    backup by themselves, and most silences of such a length are none of the path's.
+//! 4. **Hysteresis.** Else it moves if the candidate is better by max(5 ms, 10 %) on 3 ticks in a row; a tick is a second,
+//!    and half of one for a path through a node that is new (step 5). A relay whose gain over direct has shrunk below
+//!    half the gate on 3 ticks in a row gives way to direct.
 //! 5. **Dwell.** Not within 10 s of the last move, unless the candidate goes through a node that is new (seen for
 //!    less than 30 s). A path that step 3 drove the pair from is taken again 10 s after that, whatever it did meanwhile.
 //! 6. **Damping.** Each such move adds 1000 to the pair's penalty, which halves every 60 s; above 4000 the pair
@@ -20,10 +20,10 @@
 //! 7. **Fail static.** If no path is usable, the one in use stays. Only where the entry says besides, for 10 s, that
 //!    nothing comes back from the exit, the pair is left without one: the entry then forwards by itself.
 //!
-//! The backup is chosen beside the path in use ([`routes::backup`]); it moves at once where it is no longer
-//! possible (for half a second, where the path in use lives), else by the same hysteresis on its score. One that is down stays where there is no other: it is
-//! probed as long as it is installed. A path that no pair has installed any more is not, so its being down is
-//! forgotten after 10 s; its legs are judged on their own.
+//! The backup is chosen beside the path in use ([`routes::backup`]); it moves at once where it is no longer possible,
+//! after half a second where it died and the path in use lives, else by the same hysteresis on its score. One that is
+//! down stays where there is no other: it is probed as long as it is installed. A path that no pair has installed any
+//! more is not, so its being down is forgotten after 10 s; its legs are judged on their own.
 //!
 //! Packets of a pair that asks for it are sent over both paths while the path in use loses more than 0.5 % one way and
 //! the round trips are within 20 ms of each other; that ends at 0.25 %, and at 30 ms. A copy never changes which path
@@ -114,11 +114,18 @@ impl Steering {
         changes
     }
 
-    /// How long after a tick at `now` the next one is due: half as long as else where a node is new.
+    /// How long after a tick at `now` the next one is due: half as long as else where a node is new, and not after a
+    /// death is confirmed.
     pub fn next_tick_ms(&self, now: Millis) -> u64 {
         let is_new = |seen: &Millis| now.since(*seen) < self.config.new_node_ms;
         let is_one_new = self.first_seen.values().any(is_new);
-        self.config.tick_of(is_one_new)
+        let confirmed = self
+            .down
+            .values()
+            .map(|died| died.after(self.config.confirm_death_ms));
+        let pending = confirmed.filter(|confirmed| *confirmed > now).min();
+        let tick_ms = self.config.tick_of(is_one_new);
+        pending.map_or(tick_ms, |confirmed| confirmed.since(now).min(tick_ms))
     }
 
     /// What all legs and relays cost the input's pairs now: those that have the same costs side by side.
@@ -156,7 +163,7 @@ impl Steering {
         }
         for event in &input.events {
             match event {
-                Event::PathDown { path } => _ = self.down.insert(path.clone(), input.now),
+                Event::PathDown { path } => _ = self.down.entry(path.clone()).or_insert(input.now),
                 Event::PathUp { path } => _ = self.down.remove(path),
                 Event::Alarm { leg, loss_ppm } => _ = self.alarms.insert(*leg, *loss_ppm),
                 Event::AlarmOver { leg } => _ = self.alarms.remove(leg),

@@ -58,9 +58,11 @@ impl Neighbours {
         Ok(())
     }
 
-    /// Whether a way is known to all.
-    pub(super) fn are_known(&self) -> bool {
-        self.known.values().all(|known| !known.written.macs.is_unknown())
+    /// Whether a way is known to all of these.
+    pub(super) fn are_known(&self, hosts: &[(u32, Ipv4Addr)]) -> bool {
+        let known = |(number, _): &(u32, Ipv4Addr)| self.known.get(number);
+        let is_known = |known: &Known| !known.written.macs.is_unknown();
+        hosts.iter().all(|host| known(host).is_none_or(is_known))
     }
 
     /// Looks up all routes again, and writes what has changed. What was known stays while nobody answers.

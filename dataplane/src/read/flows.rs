@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use kuafu_model::HostState;
+use kuafu_model::state::ServiceState;
 use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, NO_PATH};
 use kuafu_proto::v1;
 
@@ -85,11 +86,20 @@ fn end(address: IpKey, port: Be16) -> String {
     SocketAddrV4::new(Ipv4Addr::from(address.low()), port.get()).to_string()
 }
 
+fn listed(service: &ServiceState) -> String {
+    if service.own {
+        format!("service/{}", service.name)
+    } else {
+        service.name.clone()
+    }
+}
+
 /// What numbers are called.
 #[derive(Default)]
 struct Names<'s> {
     peers: HashMap<u32, &'s str>,
-    accelerators: HashMap<u32, &'s str>,
+    /// Accelerators by their name, services by kind and name.
+    accelerators: HashMap<u32, String>,
     publics: HashMap<Ipv4Addr, Ipv4Addr>,
 }
 
@@ -106,7 +116,7 @@ impl<'s> Names<'s> {
                 .collect(),
             accelerators: services
                 .iter()
-                .map(|service| (service.vni, service.name.as_str()))
+                .map(|service| (service.vni, listed(service)))
                 .collect(),
             publics: services
                 .iter()
@@ -117,7 +127,7 @@ impl<'s> Names<'s> {
 
     fn accelerator(&self, vni: u32) -> String {
         let name = self.accelerators.get(&vni);
-        name.map_or_else(|| format!("accelerator {vni}"), |name| (*name).to_owned())
+        name.cloned().unwrap_or_else(|| format!("accelerator {vni}"))
     }
 
     /// The accelerated address and port, as people know them.

@@ -179,7 +179,7 @@ impl Allocations {
         self.nodes.get(name).copied()
     }
 
-    /// The VNI of a VPC, or the number of an accelerator.
+    /// The VNI of a VPC, or the number of an accelerator or a service that listens itself.
     #[must_use]
     pub fn vni(&self, object: &ObjectRef) -> Option<u32> {
         self.networks.get(object).map(|vni| vni.get())

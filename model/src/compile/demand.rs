@@ -63,12 +63,14 @@ pub fn fallbacks<'a>(
             chosen(choices, &pair).is_none_or(|choice| choice.primary.is_some())
         };
         for entry in entries(intent, accelerator) {
-            let exits = exits_from(intent, accelerator, entry);
-            let serves = accelerator
+            let weighty = accelerator
                 .spec
                 .groups
                 .iter()
-                .any(|group| is_exit(intent, group, entry));
+                .filter(|group| weight(intent, group) > 0);
+            let (here, afar): (Vec<_>, Vec<_>) = weighty.partition(|group| is_exit(intent, group, entry));
+            let exits: BTreeSet<&Name> = afar.iter().flat_map(|group| exits(intent, group)).collect();
+            let serves = !here.is_empty();
             if !exits.is_empty() && !serves && !exits.iter().any(|exit| lives(entry, exit)) {
                 fallbacks.push((name, entry, exits));
             }
@@ -141,6 +143,14 @@ pub(super) fn entries<'a>(intent: &'a Intent, accelerator: &'a Accelerator) -> B
 pub(super) fn exits<'a>(intent: &'a Intent, group: &Group) -> BTreeSet<&'a Name> {
     let nodes = intent.nodes().keys();
     nodes.filter(|node| is_exit(intent, group, node)).collect()
+}
+
+/// What a group takes beside an accelerator's others: its dial, times the weights of its service's targets.
+pub(super) fn weight(intent: &Intent, group: &Group) -> u64 {
+    let service = intent.services().get(&group.service);
+    let targets = service.iter().flat_map(|service| &service.spec.targets);
+    let all: u64 = targets.map(|target| u64::from(target.weight.get())).sum();
+    u64::from(group.dial.get()) * all
 }
 
 /// Whether packets for a group leave at a node.

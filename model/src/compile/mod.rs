@@ -110,13 +110,15 @@ pub enum CompileError {
         vpc: ObjectRef,
         /// The VNI.
         vni: Vni,
-        /// The VPC or accelerator that has it.
+        /// The VPC, accelerator or service that has it.
         holder: ObjectRef,
     },
     /// All VNIs are given away.
-    #[error("{object}: all 16777214 VNIs are in use; delete a vpc or an accelerator first")]
+    #[error(
+        "{object}: all 16777214 VNIs are in use; delete a vpc, an accelerator or a service with a pool first"
+    )]
     NoVni {
-        /// The VPC or accelerator that needs one.
+        /// The VPC, accelerator or service that needs one.
         object: ObjectRef,
     },
     /// All numbers of nodes were given away once.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::allocations::{CoupleKey, NodeId};
-use super::demand::{exits, exits_from, is_exit};
+use super::demand::{exits, exits_from, is_exit, weight};
 use super::hosts::World;
 use crate::kinds::{
     self, Accelerator, Bandwidth, Group, IdleTimeout, Kind, Listener, Mode, Name, ObjectRef, PoolAddress,
@@ -29,27 +29,7 @@ pub(super) fn key(service: &ServiceState) -> Key {
 /// Adds each accelerator's listeners to its entries and its exits, and each service's own to the nodes of its pool.
 pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
     for (name, service) in world.intent.services() {
-        let vni = world.allocations.vni(&ObjectRef::new(Kind::Service, name));
-        let pool = service
-            .spec
-            .pool
-            .as_ref()
-            .and_then(|pool| world.intent.address_pools().get(pool));
-        let (Some(vni), Some(pool)) = (vni, pool) else {
-            continue;
-        };
-        for address in &pool.spec.addresses {
-            for listener in &service.spec.listeners {
-                let targets = service.spec.targets.iter();
-                let targets = targets.map(|target| (target.weight.get().into(), own_target(service, target)));
-                let listener = ServiceState {
-                    own: true,
-                    targets: shared(targets),
-                    ..of((vni, name), address, (*listener, IdleTimeout::default()))
-                };
-                listen(world, states, address, listener);
-            }
-        }
+        add_own(world, states, (name, service));
     }
     for (name, accelerator) in world.intent.accelerators() {
         let Some(vni) = world.allocations.vni(&ObjectRef::new(Kind::Accelerator, name)) else {
@@ -65,6 +45,28 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
                 one.at_entry(states, address, *listener);
                 one.at_exits(states, address, *listener);
             }
+        }
+    }
+}
+
+/// Adds the listeners of a service that has a pool.
+fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, service): (&Name, &Service)) {
+    let vni = world.allocations.vni(&ObjectRef::new(Kind::Service, name));
+    let pool = service.spec.pool.as_ref();
+    let pool = pool.and_then(|pool| world.intent.address_pools().get(pool));
+    let (Some(vni), Some(pool)) = (vni, pool) else {
+        return;
+    };
+    let target = |target: &kinds::Target| (target.weight.get().into(), own_target(service, target));
+    let targets = shared(service.spec.targets.iter().map(target));
+    for address in &pool.spec.addresses {
+        for listener in &service.spec.listeners {
+            let listener = ServiceState {
+                own: true,
+                targets: targets.clone(),
+                ..of((vni, name), address, (*listener, IdleTimeout::default()))
+            };
+            listen(world, states, address, listener);
         }
     }
 }
@@ -133,7 +135,7 @@ impl One<'_> {
             .map(|group| {
                 let exits = exits(self.world.intent, group).into_iter();
                 let pairs = exits.filter_map(|exit| self.living_pair(id, exit));
-                (self.weight(group), pairs.collect())
+                (weight(self.world.intent, group), pairs.collect())
             })
             .collect();
         let shares = afar.iter().map(|(_, pairs)| pairs.len() as u64);
@@ -167,12 +169,6 @@ impl One<'_> {
         let couple = self.world.allocations.couples.get(&key)?;
         let at = usize::from(key.ends[0] != entry);
         Some(couple.ends[at].pair)
-    }
-
-    /// What a group takes beside the others: its dial, times the weights of its servers.
-    fn weight(&self, group: &Group) -> u64 {
-        let is_it = |other: &Group| other == group;
-        self.servers(is_it).map(|(weight, _)| weight).sum()
     }
 
     /// The servers behind some of the groups, with their weights.

@@ -38,9 +38,7 @@ pub enum Error {
         missing: &'static str,
     },
     /// A map too small.
-    #[error(
-        "the map {map} holds {capacity} entries and would need {needed}; start the agent with a larger one, or give this host less"
-    )]
+    #[error("the map {map} holds {capacity} entries and would need {needed}; give this host less")]
     Full {
         /// The map.
         map: &'static str,

@@ -6,7 +6,7 @@ use kuafu_pipeline::map::{HopKind, NextHop};
 use kuafu_pipeline::siphash::{self, Key};
 
 /// Sizes of rings: primes.
-const LADDER: [u32; 5] = [1, 251, 4093, 65_537, 655_373];
+const LADDER: [u32; 6] = [1, 251, 4093, 65_537, 131_071, 655_373];
 /// Slots that each target has at least, where there are several.
 const SLOTS_PER_TARGET: usize = 100;
 /// How many steps a walk of the mean weight goes in a round, about: in a row, which is faster than one by one.
@@ -66,7 +66,8 @@ pub fn size(targets: usize) -> Option<u32> {
 /// so each that leaves changes the others' pace. Here it does not, and most slots of those who stay keep their first.
 /// Members and slots both prefer the earlier meeting: this is their one stable matching (Gale and Shapley, 1962).
 ///
-/// The same members give the same ring, in whichever order they come. Shares are less than a slot from exact.
+/// The same members give the same ring, in whichever order they come. Shares are less than a slot from exact, but that
+/// each member has a slot.
 #[must_use]
 pub fn fill(members: &[Member], size: u32) -> Vec<u32> {
     let mut members = members.to_vec();
@@ -92,7 +93,8 @@ pub fn fill(members: &[Member], size: u32) -> Vec<u32> {
     slots.numbers
 }
 
-/// How many slots each member gets: its part by weight, rounded down, and one more where most is cut off.
+/// How many slots each member gets: its part by weight, rounded down, and one more where most is cut off. Where there are
+/// enough slots each gets one at least, of those who have most.
 fn shares(members: &[Member], size: u32) -> Vec<u32> {
     let all: u128 = members.iter().map(|member| u128::from(member.weight)).sum();
     let part = |member: &Member| u128::from(member.weight) * u128::from(size);
@@ -103,6 +105,14 @@ fn shares(members: &[Member], size: u32) -> Vec<u32> {
     most_cut_off.sort_by_key(|at| Reverse(part(&members[*at]) % all));
     for at in most_cut_off.into_iter().take(left as usize) {
         shares[at] += 1;
+    }
+    if members.len() <= size as usize {
+        while let Some(without) = shares.iter().position(|share| *share == 0) {
+            if let Some(most) = shares.iter_mut().max() {
+                *most -= 1;
+            }
+            shares[without] = 1;
+        }
     }
     shares
 }
@@ -219,7 +229,7 @@ mod tests {
     #[test]
     fn sizes_climb_the_ladder() {
         let sizes: Vec<_> = [0, 1, 2, 3, 40, 41, 655, 656, MOST_TARGETS].map(size).to_vec();
-        let ladder = [0, 1, 251, 4093, 4093, 65_537, 65_537, 655_373, 655_373];
+        let ladder = [0, 1, 251, 4093, 4093, 65_537, 65_537, 131_071, 655_373];
         assert_eq!(sizes, ladder.map(Some));
         assert_eq!(size(MOST_TARGETS + 1), None);
     }

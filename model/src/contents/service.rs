@@ -1,6 +1,7 @@
 //! Listeners, their rings and their targets.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
@@ -32,15 +33,11 @@ pub(super) fn fill(
         .map(|(number, hop)| (*number, ring::identity(hop)))
         .collect();
     let mut targets = Numbers::new("targets", &known, capacities.targets);
-    let taken = previous
-        .rings
-        .iter()
-        .map(|(first, slots)| (*first, length(slots)));
-    let mut ranges = Ranges::new(capacities.rings, taken);
+    let mut rings = Rings::new(capacities.rings, &previous.rings);
     for (index, service) in state.services.iter().enumerate() {
         let key = key(index, service)?;
         let slots = slots(contents, (index, service), (&mut targets, neighbours))?;
-        let first = place(previous, &key, &slots, &mut ranges)?;
+        let first = rings.place(&slots)?;
         let value = Service {
             vni: service.vni,
             first,
@@ -167,15 +164,36 @@ fn hop(
     }
 }
 
-/// The first slot of a ring: where it was if it is the same, else a range that nothing uses.
-fn place(previous: &Contents, key: &ServiceKey, slots: &Vec<u32>, ranges: &mut Ranges) -> Result<u32, Error> {
-    if slots.is_empty() {
-        return Ok(0);
+/// Where rings lie.
+struct Rings<'p> {
+    ranges: Ranges,
+    /// Those of now and those of this state: equal ones are one.
+    placed: HashMap<Cow<'p, [u32]>, u32>,
+}
+
+impl<'p> Rings<'p> {
+    fn new(capacity: u32, previous: &'p BTreeMap<u32, Vec<u32>>) -> Self {
+        let taken = previous.iter().map(|(first, slots)| (*first, length(slots)));
+        let placed = previous
+            .iter()
+            .map(|(first, slots)| (Cow::Borrowed(&**slots), *first));
+        Self {
+            ranges: Ranges::new(capacity, taken),
+            placed: placed.collect(),
+        }
     }
-    let before = previous.services.get(key).map(|service| service.first);
-    match before {
-        Some(first) if previous.rings.get(&first) == Some(slots) => Ok(first),
-        _ => ranges.take(length(slots)),
+
+    /// The first slot of a ring: where an equal one is, else that of a range that nothing uses.
+    fn place(&mut self, slots: &[u32]) -> Result<u32, Error> {
+        if slots.is_empty() {
+            return Ok(0);
+        }
+        if let Some(first) = self.placed.get(slots) {
+            return Ok(*first);
+        }
+        let first = self.ranges.take(length(slots))?;
+        self.placed.insert(Cow::Owned(slots.to_vec()), first);
+        Ok(first)
     }
 }
 

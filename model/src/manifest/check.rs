@@ -11,7 +11,7 @@ use super::intent::Intent;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
     Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Mode, Name, Node, ObjectRef,
-    PoolAddress, Port, Vni, Vpc,
+    PoolAddress, Port, Service, Vni, Vpc,
 };
 
 /// An object and one of its fields, such as `spec.addresses[0].node`.
@@ -47,9 +47,9 @@ pub(super) fn violations(intent: &Intent, declared: &HashMap<ObjectRef, usize>) 
     check.vpcs();
     check.ports();
     check.pools(&node_addresses);
-    let mut listeners = Claims::new("a port of an address is one listener's");
-    check.services(&mut listeners);
-    check.accelerators(&mut listeners);
+    check.accelerators();
+    check.services();
+    check.listeners();
     check.violations
 }
 
@@ -286,9 +286,8 @@ impl<'a> Check<'a> {
     }
 
     /// An accelerator's pool and service exist, its entries carry addresses of the pool, and an agent runs in the
-    /// region of its exits. A listener is alone on its address, protocol and port, and where the address is a
-    /// node's own it takes no port that the node needs itself.
-    fn accelerators(&mut self, listeners: &mut Claims<(HostAddress, Listener)>) {
+    /// region of its exits.
+    fn accelerators(&mut self) {
         for accelerator in self.in_order(Kind::Accelerator, self.intent.accelerators()) {
             let me = id(Kind::Accelerator, accelerator);
             let name = &accelerator.spec.pool;
@@ -324,49 +323,98 @@ impl<'a> Check<'a> {
             let services = accelerator.spec.groups.iter();
             let services = services.filter_map(|group| self.intent.services().get(&group.service));
             let (count, most) = (
-                services.map(|service| service.spec.targets.len()).sum(),
+                services.clone().map(|service| service.spec.targets.len()).sum(),
                 MOST_TARGETS,
             );
             if count > most {
+                let because = services.map(|service| field(&id(Kind::Service, service), "spec.targets"));
                 let at = field(&me, "spec.groups");
-                self.add(at, [], Conflict::TooManyTargets { count, most });
+                self.add(at, because, Conflict::TooManyTargets { count, most });
             }
             self.strict_rules(&me, accelerator);
-            for address in self.intent.accelerated_addresses(accelerator) {
-                self.listens(listeners, (&me, name), address, &accelerator.spec.listeners);
-            }
         }
     }
 
-    /// The pool of a service that listens itself exists; its listeners are alone as those of accelerators are.
-    fn services(&mut self, listeners: &mut Claims<(HostAddress, Listener)>) {
+    /// The pool of a service that listens itself exists, and its servers can answer for themselves where they shall.
+    fn services(&mut self) {
         for service in self.in_order(Kind::Service, self.intent.services()) {
             let me = id(Kind::Service, service);
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
             for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
-                self.listens(listeners, (&me, name), address, &service.spec.listeners);
                 if service.spec.mode != Mode::Nat {
                     self.answers_directly(&me, (service.spec.mode, name), address);
+                    self.is_no_target(&me, service, address);
                 }
+            }
+        }
+    }
+
+    /// No target is the service's own address, or the address of the node that sends to it.
+    fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
+        let node = self.intent.nodes().get(&address.node);
+        let own = [Some(address.local), node.map(|node| node.spec.address.local)];
+        for (index, target) in service.spec.targets.iter().enumerate() {
+            if own.contains(&Some(target.address)) {
+                let at = field(me, format!("spec.targets[{index}].address"));
+                let node = ObjectRef::new(Kind::Node, &address.node);
+                let because = field(&node, "spec.address.local");
+                self.add(at, [because], Conflict::SendsToItself { node });
             }
         }
     }
 
     /// Servers can hold the address of a service, and what they send from it reaches clients.
     fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), address: &PoolAddress) {
-        let because = field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses");
+        let node_id = ObjectRef::new(Kind::Node, &address.node);
+        let because = [
+            field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
+            field(&node_id, "spec.address.local"),
+        ];
         let (public, node) = (address.public, self.intent.nodes().get(&address.node));
         let conflict = if address.public != address.local {
             Conflict::AnswersPastNat { mode, public }
         } else if node.is_some_and(|node| node.spec.address.local == address.local) {
-            let node = ObjectRef::new(Kind::Node, &address.node);
+            let node = node_id;
             Conflict::NodesOwnAddress { mode, public, node }
         } else {
             return;
         };
-        self.add(field(me, "spec.mode"), [because], conflict);
+        self.add(field(me, "spec.mode"), because, conflict);
+    }
+
+    /// A listener is alone on its address, protocol and port, whether an accelerator's or a service's, and where the address
+    /// is a node's own it takes no port that the node needs itself.
+    fn listeners(&mut self) {
+        let mut claims: Claims<(HostAddress, Listener)> =
+            Claims::new("a port of an address is one listener's");
+        let intent = self.intent;
+        let mut all: Vec<(ObjectRef, &Name, &[Listener], Vec<&PoolAddress>)> = Vec::new();
+        for service in self.in_order(Kind::Service, intent.services()) {
+            let pool = service.spec.pool.as_ref();
+            let found = pool.and_then(|name| Some((name, intent.address_pools().get(name)?)));
+            if let Some((name, pool)) = found {
+                let addresses = pool.spec.addresses.iter().collect();
+                all.push((
+                    id(Kind::Service, service),
+                    name,
+                    &service.spec.listeners,
+                    addresses,
+                ));
+            }
+        }
+        for accelerator in self.in_order(Kind::Accelerator, intent.accelerators()) {
+            let addresses = intent.accelerated_addresses(accelerator).collect();
+            let (me, spec) = (id(Kind::Accelerator, accelerator), &accelerator.spec);
+            all.push((me, &spec.pool, &spec.listeners, addresses));
+        }
+        all.sort_by_key(|(me, ..)| self.declared.get(me).copied());
+        for (me, pool, listeners, addresses) in all {
+            for address in addresses {
+                self.listens(&mut claims, (&me, pool), address, listeners);
+            }
+        }
     }
 
     /// The listeners of an object at an address of its pool.
@@ -397,9 +445,14 @@ impl<'a> Check<'a> {
             .intent
             .accelerated_addresses(accelerator)
             .flat_map(|address| {
-                let groups = &accelerator.spec.groups;
-                let exits =
-                    agents().filter(|(_, node)| groups.iter().any(|group| group.region == node.spec.region));
+                let entry = self.intent.nodes().get(&address.node);
+                let own = entry.map(|entry| &entry.spec.region);
+                // What leaves in the entry's own region leaves at the entry.
+                let regions = accelerator.spec.groups.iter().map(|group| &group.region);
+                let exits = agents().filter(move |(_, node)| {
+                    Some(&node.spec.region) != own
+                        && regions.clone().any(|region| *region == node.spec.region)
+                });
                 exits.map(|(exit, _)| (&address.node, exit))
             });
         let alone = |(entry, exit): &(&Name, &Name)| {

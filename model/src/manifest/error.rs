@@ -155,6 +155,14 @@ pub enum Conflict {
         /// Whose it is.
         node: ObjectRef,
     },
+    /// A target that is no other host.
+    #[error(
+        "is the service's own address, or that of {node}, which sends there; name the server's own address"
+    )]
+    SendsToItself {
+        /// The node that carries the service's address.
+        node: ObjectRef,
+    },
     /// A service behind an accelerator whose servers answer clients themselves.
     #[error(
         "the servers of {service} answer clients themselves (mode: {mode}), and an accelerator must see the answers; \

@@ -36,6 +36,13 @@ pub(crate) fn of(service: &Service, pool: Option<&AddressPool>) -> anyhow::Resul
             "ip fou show | grep -q 'port {port} ' || ip fou add port {port} gue"
         ));
     }
+    let from = match service.spec.mode {
+        Mode::Gue => format!("UDP port {}", service.spec.gue.port),
+        _ => "IP protocol 4".to_owned(),
+    };
+    line(format!(
+        "# Where a packet filter runs here or in front: let {from} in, from the nodes of the pool."
+    ));
     line("ip link set dev tunl0 up".into());
     line(
         "# Packets come out of tunl0 whose senders are elsewhere: the stricter of these two decides.".into(),
@@ -92,7 +99,7 @@ mod tests {
     const DECLARED: &str = "
 kind: AddressPool
 metadata: {name: europe}
-spec: {addresses: [{node: paris, public: 203.0.113.7, local: 10.0.0.7}]}
+spec: {addresses: [{node: paris, public: 203.0.113.7}]}
 ---
 kind: Service
 metadata: {name: web}
@@ -113,9 +120,9 @@ spec: {pool: europe, listeners: [{protocol: tcp, port: 80}], mode: gue, targets:
         let gue = of(service, Some(pool)).unwrap();
         for line in [
             "ip fou show | grep -q 'port 6080 ' || ip fou add port 6080 gue",
-            "ip address replace 10.0.0.7/32 dev lo",
+            "ip address replace 203.0.113.7/32 dev lo",
             "nft 'table ip kuafu-web; delete table ip kuafu-web; table ip kuafu-web { chain out { type filter hook output \
-             priority 0; ip saddr { 10.0.0.7 } tcp sport { 80 } tcp flags & syn == syn tcp option maxseg size set 1432; }; }'",
+             priority 0; ip saddr { 203.0.113.7 } tcp sport { 80 } tcp flags & syn == syn tcp option maxseg size set 1432; }; }'",
         ] {
             assert!(gue.lines().any(|known| known == line), "{line}\n{gue}");
         }
