@@ -1,5 +1,5 @@
-//! What the edge costs: a relay's hop, a client's packet that enters, one that leaves to its server, one that goes whole to
-//! a server. Program time, without a device.
+//! What the edge costs: a relay's hop, a client's packet that enters, one that leaves to its server, one that goes whole
+//! to a server. Program time, without a device.
 
 mod host;
 mod packet;

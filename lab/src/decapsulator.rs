@@ -1,6 +1,6 @@
 //! What a server needs that is reached by encapsulation: takes IPv4 packets out of IPIP (RFC 2003) and of GUE
-//! (draft-ietf-intarea-gue, variants 0 and 1) and hands them to its own host, as the kernel's `ipip` and `fou` devices do
-//! where there are any.
+//! (draft-ietf-intarea-gue, variants 0 and 1) and hands them to its own host, as the kernel's `ipip` and `fou` devices
+//! do where there are any.
 //!
 //! Strict where those are lenient: a packet that is not whole and right to the last octet is counted as wrong, and goes
 //! nowhere.
@@ -229,7 +229,7 @@ fn gue(datagram: &[u8]) -> std::result::Result<(usize, &[u8]), String> {
 mod tests {
     use super::*;
 
-    /// An IPv4 header without options in front of so many octets, its checksum by RFC 1071's example.
+    /// The IPv4 header of a packet of 115 octets, right to its checksum.
     const WHOLE: [u8; 20] = [
         0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7,
     ];

@@ -58,7 +58,8 @@ fn forget_nodes(allocations: &mut Allocations) {
         .retain(|number, _| number.node().is_none_or(|node| here(&node)));
 }
 
-/// A VNI means one VPC, accelerator or service that listens itself. Those that VPCs ask for come first; the others take the lowest that is free.
+/// A VNI means one VPC, accelerator or service that listens itself. Those that VPCs ask for come first; the others take
+/// the lowest that is free.
 fn networks(input: &Input<'_>, allocations: &mut Allocations) -> Result<(), CompileError> {
     let intent = input.intent;
     let vpcs = intent

@@ -44,8 +44,8 @@ fn wanted(intent: &Intent, takes: impl Fn(&Accelerator) -> bool) -> BTreeSet<Pai
     wanted
 }
 
-/// Entries that forward to all of an accelerator's servers themselves, over the Internet, since no path to any of its exits
-/// lives: the accelerator, the entry and the exits.
+/// Entries that forward to all of an accelerator's servers themselves, over the Internet, since no path to any of its
+/// exits lives: the accelerator, the entry and the exits.
 #[must_use]
 pub fn fallbacks<'a>(
     intent: &'a Intent,
@@ -146,11 +146,11 @@ pub(super) fn exits<'a>(intent: &'a Intent, group: &Group) -> BTreeSet<&'a Name>
 }
 
 /// What a group takes beside an accelerator's others: its dial, times the weights of its service's targets.
-pub(super) fn weight(intent: &Intent, group: &Group) -> u64 {
+pub(super) fn weight(intent: &Intent, group: &Group) -> u128 {
     let service = intent.services().get(&group.service);
     let targets = service.iter().flat_map(|service| &service.spec.targets);
-    let all: u64 = targets.map(|target| u64::from(target.weight.get())).sum();
-    u64::from(group.dial.get()) * all
+    let all: u128 = targets.map(|target| u128::from(target.weight.get())).sum();
+    u128::from(group.dial.get()) * all
 }
 
 /// Whether packets for a group leave at a node.
@@ -159,8 +159,8 @@ pub(super) fn is_exit(intent: &Intent, group: &Group, node: &Name) -> bool {
     node.is_some_and(|node| node.spec.agent && node.spec.region == group.region)
 }
 
-/// The exits to which an accelerator's packets go from an entry: those of each group but the ones that the entry is itself
-/// an exit of.
+/// The exits to which an accelerator's packets go from an entry: those of each group but the ones that the entry is
+/// itself an exit of.
 pub(super) fn exits_from<'a>(
     intent: &'a Intent,
     accelerator: &Accelerator,

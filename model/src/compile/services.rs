@@ -57,7 +57,7 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
     let (Some(vni), Some(pool)) = (vni, pool) else {
         return;
     };
-    let target = |target: &kinds::Target| (target.weight.get().into(), own_target(service, target));
+    let target = |target: &kinds::Target| (target.weight.get().into(), reached(service, target));
     let targets = shared(service.spec.targets.iter().map(target));
     for address in &pool.spec.addresses {
         for listener in &service.spec.listeners {
@@ -131,19 +131,19 @@ impl One<'_> {
             .groups
             .iter()
             .filter(|group| !is_here(group));
-        let afar: Vec<(u64, Vec<u32>)> = afar
+        let afar: Vec<(u128, Vec<u32>)> = afar
             .map(|group| {
                 let exits = exits(self.world.intent, group).into_iter();
                 let pairs = exits.filter_map(|exit| self.living_pair(id, exit));
                 (weight(self.world.intent, group), pairs.collect())
             })
             .collect();
-        let shares = afar.iter().map(|(_, pairs)| pairs.len() as u64);
+        let shares = afar.iter().map(|(_, pairs)| pairs.len() as u128);
         let whole = shares.filter(|shares| *shares > 0).fold(1, lcm);
-        let mut weights: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut weights: BTreeMap<u32, u128> = BTreeMap::new();
         for (weight, pairs) in &afar {
             for pair in pairs {
-                *weights.entry(*pair).or_default() += weight * whole / pairs.len() as u64;
+                *weights.entry(*pair).or_default() += weight * whole / pairs.len() as u128;
             }
         }
         let pairs = weights
@@ -172,22 +172,17 @@ impl One<'_> {
     }
 
     /// The servers behind some of the groups, with their weights.
-    fn servers(&self, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = (u64, Target)> {
+    fn servers(&self, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = (u128, Target)> {
         let services = self.world.intent.services();
         let groups = self.accelerator.spec.groups.iter();
         let groups = groups.filter(move |group| takes(group));
         let behind = groups.filter_map(|group| Some((group, services.get(&group.service)?)));
         behind.flat_map(|(group, service)| {
-            service.spec.targets.iter().map(|target| {
-                let server = Target::Server {
-                    address: target.address.get(),
-                    port: target.port.map(|port| port.get()),
-                };
-                (
-                    u64::from(group.dial.get()) * u64::from(target.weight.get()),
-                    server,
-                )
-            })
+            let dial = u128::from(group.dial.get());
+            let server = move |target: &kinds::Target| {
+                (dial * u128::from(target.weight.get()), reached(service, target))
+            };
+            service.spec.targets.iter().map(server)
         })
     }
 }
@@ -234,8 +229,8 @@ fn listen(
     }
 }
 
-/// How a service that listens itself reaches a target.
-fn own_target(service: &Service, target: &kinds::Target) -> Target {
+/// How a service reaches a target.
+fn reached(service: &Service, target: &kinds::Target) -> Target {
     let address = target.address.get();
     let encapsulation = match service.spec.mode {
         Mode::Nat => {
@@ -255,15 +250,15 @@ fn own_target(service: &Service, target: &kinds::Target) -> Target {
 }
 
 /// Targets with their weights; those without any are left out.
-fn shared(targets: impl Iterator<Item = (u64, Target)>) -> Vec<TargetState> {
-    let targets: Vec<(u64, Target)> = targets.filter(|(weight, _)| *weight > 0).collect();
+fn shared(targets: impl Iterator<Item = (u128, Target)>) -> Vec<TargetState> {
+    let targets: Vec<(u128, Target)> = targets.filter(|(weight, _)| *weight > 0).collect();
     let most = targets
         .iter()
         .map(|(weight, _)| *weight)
         .max()
         .unwrap_or_default();
     // Ratios of more than 32 bits lose what is below.
-    let spare = (u64::BITS - most.leading_zeros()).saturating_sub(u32::BITS);
+    let spare = (u128::BITS - most.leading_zeros()).saturating_sub(u32::BITS);
     let state = |(weight, target)| TargetState {
         weight: u32::try_from(weight >> spare).unwrap_or(u32::MAX).max(1),
         target,
@@ -272,11 +267,32 @@ fn shared(targets: impl Iterator<Item = (u64, Target)>) -> Vec<TargetState> {
 }
 
 /// The greatest common divisor (Euclid).
-fn gcd(a: u64, b: u64) -> u64 {
+fn gcd(a: u128, b: u128) -> u128 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The least common multiple of numbers that are not 0.
-fn lcm(a: u64, b: u64) -> u64 {
+fn lcm(a: u128, b: u128) -> u128 {
     a / gcd(a, b) * b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_many_regions_keep_their_ratios() {
+        // Exits of a cluster of 500 hosts, as awkward as can be: each region's number is prime.
+        let regions = [29, 31, 37, 41, 43, 47, 53, 59, 61, 67];
+        let whole = regions.into_iter().fold(1, lcm);
+        let most = 100 * 1000 * 1000;
+        let targets = [(1, whole * most / 29), (2, whole * most / 58)];
+        let states = shared(
+            targets
+                .into_iter()
+                .map(|(pair, weight)| (weight, Target::Pair(pair))),
+        );
+        let [one, two] = [0, 1].map(|at| u64::from(states[at].weight));
+        assert!(one > 1 << 31 && one.abs_diff(2 * two) <= 1, "{one} and {two}");
+    }
 }

@@ -93,8 +93,8 @@ pub fn fill(members: &[Member], size: u32) -> Vec<u32> {
     slots.numbers
 }
 
-/// How many slots each member gets: its part by weight, rounded down, and one more where most is cut off. Where there are
-/// enough slots each gets one at least, of those who have most.
+/// How many slots each member gets: its part by weight, rounded down, and one more where most is cut off. Where there
+/// are enough slots each gets one at least, of those who have most.
 fn shares(members: &[Member], size: u32) -> Vec<u32> {
     let all: u128 = members.iter().map(|member| u128::from(member.weight)).sum();
     let part = |member: &Member| u128::from(member.weight) * u128::from(size);
