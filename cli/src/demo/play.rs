@@ -115,7 +115,7 @@ pub(super) fn settle(world: &World, cluster: &Cluster, limit: Duration) -> Resul
 }
 
 /// The paths of all games.
-fn paths(world: &World, cluster: &Cluster) -> Result<Vec<Vec<String>>> {
+pub(super) fn paths(world: &World, cluster: &Cluster) -> Result<Vec<Vec<String>>> {
     GAMES
         .iter()
         .map(|game| Ok(route(world, cluster, game)?.path))
