@@ -277,21 +277,19 @@ fn settled() -> Option<(Stage, Servers)> {
 
 fn everyone_gains(world: &World, cluster: &Cluster) {
     // What is played while a pair moves says nothing of either path: a machine that stalls makes paths look dead.
-    let kept = || {
+    let played = cluster.until("a game without a move", SETTLED, || {
         let before = play::paths(world, cluster).unwrap();
         let played = play::play(world, cluster, 8, &ProgressBar::hidden()).unwrap();
         for game in &played {
             println!("{}", game.row().join(" | "));
         }
         let after: Vec<_> = played.iter().map(|game| game.route.path.clone()).collect();
-        (before == after).then_some(played)
-    };
-    let played = cluster.until("a game without a move", SETTLED, || {
-        let played = kept();
-        if played.is_none() {
-            play::settle(world, cluster, SETTLED).unwrap();
+        if before == after {
+            return Some(played);
         }
-        played
+        println!("a pair has moved: played again");
+        play::settle(world, cluster, SETTLED).unwrap();
+        None
     });
     let played = played.unwrap();
     let (straight, relayed) = played.split_last().unwrap();
