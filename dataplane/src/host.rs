@@ -136,6 +136,7 @@ impl Host {
                 interfaces: BTreeMap::new(),
                 hand_over: contents.node.hand_over,
                 capacities: bpf.maps.capacities(),
+                now: 0,
             },
             clock,
             neighbours,
@@ -302,6 +303,7 @@ impl Host {
     /// Brings about what a state asks of this host, in an order in which a refusal leaves what was.
     fn establish(&mut self, state: &HostState, mut ground: Ground) -> Result<()> {
         let whole = with_port(state);
+        ground.facts.now = self.clock.jiffies()?;
         contents(&whole, &ground.facts, Some(&self.contents))?;
         let (own, port) = overlay::ensure(&self.net, state.node.overlay)?;
         ground.facts.hand_over = own;

@@ -18,10 +18,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
-    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop as Dropped,
-    Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop,
-    NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service,
-    ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey, Counter,
+    Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState,
+    Port, Sample, Seen, Service, ServiceKey, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -51,6 +51,8 @@ pub unsafe trait Octets: Sized + 'static {
 
 // SAFETY: an integer.
 unsafe impl Octets for u32 {}
+// SAFETY: as above.
+unsafe impl Octets for u64 {}
 
 macro_rules! octets {
     ($($name:ident)+) => { $(
@@ -64,8 +66,8 @@ macro_rules! octets {
 }
 
 octets! {
-    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Limit LimitState Neighbour NextHop NodeConfig OwnWindow
-    Pair PairState BackbonePath PathState Port Sample Service ServiceKey Slot SlotState Vtep VtepKey Window
+    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
+    Pair PairState BackbonePath PathState Port Sample Seen Service ServiceKey Slot SlotState Tracked Vtep VtepKey Window
 }
 
 const MAP_LOOKUP: i32 = 1;

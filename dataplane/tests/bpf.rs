@@ -34,6 +34,7 @@ fn small() -> Sizes {
             ..Capacities::default()
         },
         connections: 1024,
+        tracked: 1024,
     }
 }
 

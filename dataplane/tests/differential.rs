@@ -135,9 +135,11 @@ impl Differential {
             );
             if at % SAMPLED == 0 {
                 self.compare_samples(&mut model);
-                // The kernel's clock goes on, and the model's hardly: neither may forget one by its age.
+                // Both clocks go on at their own pace: neither may forget one by its age.
                 self.kernel.forget_fragments();
                 model.forget_fragments();
+                self.kernel.forget_marks();
+                model.forget_marks();
             }
         }
         self.compare_samples(&mut model);

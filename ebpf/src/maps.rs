@@ -4,10 +4,10 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig,
-    OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep,
-    VtepKey, Window,
+    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey, Counter,
+    Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, MemberKey,
+    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Seen, Service,
+    ServiceKey, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -87,6 +87,29 @@ pub static RINGS: Array<u32, 4_194_304> = Array::new();
 #[btf_map(name = "targets")]
 pub static TARGETS: Array<NextHop, 65_536> = Array::new();
 
+/// Which targets are whose, and what they take.
+#[btf_map(name = "members")]
+pub static MEMBERS: HashMap<MemberKey, u32, 262_144, ON_DEMAND> = HashMap::new();
+
+/// The targets of flows. What is in it stays until its flow is idle: no flood makes one forgotten.
+#[btf_map(name = "tracked")]
+pub static TRACKED: HashMap<ConnectionKey, Tracked, 1_048_576, ON_DEMAND> = HashMap::new();
+
+/// Where UDP flows leave their marks, eight to a place, by their hash.
+#[btf_map(name = "seen")]
+pub static SEEN: Array<Seen, SEEN_PLACES> = Array::new();
+
+/// Places in [`SEEN`]: a power of two.
+pub const SEEN_PLACES: usize = 131_072;
+
+/// How QUIC's connection ids are laid out.
+#[btf_map(name = "connection_ids")]
+pub static CONNECTION_IDS: Array<ConnectionIds, 1> = Array::new();
+
+/// Targets, by the server's id in a connection id.
+#[btf_map(name = "quic_servers")]
+pub static QUIC_SERVERS: HashMap<u64, u32, 65_536, ON_DEMAND> = HashMap::new();
+
 /// Limits of accelerators, by number.
 #[btf_map(name = "limits")]
 pub static LIMITS: Array<Limit, 65_536> = Array::new();
@@ -114,6 +137,17 @@ pub static FRAGMENTER: Array<Fragmenter, 1, MAPPED> = Array::new();
 /// What limits our ICMP answers.
 #[btf_map(name = "icmp_buckets")]
 pub static ICMP_BUCKETS: PerCpuArray<Bucket, 1> = PerCpuArray::new();
+
+/// Where a CPU writes down keys and values on their way into another map, which would not fit on its stack.
+#[btf_map(name = "scratch")]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// See [`SCRATCH`].
+#[repr(C)]
+pub struct Scratch {
+    pub key: ConnectionKey,
+    pub connection: Connection,
+}
 
 /// What the kernel has just said about routes: nobody else reads it.
 #[btf_map(name = "routes")]

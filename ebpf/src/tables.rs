@@ -9,13 +9,15 @@ use core::sync::atomic::{
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
-    Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path,
-    PathState, Port, Sample, Service, ServiceKey, Shared, Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey, FirstFragment,
+    FragmentKey, Fragmenter, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
+    PairState, Path, PathState, Port, Sample, Seen, Service, ServiceKey, Shared, Slot, SlotState, Tracked,
+    Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
-use crate::{maps, routes};
+use crate::maps::{self, Scratch};
+use crate::routes;
 
 /// `E2BIG`: no room in a hash map.
 const FULL: i32 = -7;
@@ -40,6 +42,33 @@ macro_rules! look_up {
         // SAFETY: the pointer is to a value of the map, valid until the program ends; see above.
         maps::$map.get_ptr($key).map(|value| unsafe { &*value })
     };
+}
+
+/// Where this CPU writes down what is too large for its stack; good until the next call.
+#[inline(always)]
+fn scratch<'a>() -> Option<&'a mut Scratch> {
+    // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
+    maps::SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// A key, off the stack; good until the next call.
+#[inline(always)]
+fn noted<'a>(key: &ConnectionKey) -> Option<&'a ConnectionKey> {
+    let scratch = scratch()?;
+    scratch.key = *key;
+    Some(&scratch.key)
+}
+
+/// What the kernel says to an insertion into a hash map.
+#[inline(always)]
+fn inserted(result: Result<(), i32>) -> Result<(), Insertion> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(FULL) => Err(Insertion::Full),
+        Err(_) => Err(Insertion::Exists),
+    }
 }
 
 impl Atomics for KernelTables {
@@ -146,6 +175,37 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn member(&self, key: &MemberKey) -> Option<u32> {
+        look_up!(MEMBERS, key).copied()
+    }
+
+    #[inline(always)]
+    fn tracked(&self, key: &ConnectionKey) -> Option<&Tracked> {
+        look_up!(TRACKED, noted(key)?)
+    }
+
+    #[inline(always)]
+    fn track(&self, key: &ConnectionKey, value: Tracked) -> Result<(), Insertion> {
+        let key = noted(key).ok_or(Insertion::Full)?;
+        inserted(maps::TRACKED.insert(key, &value, BPF_NOEXIST as u64))
+    }
+
+    #[inline(always)]
+    fn seen(&self, hash: u32) -> Option<&Seen> {
+        look_up!(SEEN, hash % maps::SEEN_PLACES as u32)
+    }
+
+    #[inline(always)]
+    fn connection_ids(&self) -> Option<&ConnectionIds> {
+        look_up!(CONNECTION_IDS, 0)
+    }
+
+    #[inline(always)]
+    fn quic_server(&self, id: u64) -> Option<u32> {
+        look_up!(QUIC_SERVERS, id).copied()
+    }
+
+    #[inline(always)]
     fn limit(&self, number: u32) -> Option<&Limit> {
         look_up!(LIMITS, number)
     }
@@ -157,22 +217,23 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn connection(&self, key: &ConnectionKey) -> Option<&Connection> {
-        look_up!(CONNECTIONS, key)
+        look_up!(CONNECTIONS, noted(key)?)
     }
 
     #[inline(always)]
     fn open(&self, key: &ConnectionKey, value: Connection) -> Result<(), Insertion> {
-        match maps::CONNECTIONS.insert(key, &value, BPF_NOEXIST as u64) {
-            Ok(()) => Ok(()),
-            Err(FULL) => Err(Insertion::Full),
-            Err(_) => Err(Insertion::Exists),
-        }
+        let scratch = scratch().ok_or(Insertion::Full)?;
+        scratch.key = *key;
+        scratch.connection = value;
+        inserted(maps::CONNECTIONS.insert(&scratch.key, &scratch.connection, BPF_NOEXIST as u64))
     }
 
     #[inline(always)]
     fn close(&self, key: &ConnectionKey) {
-        // Nothing is lost where there was none.
-        let _ = maps::CONNECTIONS.remove(key);
+        if let Some(key) = noted(key) {
+            // Nothing is lost where there was none.
+            let _ = maps::CONNECTIONS.remove(key);
+        }
     }
 
     #[inline(always)]

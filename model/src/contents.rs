@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Be16, Be32, Endpoint, EndpointKey, HopKind, Limit, NextHop, NodeConfig, Pair, Path, Port, Service,
-    ServiceKey, Slot, Vtep, VtepKey,
+    Be16, Be32, ConnectionIds, Endpoint, EndpointKey, HopKind, Limit, MemberKey, NextHop, NodeConfig, Pair,
+    Path, Port, Service, ServiceKey, Slot, Vtep, VtepKey,
 };
 
 pub use error::Error;
@@ -50,6 +50,8 @@ pub struct HostFacts {
     pub hand_over: u32,
     /// How many entries the maps hold.
     pub capacities: Capacities,
+    /// Jiffies since boot: how long a ring that is replaced still counts.
+    pub now: u64,
 }
 
 /// Entries that each map holds. The default is what the object declares.
@@ -81,6 +83,8 @@ pub struct Capacities {
     pub rings: u32,
     /// Targets, number 0 included.
     pub targets: u32,
+    /// Targets of all services, each counted for each of its services.
+    pub members: u32,
     /// Accelerators with their limits, number 0 included.
     pub limits: u32,
 }
@@ -101,6 +105,7 @@ impl Default for Capacities {
             services: 65_536,
             rings: 4_194_304,
             targets: 65_536,
+            members: 262_144,
             limits: 65_536,
         }
     }
@@ -138,6 +143,12 @@ pub struct Contents {
     pub rings: BTreeMap<u32, Vec<u32>>,
     /// Targets, by number.
     pub targets: BTreeMap<u32, NextHop>,
+    /// Which targets are whose, and what they take.
+    pub members: HashMap<MemberKey, u32>,
+    /// How QUIC's connection ids are laid out.
+    pub connection_ids: ConnectionIds,
+    /// Targets, by the server's id in a connection id.
+    pub quic_servers: BTreeMap<u64, u32>,
     /// Limits of the accelerators that have a listener here, by number.
     pub limits: BTreeMap<u32, Limit>,
     /// Ports that were left out because their interface is not there yet.

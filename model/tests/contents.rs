@@ -28,6 +28,7 @@ fn facts() -> HostFacts {
         interfaces: BTreeMap::from([("p1".into(), 11), ("p2".into(), 12)]),
         hand_over: 0,
         capacities: Capacities::default(),
+        now: 0,
     }
 }
 
@@ -253,17 +254,26 @@ fn numbers_and_ranges_outlive_changes() {
         second.services[&key(100, 7000, 17)],
     );
     assert_eq!(after.size, 4093);
-    assert!(after.first != before.first && !second.rings.contains_key(&before.first));
+    assert_eq!(
+        (after.previous_first, after.previous_size),
+        (before.first, before.size)
+    );
+    assert_eq!(
+        second.rings[&before.first], first.rings[&before.first],
+        "it counts for a while"
+    );
+    assert!(after.first != before.first);
     let third = compiled(&state(), Some(&second));
     assert_eq!(
         third.vteps.keys().copied().collect::<Vec<_>>(),
         [1, 2],
         "1 is free again"
     );
-    assert_eq!(
-        third.services[&key(0, 7000, 17)],
-        first.services[&key(0, 7000, 17)]
-    );
+    let ring = |contents: &Contents| {
+        let service = contents.services[&key(0, 7000, 17)];
+        (service.first, service.size)
+    };
+    assert_eq!(ring(&third), ring(&first));
 }
 
 #[test]
@@ -316,6 +326,8 @@ fn an_update_never_names_what_is_not_there() {
         .map(|batch| match batch {
             Batch::Targets(_) => "targets",
             Batch::Rings(_) => "rings",
+            Batch::Members(_) => "members",
+            Batch::NoMembers(_) => "no members",
             Batch::Services(_) => "services",
             Batch::NoEndpoints(keys) => {
                 assert_eq!(keys.len(), 3);
@@ -333,6 +345,8 @@ fn an_update_never_names_what_is_not_there() {
     let order = [
         "targets",
         "rings",
+        "members",
+        "no members",
         "services",
         "no endpoints",
         "no services",

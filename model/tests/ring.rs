@@ -9,7 +9,7 @@ const SLOTS: u32 = 65_537;
 
 /// Next hops as identities spell them: neighbours in one subnet.
 fn identity(draw: u32, number: u32) -> Identity {
-    [3 << 32, u64::from(draw << 16 | number) << 16 | 80]
+    [3 << 32, u64::from(draw << 16 | number) << 16 | 80, 0, 0]
 }
 
 fn equal(draw: u32, count: u32) -> Vec<Member> {

@@ -159,6 +159,12 @@ words! {
         /// Handed to the prober, which sends it over the backbone in fragments: a packet too large for a path that does
         /// not forbid it, or a fragment that must not overtake the first one of its datagram.
         Fragmented = 18, "fragmented";
+        /// A flow to a service whose target is remembered from now on: with its second packet.
+        Tracked = 19, "tracked";
+        /// The same, but the table is full: it follows the ring.
+        NotTracked = 20, "not_tracked";
+        /// An echo request to a service, answered.
+        EchoAnswered = 21, "echo_answered";
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
-    Fragmenter, Limit, LimitState, MacPair, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path,
-    PathState, Port, Sample, Service, ServiceKey, Slot, SlotState, Vtep, VtepKey, Window,
+    Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey, FirstFragment,
+    FragmentKey, Fragmenter, Limit, LimitState, MacPair, MemberKey, Neighbour, NextHop, NodeConfig,
+    OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Seen, Service, ServiceKey, Slot, SlotState,
+    Tracked, Vtep, VtepKey, Window,
 };
 use crate::{Event, Reason};
 
@@ -54,6 +55,21 @@ pub trait Tables: Atomics {
     fn ring(&self, index: u32) -> Option<u32>;
     /// A target, by number.
     fn target(&self, index: u32) -> Option<&NextHop>;
+    /// What a target is to a service.
+    fn member(&self, key: &MemberKey) -> Option<u32>;
+    /// A flow's target.
+    fn tracked(&self, key: &ConnectionKey) -> Option<&Tracked>;
+    /// Enters a flow's target, unless there is one.
+    ///
+    /// # Errors
+    /// [`Insertion`].
+    fn track(&self, key: &ConnectionKey, value: Tracked) -> Result<(), Insertion>;
+    /// Where a UDP flow of this hash leaves its mark.
+    fn seen(&self, hash: u32) -> Option<&Seen>;
+    /// How QUIC's connection ids are laid out.
+    fn connection_ids(&self) -> Option<&ConnectionIds>;
+    /// The target's number for a server's id in a connection id.
+    fn quic_server(&self, id: u64) -> Option<u32>;
     /// The limit of an accelerator, by its number here.
     fn limit(&self, number: u32) -> Option<&Limit>;
     /// What packets change in a limit.

@@ -74,6 +74,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
         hz: 250,
         interfaces: BTreeMap::new(),
         capacities: bpf.maps.capacities(),
+        now: 0,
     };
     let contents = contents(&state(), &facts, None)?;
     for batch in contents.update_from(&Contents::default()).batches() {

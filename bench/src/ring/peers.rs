@@ -43,7 +43,7 @@ pub(super) fn rendezvous(members: &[Member], size: u32) -> Vec<u32> {
 /// A random number that the member always draws.
 fn draw(member: &Member, which: u64) -> u64 {
     const KEY: Key = Key { k0: 1, k1: 2 };
-    let [first, second] = member.identity;
+    let [first, second, ..] = member.identity;
     siphash::hash(KEY, &[which, first, second, 0, 0, 0, 0, siphash::LAST])
 }
 
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn every_slot_is_someones() {
         let member = |number| Member {
-            identity: [7, u64::from(number)],
+            identity: [7, u64::from(number), 0, 0],
             weight: 1,
             number,
         };

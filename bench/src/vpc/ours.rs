@@ -50,6 +50,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
         hz: 250,
         interfaces: BTreeMap::from([(PORT.to_owned(), port)]),
         capacities: connected.bpf.maps.capacities(),
+        now: 0,
     };
     let contents = contents(&state(side, other), &facts, None)?;
     let neighbour = Neighbour {

@@ -17,23 +17,27 @@ use crate::sys::{self, Inserted, Octets, RawMap, possible_cpus};
 /// they send under lower ones.
 const ADVANCE: u64 = 1 << 20;
 /// What nobody misses: it is full of what was under way.
-const LEFT: [&str; 6] = [
+const LEFT: [&str; 7] = [
     "samples",
     "captured",
     "capture",
     "capture_state",
     "capture_record",
     "icmp_buckets",
+    "seen",
 ];
 /// What packets change is read last, and what they change most at the very end.
-const LAST: [&str; 6] = [
+const LAST: [&str; 7] = [
     "connections",
+    "tracked",
     "windows",
     "own_windows",
     "slot_states",
     "path_states",
     "pair_states",
 ];
+/// What packets open while it is read.
+const OPENED: [&str; 2] = ["connections", "tracked"];
 /// Entries that are read by one call.
 const BATCH: u32 = 1024;
 
@@ -47,7 +51,12 @@ pub(super) fn carry_over(pins: &Pins, programs: &[&Program]) -> Result<()> {
         }
         take_over(pins, programs)?;
         // Opened meanwhile.
-        add("connections", &other.map("connections"), &pins.map("connections"))?;
+        for name in OPENED
+            .into_iter()
+            .filter(|name| other.map(name).exists() && pins.map(name).exists())
+        {
+            add(name, &other.map(name), &pins.map(name))?;
+        }
         other.remove_layout()?;
     }
     Ok(())

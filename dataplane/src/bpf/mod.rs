@@ -24,10 +24,10 @@ use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
-    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey, Counter, Drop, Endpoint,
-    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig,
-    OwnWindow, Pair, PairState, Path as BackbonePath, PathState, Port, Sample, Service, ServiceKey, Slot,
-    SlotState, Vtep, VtepKey, Window,
+    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey, Counter,
+    Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, MemberKey,
+    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState, Port,
+    Sample, Seen, Service, ServiceKey, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -43,6 +43,8 @@ pub struct Sizes {
     pub capacities: Capacities,
     /// Directions of connections: two for each.
     pub connections: u32,
+    /// Flows whose targets are remembered.
+    pub tracked: u32,
 }
 
 impl Default for Sizes {
@@ -50,12 +52,13 @@ impl Default for Sizes {
         Self {
             capacities: Capacities::default(),
             connections: 524_288,
+            tracked: 1_048_576,
         }
     }
 }
 
 impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 18] {
+    fn by_name(&self) -> [(&'static str, u32); 21] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -74,8 +77,11 @@ impl Sizes {
             ("services", of.services),
             ("rings", of.rings),
             ("targets", of.targets),
+            ("members", of.members),
             ("limits", of.limits),
             ("limit_states", of.limits),
+            ("connections", self.connections),
+            ("tracked", self.tracked),
         ]
     }
 }
@@ -135,6 +141,16 @@ maps! {
     rings: Map<u32, u32>,
     /// Targets.
     targets: Map<u32, NextHop>,
+    /// Which targets are whose.
+    members: Map<MemberKey, u32>,
+    /// The targets of flows.
+    tracked: Map<ConnectionKey, Tracked>,
+    /// Marks of UDP flows.
+    seen: Map<u32, Seen>,
+    /// How QUIC's connection ids are laid out.
+    connection_ids: Map<u32, ConnectionIds>,
+    /// Targets, by the server's id in a connection id.
+    quic_servers: Map<u64, u32>,
     /// Limits of accelerators.
     limits: Map<u32, Limit>,
     /// What packets change in limits.
@@ -192,6 +208,7 @@ impl Maps {
             services: self.services.capacity(),
             rings: self.rings.capacity(),
             targets: self.targets.capacity(),
+            members: self.members.capacity(),
             limits: self.limits.capacity(),
         }
     }
@@ -279,7 +296,6 @@ fn sized<'l>(mut loader: EbpfLoader<'l>, sizes: &Sizes) -> EbpfLoader<'l> {
     for (name, size) in sizes.by_name() {
         loader.map_max_entries(name, size);
     }
-    loader.map_max_entries("connections", sizes.connections);
     loader
 }
 

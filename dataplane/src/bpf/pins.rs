@@ -11,7 +11,7 @@ use crate::sys;
 
 /// Version of the maps' layouts; part of the path, so that two versions never meet in one map. A new one appends fields
 /// whose zero means what was so before: then what the maps hold is carried over (`layout`).
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// Where the BPF file system usually is.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -149,7 +149,7 @@ impl Pins {
     }
 
     /// Pins in the place of what was pinned there.
-    pub(super) fn replace(&self, object: &impl AsFd, path: &Path) -> Result<()> {
+    pub(crate) fn replace(&self, object: &impl AsFd, path: &Path) -> Result<()> {
         let fresh = path.with_file_name(format!(
             "{}-new",
             path.file_name().unwrap_or_default().to_string_lossy()

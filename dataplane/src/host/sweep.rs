@@ -1,4 +1,4 @@
-//! The end of idle connections.
+//! The end of idle connections, and of flows whose targets are remembered.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,17 +13,41 @@ use crate::error::Result;
 const ORPHAN: Duration = Duration::from_secs(60);
 /// For a TCP connection that both ends have closed, or one has reset.
 const CLOSED: Duration = Duration::from_secs(10);
+/// For a tracked flow that its client has closed: its server may still be sending.
+const CLOSED_BY_CLIENT: Duration = Duration::from_secs(60);
 /// TCP's flags.
 const FIN: u64 = 1;
 const RST: u64 = 4;
 
-/// Removes the connections that were idle for their listener's time-out, both directions together. Returns how many.
+/// Removes the connections and tracked flows that were idle for their listener's time-out. Returns how many.
 pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Result<usize> {
+    let timeouts = Timeouts::of(state);
+    Ok(connections(maps, clock, &timeouts)? + tracked(maps, clock, &timeouts)?)
+}
+
+/// Removes idle flows.
+fn tracked(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize> {
+    let (mut idle, now) = (Vec::new(), clock.jiffies()?);
+    maps.tracked.for_each(|key, flow| {
+        let (last, is_closed) = flow.last_packet();
+        let timeout = timeouts.of_flow(&key, is_closed);
+        if clock.duration(now.saturating_sub(last)) >= timeout {
+            idle.push(key);
+        }
+    })?;
+    for key in &idle {
+        maps.tracked.delete(key)?;
+    }
+    Ok(idle.len())
+}
+
+/// Removes idle connections, both directions together.
+fn connections(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize> {
     let mut all = HashMap::new();
     maps.connections.for_each(|key, value| {
         all.insert(key, value);
     })?;
-    let (timeouts, now) = (Timeouts::of(state), clock.jiffies()?);
+    let now = clock.jiffies()?;
     let (mut removed, mut paired) = (0, HashSet::new());
     for (key, there) in all.iter().filter(|(key, _)| key.vni != 0) {
         let back_key = leaves(key, there).turned_round(0);
@@ -81,9 +105,22 @@ impl Timeouts {
         Self(services.map(entry).collect())
     }
 
-    fn of_connection(&self, key: &ConnectionKey, there: &Connection, back: Option<&Connection>) -> Duration {
+    fn of_listener(&self, key: &ConnectionKey) -> Duration {
         let listener = (key.vni, key.destination, key.protocol, key.destination_port);
-        let timeout = self.0.get(&listener).copied().unwrap_or(ORPHAN);
+        self.0.get(&listener).copied().unwrap_or(ORPHAN)
+    }
+
+    fn of_flow(&self, key: &ConnectionKey, is_closed: bool) -> Duration {
+        let timeout = self.of_listener(key);
+        if is_closed {
+            timeout.min(CLOSED_BY_CLIENT)
+        } else {
+            timeout
+        }
+    }
+
+    fn of_connection(&self, key: &ConnectionKey, there: &Connection, back: Option<&Connection>) -> Duration {
+        let timeout = self.of_listener(key);
         let (there, back) = (there.flags.get(), back.map_or(0, |back| back.flags.get()));
         let is_closed = (there | back) & RST != 0 || there & back & FIN != 0;
         if is_closed { timeout.min(CLOSED) } else { timeout }

@@ -29,6 +29,9 @@ pub fn contents(maps: &Maps) -> Result<Contents> {
         pairs: written(&maps.pairs, |pair| *pair != Pair::default())?,
         rings: rings(maps, services.iter().map(|(_, service)| service))?,
         targets: written(&maps.targets, |target| *target != NextHop::default())?,
+        members: all(&maps.members)?.into_iter().collect(),
+        connection_ids: maps.connection_ids.get(&0)?.unwrap_or_default(),
+        quic_servers: all(&maps.quic_servers)?.into_iter().collect(),
         limits: written(&maps.limits, |limit| *limit != Limit::default())?,
         services: services.into_iter().collect(),
         slots,
@@ -49,15 +52,24 @@ pub(crate) fn links(maps: &Maps, contents: &Contents) -> Result<Vec<(Ipv4Addr, N
     Ok(links)
 }
 
-/// The ring of each service, by its first slot.
+/// The ring of each service, and the one before where that still counts, by its first slot.
 fn rings<'s>(maps: &Maps, services: impl Iterator<Item = &'s Service>) -> Result<BTreeMap<u32, Vec<u32>>> {
     let mut rings = BTreeMap::new();
-    for service in services.filter(|service| service.size != 0) {
-        let slots = service.first..service.first.saturating_add(service.size);
+    let both = services.flat_map(|service| {
+        [
+            (service.first, service.size),
+            (service.previous_first, service.previous_size),
+        ]
+    });
+    for (first, size) in both.filter(|(_, size)| *size != 0) {
+        if rings.contains_key(&first) {
+            continue;
+        }
+        let slots = first..first.saturating_add(size);
         let ring: Result<Vec<u32>> = slots
             .map(|slot| Ok(maps.rings.get(&slot)?.unwrap_or_default()))
             .collect();
-        rings.insert(service.first, ring?);
+        rings.insert(first, ring?);
     }
     Ok(rings)
 }

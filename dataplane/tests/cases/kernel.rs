@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use kuafu_dataplane::bpf::{Bpf, Maps, Program, Sizes, TestRun};
 use kuafu_lab::Namespace;
 use kuafu_model::contents::Contents;
-use kuafu_pipeline::map::{Bucket, LimitState, OwnWindow, PairState, PathState, Sample, SlotState, Window};
+use kuafu_pipeline::map::{
+    Bucket, LimitState, OwnWindow, PairState, PathState, Sample, Seen, SlotState, Window,
+};
 use kuafu_pipeline::{Event, Reason};
 
 use crate::common::case::{Done, Input, Program as Which};
@@ -72,8 +74,10 @@ pub type Counters = BTreeMap<String, (u64, u64)>;
 impl Kernel {
     /// Loads the object and writes the world's maps; `frags`: the edge runs as the program for packets in pieces.
     pub fn new(world: &World, frags: bool) -> Self {
+        let room = u32::try_from(world.connections).expect("a small table");
         let sizes = Sizes {
-            connections: u32::try_from(world.connections).expect("a small table"),
+            connections: room,
+            tracked: room,
             ..Sizes::default()
         };
         let bpf = Bpf::load(&sizes).expect("the object loads");
@@ -146,6 +150,7 @@ impl Kernel {
         for key in keys {
             maps.connections.delete(&key).expect("a connection");
         }
+        self.forget_flows();
         maps.fragmenter
             .set(&0, &world.fragmenter())
             .expect("the fragmenter");
@@ -158,6 +163,32 @@ impl Kernel {
     pub fn refill(&self, number: u32) {
         let fresh = LimitState::default();
         self.bpf.maps.limit_states.set(&number, &fresh).expect("a limit");
+    }
+
+    /// Forgets the targets of flows and their marks.
+    fn forget_flows(&self) {
+        let tracked = &self.bpf.maps.tracked;
+        let mut keys = Vec::new();
+        tracked.for_each(|key, _| keys.push(key)).expect("flows");
+        for key in keys {
+            tracked.delete(&key).expect("a flow");
+        }
+        self.forget_marks();
+    }
+
+    /// Forgets which UDP flows were here.
+    pub fn forget_marks(&self) {
+        let seen = &self.bpf.maps.seen;
+        let mut marked = Vec::new();
+        let look = |place, mark: Seen| {
+            if mark.marks.iter().any(|mark| mark.get() != 0) {
+                marked.push(place);
+            }
+        };
+        seen.for_each(look).expect("marks");
+        for place in marked {
+            seen.set(&place, &Seen::default()).expect("a mark");
+        }
     }
 
     /// Forgets what first fragments said.
@@ -254,6 +285,9 @@ impl Kernel {
         maps.connections
             .for_each(|key, value| all.push((state::connection_key(&key), state::connection(&value))))
             .expect("connections");
+        maps.tracked
+            .for_each(|key, value| all.push((state::flow_key(&key), state::tracked(&value))))
+            .expect("flows");
         maps.fragments
             .for_each(|key, value| all.push((state::fragment_key(&key), state::first_fragment(&value))))
             .expect("fragments");

@@ -164,6 +164,7 @@ pub(super) fn accepted(state: &HostState) {
         interfaces: BTreeMap::new(),
         hand_over: 0,
         capacities: Capacities::default(),
+        now: 0,
     };
     contents(state, &host, None).unwrap_or_else(|error| panic!("{}: {error}", state.node.name));
 }

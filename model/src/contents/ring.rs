@@ -15,7 +15,7 @@ const STRIDE: u64 = 8;
 pub const MOST_TARGETS: usize = 6553;
 
 /// What a target is, apart from its number: rings of several hosts agree where they lead to the same targets.
-pub type Identity = [u64; 2];
+pub type Identity = [u64; 4];
 
 /// A target's part in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +39,14 @@ pub fn identity(hop: &NextHop) -> Identity {
         HopKind::Path => (4, hop.index),
         HopKind::Direct(wrap) => (5 + wrap as u64, 0),
     };
-    let port = u64::from(hop.port.get());
-    [
-        kind << 32 | u64::from(index),
-        u64::from(hop.address.low()) << 16 | port,
-    ]
+    let (kind, port) = (kind << 32 | u64::from(index), u64::from(hop.port.get()));
+    match hop.address.as_v4() {
+        Some(address) => [kind, u64::from(address) << 16 | port, 0, 0],
+        None => {
+            let [high, low] = hop.address.halves();
+            [kind, port, high, low]
+        }
+    }
 }
 
 /// The ring's size for so many targets: the least of the ladder with 100 slots for each, 1 slot for a single one.
@@ -56,6 +59,15 @@ pub fn size(targets: usize) -> Option<u32> {
             .into_iter()
             .find(|size| *size as usize >= targets * SLOTS_PER_TARGET),
     }
+}
+
+/// Whether a ring may have so many slots: a prime, or 1.
+#[must_use]
+pub fn is_size(slots: u32) -> bool {
+    slots != 0
+        && (2..)
+            .take_while(|factor| factor * factor <= u64::from(slots))
+            .all(|factor| u64::from(slots) % factor != 0)
 }
 
 /// The ring of these members with `size` slots, which is a prime or 1: for each slot, its member's number.
@@ -170,8 +182,9 @@ struct Walk {
 
 impl Walk {
     fn new(member: &Member, share: u32, size: u32) -> Self {
-        let [first, second] = member.identity;
-        let draw = |which: u64| siphash::hash(SEED, &[which, first, second, 0, 0, 0, 0, siphash::LAST]);
+        let [first, second, third, fourth] = member.identity;
+        let draw =
+            |which: u64| siphash::hash(SEED, &[which, first, second, third, fourth, 0, 0, siphash::LAST]);
         let below = |draw: u64, limit: u32| u32::try_from(draw % u64::from(limit)).unwrap_or(0);
         Self {
             at: below(draw(0), size.max(1)),
@@ -215,7 +228,7 @@ mod tests {
         (1..)
             .zip(weights)
             .map(|(number, weight)| Member {
-                identity: [u64::from(number), 7],
+                identity: [u64::from(number), 7, 0, 0],
                 weight: *weight,
                 number,
             })

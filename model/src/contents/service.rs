@@ -1,19 +1,24 @@
 //! Listeners, their rings and their targets.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
-use kuafu_pipeline::map::{Be16, IpKey, NextHop, Service, ServiceKey, Wrap};
+use kuafu_pipeline::map::{Be16, IpKey, KEEPS, MemberKey, NextHop, Service, ServiceKey, TAKES, Wrap, policy};
 
 use super::allocate::{Numbers, Ranges};
 use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
 use super::{Contents, Error, HostFacts, limit, ring};
-use crate::state::{Encapsulation, HostState, ServiceState, Target};
+use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 
+/// For how many seconds flows that may have begun before a change of their ring belong to the ring before it, on a host
+/// that has not seen them. A UDP flow tells nothing of that: a short time, or a target that joins gets none.
+const RING_BEFORE: u64 = 600;
+/// See [`RING_BEFORE`].
+const RING_BEFORE_UDP: u64 = 30;
 /// Every port but 0, which stands for the whole address.
 const PORTS: RangeInclusive<u32> = 1..=0xffff;
 
@@ -27,6 +32,52 @@ pub(super) fn fill(
 ) -> Result<(), Error> {
     let capacities = &host.capacities;
     let limits = limit::fill(contents, state, host, previous)?;
+    let mut listeners = Vec::with_capacity(state.services.len());
+    for (index, service) in state.services.iter().enumerate() {
+        let hop = |target: &TargetState| {
+            let hop = hop(contents, neighbours, (index, service.at_exit), &target.target)?;
+            Ok((hop, target.weight))
+        };
+        listeners.push(Listener {
+            key: key(index, service)?,
+            value: Service {
+                vni: service.vni,
+                limit: limits.get(&service.vni).copied().unwrap_or_default(),
+                ..Service::default()
+            },
+            targets: service.targets.iter().map(hop).collect::<Result<_, _>>()?,
+            size: None,
+        });
+    }
+    place(contents, listeners, previous, host)?;
+    whole_addresses(contents, state);
+    fits("services", contents.services.len(), capacities.services)
+}
+
+/// A listener, before its ring has a place.
+#[derive(Clone, Debug)]
+pub(super) struct Listener {
+    /// Its name.
+    pub key: ServiceKey,
+    /// Its value, apart from the rings.
+    pub value: Service,
+    /// Where it leads, with weights. One of weight 0 takes no new flows, and keeps those that it has.
+    pub targets: Vec<(NextHop, u32)>,
+    /// The size of its ring, a prime; `None`: by the number of targets.
+    pub size: Option<u32>,
+}
+
+/// Numbers the targets of listeners, fills their rings, gives these a place, and enters all that.
+///
+/// # Errors
+/// [`Error`]: there is no room, or a listener that was there before.
+pub(super) fn place(
+    contents: &mut Contents,
+    listeners: Vec<Listener>,
+    previous: &Contents,
+    host: &HostFacts,
+) -> Result<(), Error> {
+    let capacities = &host.capacities;
     let known = previous
         .targets
         .iter()
@@ -34,31 +85,114 @@ pub(super) fn fill(
         .collect();
     let mut targets = Numbers::new("targets", &known, capacities.targets);
     let mut rings = Rings::new(capacities.rings, &previous.rings);
-    for (index, service) in state.services.iter().enumerate() {
-        let key = key(index, service)?;
-        let slots = slots(contents, (index, service), (&mut targets, neighbours))?;
+    let mut placed = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let slots = slots(contents, (index, &listener), &mut targets)?;
         let first = rings.place(&slots)?;
-        let value = Service {
-            vni: service.vni,
-            first,
-            size: length(&slots),
-            limit: limits.get(&service.vni).copied().unwrap_or_default(),
-        };
+        let mut value = listener.value;
+        (value.first, value.size) = (first, length(&slots));
+        if !slots.is_empty() {
+            contents.rings.insert(first, slots);
+        }
+        placed.push((listener.key, value));
+    }
+    let changed = vnis_whose_members_change(contents, previous);
+    for (index, (key, mut value)) in placed.into_iter().enumerate() {
+        let changes = changed.contains(&value.vni);
+        follow_on(contents, (&key, &mut value), changes, previous, host);
         if contents.services.insert(key, value).is_some() {
             return Err(Error::Repeated {
                 field: entry("services", index, "port"),
                 value: format!(
                     "{}, protocol {}, port {}",
-                    service.local, service.protocol, service.port
+                    address(key.address),
+                    key.protocol,
+                    key.port.get()
                 ),
             });
         }
-        if !slots.is_empty() {
-            contents.rings.insert(first, slots);
+    }
+    fits("members", contents.members.len(), capacities.members)
+}
+
+/// An address of a key.
+fn address(key: IpKey) -> IpAddr {
+    match key.as_v4() {
+        Some(v4) => Ipv4Addr::from(v4).into(),
+        None => Ipv6Addr::from(key.octets()).into(),
+    }
+}
+
+/// Services whose targets, or what they take, are not what they were.
+fn vnis_whose_members_change(contents: &Contents, previous: &Contents) -> BTreeSet<u32> {
+    let (now, before) = (&contents.members, &previous.members);
+    let new = now.iter().filter(|(key, takes)| before.get(key) != Some(takes));
+    let gone = before.iter().filter(|(key, _)| !now.contains_key(key));
+    new.chain(gone).map(|(key, _)| key.vni).collect()
+}
+
+/// What a listener keeps of what it was: the ring before, for as long as that counts, and its generation, unless its
+/// ring or its members change.
+fn follow_on(
+    contents: &mut Contents,
+    (key, value): (&ServiceKey, &mut Service),
+    its_members_change: bool,
+    previous: &Contents,
+    host: &HostFacts,
+) {
+    let Some(before) = previous
+        .services
+        .get(key)
+        .filter(|before| before.vni == value.vni)
+    else {
+        value.generation = low(host.now);
+        return;
+    };
+    let its_ring_changes = (before.first, before.size) != (value.first, value.size);
+    value.generation = if its_ring_changes || its_members_change {
+        next_generation(before.generation, host.now)
+    } else {
+        before.generation
+    };
+    let until = |seconds: u64| host.now + seconds * host.hz;
+    if its_ring_changes {
+        value.previous_first = before.first;
+        value.previous_size = before.size;
+        value.previous_until = until(RING_BEFORE);
+        value.previous_until_udp = until(RING_BEFORE_UDP);
+    } else if host.now < before.previous_until {
+        value.previous_first = before.previous_first;
+        value.previous_size = before.previous_size;
+        value.previous_until = before.previous_until;
+        value.previous_until_udp = before.previous_until_udp;
+    }
+    match previous.rings.get(&value.previous_first) {
+        Some(slots) if value.previous_size != 0 => {
+            contents.rings.insert(value.previous_first, slots.clone());
+        }
+        _ => {
+            value.previous_first = 0;
+            value.previous_size = 0;
+            value.previous_until = 0;
+            value.previous_until_udp = 0;
         }
     }
-    whole_addresses(contents, state);
-    fits("services", contents.services.len(), capacities.services)
+}
+
+/// A generation that no flow knows yet, not even one that outlived a service of that name: the time, unless changes come
+/// faster.
+fn next_generation(before: u32, now: u64) -> u32 {
+    let is_ahead = low(now).wrapping_sub(before).cast_signed() > 0;
+    if is_ahead {
+        low(now)
+    } else {
+        before.wrapping_add(1)
+    }
+}
+
+/// The lower half.
+const fn low(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
 }
 
 fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
@@ -88,30 +222,37 @@ fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
 /// The ring of a listener: a target's number for each slot.
 fn slots(
     contents: &mut Contents,
-    (index, service): (usize, &ServiceState),
-    (targets, neighbours): (&mut Numbers<'_, ring::Identity>, &mut Numbers<'_, Ipv4Addr>),
+    (index, listener): (usize, &Listener),
+    targets: &mut Numbers<'_, ring::Identity>,
 ) -> Result<Vec<u32>, Error> {
-    let mut weights: BTreeMap<ring::Identity, (NextHop, u64)> = BTreeMap::new();
-    for target in service.targets.iter().filter(|target| target.weight > 0) {
-        let hop = hop(contents, neighbours, (index, service.at_exit), &target.target)?;
-        let known = weights.entry(ring::identity(&hop)).or_insert((hop, 0));
-        known.1 += u64::from(target.weight);
-    }
-    let mut members = Vec::with_capacity(weights.len());
-    for (identity, (hop, weight)) in weights {
+    let mut members: BTreeMap<ring::Identity, ring::Member> = BTreeMap::new();
+    for (hop, weight) in &listener.targets {
+        let identity = ring::identity(hop);
         let number = targets.of(identity)?;
-        contents.targets.insert(number, hop);
-        members.push(ring::Member {
+        contents.targets.insert(number, *hop);
+        let key = MemberKey {
+            vni: listener.value.vni,
+            target: number,
+        };
+        if *weight == 0 {
+            contents.members.entry(key).or_insert(KEEPS);
+            continue;
+        }
+        contents.members.insert(key, TAKES);
+        let member = members.entry(identity).or_insert(ring::Member {
             identity,
-            weight,
+            weight: 0,
             number,
         });
+        member.weight += u64::from(*weight);
     }
-    let size = ring::size(members.len()).ok_or_else(|| Error::Value {
+    let members: Vec<ring::Member> = members.into_values().collect();
+    let least = ring::size(members.len()).ok_or_else(|| Error::Value {
         field: entry("services", index, "targets"),
         value: format!("{} targets", members.len()),
         allowed: format!("at most {}", ring::MOST_TARGETS),
     })?;
+    let size = listener.size.filter(|_| !members.is_empty()).unwrap_or(least);
     Ok(ring::fill(&members, size))
 }
 
@@ -197,7 +338,8 @@ impl<'p> Rings<'p> {
     }
 }
 
-/// Addresses whose other ports are Kuafu's too, at their entries.
+/// Addresses whose other ports are Kuafu's too, at their entries. A service's answers echo requests: of an accelerated
+/// one that would tell of the entry alone.
 fn whole_addresses(contents: &mut Contents, state: &HostState) {
     for service in &state.services {
         if service.whole_address && !service.at_exit {
@@ -205,11 +347,11 @@ fn whole_addresses(contents: &mut Contents, state: &HostState) {
                 address: IpKey::v4(u32::from(service.local)),
                 ..ServiceKey::default()
             };
-            let value = Service {
-                vni: service.vni,
-                ..Service::default()
-            };
-            contents.services.insert(key, value);
+            let whole = contents.services.entry(key).or_default();
+            whole.vni = service.vni;
+            if service.own {
+                whole.policy |= policy::ANSWER_ECHO;
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Endpoint, EndpointKey, Leg, Limit, NO_PATH, NextHop, NodeConfig, Pair, Path, Port, Service, ServiceKey,
-    Slot, SlotKind, Vtep, VtepKey,
+    ConnectionIds, Endpoint, EndpointKey, Leg, Limit, MemberKey, NO_PATH, NextHop, NodeConfig, Pair, Path,
+    Port, Service, ServiceKey, Slot, SlotKind, Vtep, VtepKey,
 };
 
 use super::Contents;
@@ -26,6 +26,9 @@ pub struct Update {
     pairs: Changes<u32, Pair>,
     targets: Changes<u32, NextHop>,
     rings: Vec<(u32, Vec<u32>)>,
+    members: Changes<MemberKey, u32>,
+    connection_ids: Option<ConnectionIds>,
+    quic_servers: Changes<u64, u32>,
     limits: Changes<u32, Limit>,
     services: Changes<ServiceKey, Service>,
     ports: Changes<u32, Port>,
@@ -86,6 +89,16 @@ pub enum Batch<'u> {
     NoTargets(&'u [u32]),
     /// Write these slots of rings, from the number in front on.
     Rings(&'u [(u32, Vec<u32>)]),
+    /// Enter or replace what these targets take.
+    Members(&'u [(MemberKey, u32)]),
+    /// Delete these.
+    NoMembers(&'u [MemberKey]),
+    /// Write how QUIC's connection ids are laid out.
+    ConnectionIds(&'u ConnectionIds),
+    /// Enter or replace these servers of connection ids.
+    QuicServers(&'u [(u64, u32)]),
+    /// Delete these.
+    NoQuicServers(&'u [u64]),
     /// Write these limits.
     Limits(&'u [(u32, Limit)]),
     /// Write empty entries.
@@ -141,6 +154,9 @@ impl Contents {
             pairs: ordered(&before.pairs, &self.pairs),
             targets: ordered(&before.targets, &self.targets),
             rings: ordered(&before.rings, &self.rings).set,
+            members: hashed(&before.members, &self.members),
+            connection_ids: (self.connection_ids != before.connection_ids).then_some(self.connection_ids),
+            quic_servers: ordered(&before.quic_servers, &self.quic_servers),
             limits: ordered(&before.limits, &self.limits),
             services: hashed(&before.services, &self.services),
             ports: ordered(&before.ports, &self.ports),
@@ -160,16 +176,18 @@ impl Update {
     /// The writes in their order; empty ones are left out.
     ///
     /// First what nothing names yet, then what names it, then, with every reference gone, what is not used any more.
+    /// Members go before the services that lost them: a flow asks for them when it sees that its service has changed.
     /// The host itself comes last of what is written: without its entry the programs pass everything.
     pub fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
         self.additions()
             .into_iter()
+            .chain(self.connection_ids.iter().map(Batch::ConnectionIds))
             .chain(self.node.iter().map(Batch::Node))
             .chain(self.removals())
             .filter(|batch| !batch.is_empty())
     }
 
-    fn additions(&self) -> [Batch<'_>; 16] {
+    fn additions(&self) -> [Batch<'_>; 19] {
         [
             Batch::Neighbours(&self.neighbours.set),
             Batch::FreshWindows(&self.windows),
@@ -182,6 +200,9 @@ impl Update {
             Batch::Pairs(&self.pairs.set),
             Batch::Targets(&self.targets.set),
             Batch::Rings(&self.rings),
+            Batch::Members(&self.members.set),
+            Batch::NoMembers(&self.members.gone),
+            Batch::QuicServers(&self.quic_servers.set),
             Batch::Limits(&self.limits.set),
             Batch::Services(&self.services.set),
             Batch::Ports(&self.ports.set),
@@ -190,13 +211,14 @@ impl Update {
         ]
     }
 
-    fn removals(&self) -> [Batch<'_>; 11] {
+    fn removals(&self) -> [Batch<'_>; 12] {
         [
             Batch::NoSenders(&self.senders.gone),
             Batch::NoEndpoints(&self.endpoints.gone),
             Batch::NoPorts(&self.ports.gone),
             Batch::NoServices(&self.services.gone),
             Batch::NoLimits(&self.limits.gone),
+            Batch::NoQuicServers(&self.quic_servers.gone),
             Batch::NoTargets(&self.targets.gone),
             Batch::NoSlots(&self.slots.gone),
             Batch::NoPairs(&self.pairs.gone),
@@ -210,7 +232,9 @@ impl Update {
 impl Batch<'_> {
     fn is_empty(&self) -> bool {
         match self {
-            Self::Node(_) => false,
+            Self::Node(_) | Self::ConnectionIds(_) => false,
+            Self::QuicServers(entries) => entries.is_empty(),
+            Self::NoQuicServers(keys) => keys.is_empty(),
             Self::Neighbours(entries) => entries.is_empty(),
             Self::Vteps(entries) => entries.is_empty(),
             Self::Paths(entries) => entries.is_empty(),
@@ -218,12 +242,14 @@ impl Batch<'_> {
             Self::Pairs(entries) => entries.is_empty(),
             Self::Targets(entries) => entries.is_empty(),
             Self::Rings(entries) => entries.is_empty(),
+            Self::Members(entries) => entries.is_empty(),
             Self::Limits(entries) => entries.is_empty(),
             Self::Services(entries) => entries.is_empty(),
             Self::Ports(entries) => entries.is_empty(),
             Self::Endpoints(entries) => entries.is_empty(),
             Self::Senders(entries) => entries.is_empty(),
             Self::NoServices(keys) => keys.is_empty(),
+            Self::NoMembers(keys) => keys.is_empty(),
             Self::NoEndpoints(keys) => keys.is_empty(),
             Self::NoSenders(keys) => keys.is_empty(),
             Self::FreshWindows(numbers)

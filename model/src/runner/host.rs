@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
     Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment, FragmentKey, Fragmenter,
-    Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path, PathState, Sample, Slot,
-    SlotState, Vtep, Window,
+    Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path, PathState, Sample, Seen, Slot,
+    SlotState, Tracked, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -28,6 +28,9 @@ pub struct Host {
     pub(super) own_windows: Array<OwnWindow>,
     pub(super) limit_states: Array<LimitState>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
+    pub(super) tracked: HashMap<ConnectionKey, Tracked>,
+    pub(super) tracked_room: usize,
+    pub(super) seen: Array<Marks>,
     pub(super) fragments: HashMap<FragmentKey, FirstFragment>,
     pub(super) fragmenter: Fragmenter,
     pub(super) capacities: Capacities,
@@ -59,6 +62,16 @@ impl std::fmt::Debug for Router {
     }
 }
 
+/// Some of the marks of UDP flows.
+#[derive(Debug)]
+pub(super) struct Marks(pub(super) [Seen; MARKS as usize]);
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Seen::default()))
+    }
+}
+
 /// What an array's entry is that was never written.
 #[derive(Debug, Default)]
 pub(super) struct Empty {
@@ -73,6 +86,12 @@ pub(super) struct Empty {
 
 /// Connections that the kernel's table holds, counting each direction.
 const CONNECTIONS: usize = 524_288;
+/// Flows whose targets the kernel's table holds.
+const TRACKED: usize = 1_048_576;
+/// Places for the marks of UDP flows.
+pub(super) const SEEN: u32 = 131_072;
+/// How many of them take memory together.
+pub(super) const MARKS: u32 = 256;
 /// Datagrams whose first fragments the kernel's table remembers.
 const FRAGMENTS: usize = 16_384;
 /// Measurements that the kernel's ring of 1 MiB holds, each with a header of 8 octets; it never fills whole.
@@ -100,6 +119,9 @@ impl Host {
             own_windows: Array::new(capacities.own_windows),
             limit_states: Array::new(capacities.limits),
             connections: HashMap::new(),
+            tracked: HashMap::new(),
+            tracked_room: TRACKED,
+            seen: Array::new(SEEN / MARKS),
             fragments: HashMap::new(),
             fragmenter: Fragmenter::default(),
             capacities: capacities.clone(),
@@ -197,6 +219,11 @@ impl Host {
         self.sample_capacity = samples;
     }
 
+    /// Sets of how many flows the targets are remembered.
+    pub const fn set_tracked_room(&mut self, flows: usize) {
+        self.tracked_room = flows;
+    }
+
     /// Whether runs record each look-up.
     pub const fn set_tracing(&mut self, tracing: bool) {
         self.tracing = tracing;
@@ -254,6 +281,7 @@ impl Host {
             self.connections.remove(&key);
         }
         self.connections.extend(effects.opened);
+        self.tracked.extend(effects.tracked);
         if let Some((key, first)) = effects.remembered {
             self.set_fragment(key, first);
         }

@@ -2,11 +2,13 @@
 
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey, Fragmenter, LimitState, OwnWindow,
-    PairState, PathState, Sample, SlotState, Window,
+    PairState, PathState, Sample, SlotState, Tracked, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
 use super::Host;
+use super::arrays::Array;
+use super::host::{MARKS, SEEN};
 
 impl Host {
     /// How often something was done.
@@ -29,6 +31,21 @@ impl Host {
     /// Enters one direction of a connection, as it was read from a live table.
     pub fn set_connection(&mut self, key: ConnectionKey, value: Connection) {
         self.connections.insert(key, value);
+    }
+
+    /// The targets of flows.
+    pub fn tracked(&self) -> impl Iterator<Item = (&ConnectionKey, &Tracked)> {
+        self.tracked.iter()
+    }
+
+    /// Enters a flow's target, as it was read from a live table.
+    pub fn set_tracked(&mut self, key: ConnectionKey, value: Tracked) {
+        self.tracked.insert(key, value);
+    }
+
+    /// Forgets which UDP flows were here.
+    pub fn forget_marks(&mut self) {
+        self.seen = Array::new(SEEN / MARKS);
     }
 
     /// What first fragments of datagrams said.

@@ -4,13 +4,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionKey, Endpoint, EndpointKey, FirstFragment, FragmentKey,
-    Fragmenter, Limit, LimitState, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path,
-    PathState, Port, Sample, Service, ServiceKey, Shared, SingleThreaded, Slot, SlotState, Vtep, VtepKey,
-    Window,
+    Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey, FirstFragment,
+    FragmentKey, Fragmenter, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
+    PairState, Path, PathState, Port, Sample, Seen, Service, ServiceKey, Shared, SingleThreaded, Slot,
+    SlotState, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
 
+use super::host::{MARKS, SEEN};
 use super::{Host, Step, trace};
 
 /// Connections that one packet may open: both directions, with room for one that is taken back.
@@ -22,6 +23,7 @@ pub(super) struct Run<'h> {
     host: &'h Host,
     opened: [OnceCell<(ConnectionKey, Connection)>; OPENED],
     closed: RefCell<Vec<ConnectionKey>>,
+    tracked: RefCell<Option<(ConnectionKey, Tracked)>>,
     remembered: Cell<Option<(FragmentKey, FirstFragment)>>,
     samples: RefCell<Vec<Sample>>,
     counts: RefCell<Vec<(Event, u32)>>,
@@ -33,6 +35,7 @@ pub(super) struct Run<'h> {
 pub(super) struct Effects {
     pub(super) closed: Vec<ConnectionKey>,
     pub(super) opened: Vec<(ConnectionKey, Connection)>,
+    pub(super) tracked: Option<(ConnectionKey, Tracked)>,
     pub(super) remembered: Option<(FragmentKey, FirstFragment)>,
     pub(super) samples: Vec<Sample>,
     pub(super) counts: Vec<(Event, u32)>,
@@ -45,6 +48,7 @@ impl<'h> Run<'h> {
             host,
             opened: [const { OnceCell::new() }; OPENED],
             closed: RefCell::default(),
+            tracked: RefCell::default(),
             remembered: Cell::default(),
             samples: RefCell::default(),
             counts: RefCell::default(),
@@ -65,6 +69,7 @@ impl<'h> Run<'h> {
         let effects = Effects {
             closed,
             opened,
+            tracked: self.tracked.into_inner(),
             remembered: self.remembered.into_inner(),
             samples: self.samples.into_inner(),
             counts: self.counts.into_inner(),
@@ -279,6 +284,65 @@ impl Tables for Run<'_> {
             (found, &self.host.empty.target),
             trace::next_hop,
         )
+    }
+
+    fn member(&self, key: &MemberKey) -> Option<u32> {
+        let found = self.host.contents.members.get(key);
+        self.looked_up(
+            "members",
+            || format!("target {} of {}", key.target, key.vni),
+            found,
+            trace::takes,
+        )
+        .copied()
+    }
+
+    fn tracked(&self, key: &ConnectionKey) -> Option<&Tracked> {
+        let found = self.host.tracked.get(key);
+        self.looked_up(
+            "tracked",
+            || trace::connection(key),
+            found,
+            |flow| format!("target {}", flow.choice().0),
+        )
+    }
+
+    fn track(&self, key: &ConnectionKey, value: Tracked) -> Result<(), Insertion> {
+        let result = if self.host.tracked.contains_key(key) {
+            Err(Insertion::Exists)
+        } else if self.host.tracked.len() >= self.host.tracked_room {
+            Err(Insertion::Full)
+        } else {
+            *self.tracked.borrow_mut() = Some((*key, value));
+            Ok(())
+        };
+        self.note(|| Step::Do {
+            what: "remember the target of",
+            with: trace::connection(key),
+            done: result.is_ok(),
+        });
+        result
+    }
+
+    fn seen(&self, hash: u32) -> Option<&Seen> {
+        let place = hash % SEEN;
+        let marks = self.host.seen.get(place / MARKS)?;
+        marks.0.get((place % MARKS) as usize)
+    }
+
+    fn connection_ids(&self) -> Option<&ConnectionIds> {
+        Some(&self.host.contents.connection_ids)
+    }
+
+    fn quic_server(&self, id: u64) -> Option<u32> {
+        let found = self.host.contents.quic_servers.get(&id);
+        self.looked_up(
+            "quic_servers",
+            || id.to_string(),
+            found,
+            |target| format!("target {target}"),
+        )
+        .copied()
     }
 
     fn limit(&self, number: u32) -> Option<&Limit> {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, Limit, NextHop,
-    Service, ServiceKey, SlotKind, VtepKey, Wrap,
+    Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, KEEPS, Limit,
+    NextHop, Service, ServiceKey, SlotKind, TAKES, VtepKey, Wrap,
 };
 use kuafu_pipeline::{Event, Route};
 
@@ -80,9 +80,18 @@ pub(super) fn service(key: &ServiceKey) -> String {
 
 pub(super) fn service_value(service: &Service) -> String {
     format!(
-        "accelerator {}, ring of {} from {}",
+        "number {}, ring of {} from {}",
         service.vni, service.size, service.first
     )
+}
+
+pub(super) fn takes(takes: &u32) -> String {
+    match *takes {
+        TAKES => "takes new flows",
+        KEEPS => "keeps what it has",
+        _ => "takes nothing",
+    }
+    .into()
 }
 
 pub(super) fn connection(key: &ConnectionKey) -> String {

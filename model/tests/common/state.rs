@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use kuafu_model::runner::Host;
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, FirstFragment, FragmentKey, OwnWindow, PairState, PathState, SlotState, Window,
+    Connection, ConnectionKey, FirstFragment, FragmentKey, OwnWindow, PairState, PathState, SlotState,
+    Tracked, Window,
 };
 
 /// By map and key what is not as at the start.
@@ -18,6 +19,7 @@ pub fn state(host: &Host) -> State {
     let fragments = host
         .fragments()
         .map(|(key, value)| (fragment_key(key), first_fragment(value)));
+    let flows = host.tracked().map(|(key, value)| (flow_key(key), tracked(value)));
     let slots = host
         .slot_states()
         .map(|(at, value)| (format!("slot {at}"), slot(value)));
@@ -37,6 +39,7 @@ pub fn state(host: &Host) -> State {
     changed(
         connections
             .chain(fragments)
+            .chain(flows)
             .chain(of_paths)
             .chain(windows)
             .chain(own_windows),
@@ -64,6 +67,16 @@ pub fn connection_key(key: &ConnectionKey) -> String {
 /// One direction of a connection, without its times.
 pub fn connection(value: &Connection) -> String {
     untimed(&format!("{value:?}"), &["began", "last_packet"])
+}
+
+/// The key of a flow whose target is remembered.
+pub fn flow_key(key: &ConnectionKey) -> String {
+    format!("flow {key:?}")
+}
+
+/// The target of a flow, without its time.
+pub fn tracked(value: &Tracked) -> String {
+    untimed(&format!("{value:?}"), &["last_packet"])
 }
 
 /// The key of a fragment's datagram.

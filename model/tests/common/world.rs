@@ -59,7 +59,7 @@ pub const NAMES: [&str; 10] = [
 pub struct World {
     /// Its state; `None`: no agent has written anything.
     pub state: Option<HostState>,
-    /// Connections that find room, each direction for itself.
+    /// Connections that find room, each direction for itself, and as many flows whose targets are remembered.
     pub connections: usize,
     /// Samples that find room.
     pub samples: usize,
@@ -112,6 +112,7 @@ pub fn facts() -> HostFacts {
             .collect(),
         hand_over: HAND_OVER,
         capacities: Capacities::default(),
+        now: 0,
     }
 }
 
@@ -138,6 +139,7 @@ impl World {
         let mut host = Host::new(&Capacities::default());
         host.set_clock(NOW, NOW_NS);
         host.set_room(self.connections, self.samples);
+        host.set_tracked_room(self.connections);
         if let Some(contents) = self.contents() {
             host.program(&contents);
         }

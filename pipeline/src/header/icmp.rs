@@ -3,6 +3,10 @@
 use super::{be16, put16, put32, view};
 use crate::checksum::{self, Change};
 
+/// Echo reply, and request.
+pub const ECHO_REPLY: u8 = 0;
+/// See [`ECHO_REPLY`].
+pub const ECHO_REQUEST: u8 = 8;
 /// Destination unreachable.
 pub const UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: fragmentation needed and DF set.
@@ -32,11 +36,25 @@ impl Icmp<'_> {
         matches!(self.kind(), UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
     }
 
-    /// Corrects the checksum for a change of the payload.
+    /// Whether it is an echo request.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_echo_request(&self) -> bool {
+        be16::<0, 8>(self.0) == (ECHO_REQUEST as u16) << 8
+    }
+
+    /// Writes the message's type; the checksum is the caller's.
+    #[inline(always)]
+    pub fn set_kind(&mut self, kind: u8) {
+        self.0[0] = kind;
+    }
+
+    /// Corrects the checksum for a change of what it covers. A message of zeros alone is covered by ones only, any other
+    /// one by both forms of zero.
     #[inline(always)]
     pub fn correct(&mut self, change: Change) {
         let checksum = change.apply(be16::<2, 8>(self.0));
-        put16::<2, 8>(self.0, checksum);
+        put16::<2, 8>(self.0, if checksum == 0 { 0xffff } else { checksum });
     }
 
     /// Writes "fragmentation needed" (RFC 1191) for a quote whose 16-bit halves sum to `quote`.

@@ -90,6 +90,20 @@ impl IpKey {
         }
     }
 
+    /// Its halves, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn halves(self) -> [u64; 2] {
+        [u64::from_be(self.halves[0]), u64::from_be(self.halves[1])]
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 16] {
+        let [high, low] = self.halves();
+        ((high as u128) << 64 | low as u128).to_be_bytes()
+    }
+
     /// The last 32 bits in host order: the whole address, where it is known to be IPv4.
     #[inline(always)]
     #[must_use]
@@ -158,6 +172,14 @@ impl MacPair {
         Self {
             raw: [Be32::new(words[0]), Be32::new(words[1]), Be32::new(words[2])],
         }
+    }
+
+    /// The same destination, from another source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from(self, source: Mac) -> Self {
+        let [high, middle, _] = self.words();
+        Self::new(Mac::new(high, (middle >> 16) as u16), source)
     }
 
     /// The three words of a header, in host order.

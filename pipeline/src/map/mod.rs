@@ -12,6 +12,7 @@ mod limit;
 mod next_hop;
 mod node;
 mod path;
+mod quic;
 mod sample;
 mod service;
 mod shared;
@@ -28,8 +29,9 @@ pub use node::{Counter, Drop, FRAME_START, NodeConfig};
 pub use path::{
     End, Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch,
 };
+pub use quic::{ConnectionIds, QUIC_LB, TAGGED};
 pub use sample::Sample;
-pub use service::{Service, ServiceKey};
+pub use service::{KEEPS, MemberKey, Seen, Service, ServiceKey, TAKES, Tracked, policy};
 pub use shared::{Atomics, Shared, SingleThreaded};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
 pub use window::{LANES, OwnWindow, Window};

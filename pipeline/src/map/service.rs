@@ -1,6 +1,6 @@
 //! Services: an address and port that is Kuafu's, and the ring behind it.
 
-use super::{Be16, IpKey, map_types};
+use super::{Be16, IpKey, Shared, map_types};
 
 map_types! {
     /// Names a listener. At an entry the VNI is 0 (a packet from the Internet has none); at an exit it is the
@@ -21,9 +21,11 @@ map_types! {
 
     /// A listener. Its ring is `size` consecutive slots of the table of rings; a new ring is written elsewhere and
     /// taken into use by one update of this value.
+    ///
+    /// Of a whole address only `vni`, `policy` and `largest` count.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Service {
-        /// The accelerator.
+        /// The accelerator, or the service.
         pub vni: u32,
         /// The ring's first slot.
         pub first: u32,
@@ -31,5 +33,182 @@ map_types! {
         pub size: u32,
         /// The accelerator's limit on this host, by its number; 0: none.
         pub limit: u32,
+        /// The ring before, likewise.
+        pub previous_first: u32,
+        /// Its size; 0: there was none.
+        pub previous_size: u32,
+        /// Until when, in jiffies, flows that may have begun before belong to the ring before.
+        pub previous_until: u64,
+        /// The same for a UDP flow of which nothing tells whether it is new.
+        pub previous_until_udp: u64,
+        /// Another one after each change of the ring or of its members.
+        pub generation: u32,
+        /// Bits of [`policy`](super::policy).
+        pub policy: u32,
+        /// Octets in the largest IP packet of a client that is sent on; 0: the underlay's MTU alone limits it.
+        pub largest: u32,
+        /// Zero.
+        pub spare: u32,
+    }
+
+    /// Names a target as one of a service's.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct MemberKey {
+        /// The accelerator, or the service.
+        pub vni: u32,
+        /// The target's number.
+        pub target: u32,
+    }
+
+    /// The target of a flow, which it keeps while that is one of its service's. A flow is entered with its second packet.
+    #[derive(Debug)]
+    pub struct Tracked {
+        /// The target's number; in the upper half the [`generation`](Service::generation) in which it was one.
+        choice: Shared,
+        /// When the flow's last packet came, in jiffies; the upper bit: its client has closed it.
+        last_packet: Shared,
+    }
+
+    /// Places where UDP flows leave that they were here, and when: a cache line, on which a flow falls by its hash.
+    #[derive(Debug, Default)]
+    pub struct Seen {
+        /// The flow's hash in the upper half, jiffies in the lower; 0: nobody was here.
+        pub marks: [Shared; 8],
+    }
+}
+
+/// What a [`Service`] does beside its ring. Zero is what an accelerator does.
+pub mod policy {
+    /// Of a listener: all flows of a client lead to one target.
+    pub const BY_CLIENT: u32 = 1;
+    /// Of a listener: all flows to a port lead to one target.
+    pub const BY_PORT: u32 = 1 << 1;
+    /// Of a listener: QUIC, whose connections are told by their ids.
+    pub const QUIC: u32 = 1 << 2;
+    /// Of a whole address: what no listener takes is the host's own.
+    pub const OPEN: u32 = 1 << 8;
+    /// Of a whole address: there is a listener for all its ports of TCP.
+    pub const ALL_TCP: u32 = 1 << 9;
+    /// Of a whole address: there is a listener for all its ports of UDP.
+    pub const ALL_UDP: u32 = 1 << 10;
+    /// Of a whole address: fragments are dropped, and not sent on with their first one.
+    pub const DROP_FRAGMENTS: u32 = 1 << 11;
+    /// Of a whole address: fragments are the host's own.
+    pub const PASS_FRAGMENTS: u32 = 1 << 12;
+    /// Of a whole address: packets with IP options are the host's own, and not dropped.
+    pub const PASS_OPTIONS: u32 = 1 << 13;
+    /// Of a whole address: echo requests are answered.
+    pub const ANSWER_ECHO: u32 = 1 << 14;
+    /// Of a whole address: echo requests are the host's own.
+    pub const PASS_ECHO: u32 = 1 << 15;
+    /// Of a listener: who sends too large a packet is not told.
+    pub const SILENT: u32 = 1 << 16;
+}
+
+/// A member that takes new flows.
+pub const TAKES: u32 = 1;
+/// A member that keeps the flows that it has.
+pub const KEEPS: u32 = 2;
+
+impl Service {
+    /// Whether a policy's bit is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, policy: u32) -> bool {
+        self.policy & policy != 0
+    }
+}
+
+impl Tracked {
+    /// The bit of a closed flow beside the time of its last packet.
+    const CLOSED: u64 = 1 << 63;
+
+    /// A flow whose packet comes now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(target: u32, generation: u32, now: u64) -> Self {
+        Self {
+            choice: Shared::new((generation as u64) << 32 | target as u64),
+            last_packet: Shared::new(now),
+        }
+    }
+
+    /// The target's number, and the generation in which it was one of the service's.
+    #[inline(always)]
+    #[must_use]
+    pub fn choice(&self) -> (u32, u32) {
+        let choice = self.choice.get();
+        (choice as u32, (choice >> 32) as u32)
+    }
+
+    /// When its last packet came, in jiffies, and whether its client has closed it.
+    #[inline(always)]
+    #[must_use]
+    pub fn last_packet(&self) -> (u64, bool) {
+        let last = self.last_packet.get();
+        (last & !Self::CLOSED, last & Self::CLOSED != 0)
+    }
+
+    /// Notes a packet, the first of a flow, one in its midst, or its client's last word.
+    #[inline(always)]
+    pub fn note(&self, begins: bool, ends: bool, now: u64) {
+        let last = self.last_packet.get();
+        let closed = if begins { 0 } else { last & Self::CLOSED };
+        let next = now | closed | if ends { Self::CLOSED } else { 0 };
+        if next != last {
+            self.last_packet.set(next);
+        }
+    }
+
+    /// Notes another target, or that it still is one.
+    #[inline(always)]
+    pub fn choose(&self, target: u32, generation: u32) {
+        self.choice.set((generation as u64) << 32 | target as u64);
+    }
+}
+
+impl Seen {
+    /// How long a flow counts as seen, in jiffies: a minute at 250 Hz.
+    const LASTING: u32 = 15_000;
+
+    /// Whether the flow of this hash was here lately; it is here now. Where eight others were, one of them is forgotten.
+    #[inline(always)]
+    #[must_use]
+    pub fn again(&self, hash: u32, now: u64) -> bool {
+        let now = now as u32;
+        let is_fresh = |mark: u64| mark != 0 && now.wrapping_sub(mark as u32) < Self::LASTING;
+        let mut place = &self.marks[(now & 7) as usize];
+        for candidate in &self.marks {
+            let mark = candidate.get();
+            if !is_fresh(mark) {
+                place = candidate;
+            } else if (mark >> 32) as u32 == hash {
+                candidate.set((hash as u64) << 32 | now as u64);
+                return true;
+            }
+        }
+        place.set((hash as u64) << 32 | now as u64);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_seen_again_within_a_minute() {
+        let place = Seen::default();
+        assert!(!place.again(7, 1));
+        assert!(place.again(7, 15_000));
+        assert!(!place.again(7, 30_000), "too late");
+        assert!(!place.again(8, 30_000), "another flow");
+        assert!(place.again(7, 30_000), "beside it");
+        (9..16).for_each(|hash| assert!(!place.again(hash, 30_000)));
+        let left = [7, 8]
+            .into_iter()
+            .chain(9..16)
+            .filter(|hash| place.again(*hash, 30_001));
+        assert!(left.count() >= 7, "one had to go");
     }
 }

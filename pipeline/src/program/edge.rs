@@ -1,10 +1,9 @@
 //! The edge: backbone, services and the exit's ports.
 
 use crate::header::{Ethernet, Icmp, Ipv4, ethernet, ipv4};
-use crate::map::{IpKey, NodeConfig, Service, ServiceKey};
-use crate::stage::flow::Flow;
-use crate::stage::flow::Part;
-use crate::stage::{answer, backbone, enter, fragment, icmp_error};
+use crate::map::{IpKey, NodeConfig, Service, ServiceKey, policy};
+use crate::stage::flow::{Flow, Part};
+use crate::stage::{answer, backbone, echo, enter, fragment, icmp_error};
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Bounded parse, service look-up, and only then sanity: what is not Kuafu's is passed on unread.
@@ -26,32 +25,42 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
     if Ethernet::at::<0, 42>(head).ethertype() != ethernet::IPV4 {
         return Ok(Next::Pass);
     }
-    let is_error = Icmp::at::<34, 42>(head).is_error();
+    let icmp = Icmp::at::<34, 42>(head);
+    let (is_error, is_echo) = (icmp.is_error(), icmp.is_echo_request());
     let ip = Ipv4::at::<14, 42>(head);
     let (version, is_fragment) = (ip.version_and_length(), ip.is_fragment());
     let flow = Flow::at::<14, 34, 42>(head);
+    if version >> 4 != 4 {
+        return unclaimed(tables, flow.destination, Reason::BadLength);
+    }
     if version != 0x45 {
-        return unclaimed(
-            tables,
-            flow.destination,
-            if version >> 4 == 4 {
-                Reason::IpOptions
-            } else {
-                Reason::BadLength
-            },
-        );
+        return unless(tables, flow.destination, policy::PASS_OPTIONS, Reason::IpOptions);
     }
     let flow = match flow.protocol {
-        ipv4::TCP | ipv4::UDP if is_fragment => match fragment::locate(frame, tables, 0, &flow) {
-            Some(first) if first.part == Part::First && is_backbone(node, &first) => {
-                return Err(Reason::Fragment);
+        ipv4::TCP | ipv4::UDP if is_fragment => {
+            if let Some(whole) = whole(tables, flow.destination) {
+                if whole.has(policy::PASS_FRAGMENTS) {
+                    return Ok(Next::Pass);
+                }
+                if whole.has(policy::DROP_FRAGMENTS) {
+                    return Err(Reason::Fragment);
+                }
             }
-            Some(located) => located,
-            None => return unclaimed(tables, flow.destination, Reason::Fragment),
-        },
+            match fragment::locate(frame, tables, 0, &flow) {
+                Some(first) if first.part == Part::First && is_backbone(node, &first) => {
+                    return Err(Reason::Fragment);
+                }
+                Some(located) => located,
+                None => return unless(tables, flow.destination, 0, Reason::Fragment),
+            }
+        }
         ipv4::UDP if is_backbone(node, &flow) => return backbone::receive(frame, tables, node),
         ipv4::TCP | ipv4::UDP => flow,
-        ipv4::ICMP if is_error && !is_fragment => return about(frame, tables, node, flow.destination),
+        ipv4::ICMP if is_fragment => {
+            return unless(tables, flow.destination, policy::PASS_FRAGMENTS, Reason::Fragment);
+        }
+        ipv4::ICMP if is_error => return about(frame, tables, node, interface, flow.destination),
+        ipv4::ICMP if is_echo => return echo(frame, tables, interface, flow.destination),
         _ => return unclaimed(tables, flow.destination, Reason::NoListener),
     };
     conversation(frame, tables, node, interface, &flow)
@@ -89,17 +98,29 @@ fn conversation<F: Frame, T: Tables>(
     if flow.destination == node.local.get() && answer::is_ours(node, flow.destination_port) {
         return answer::from_endpoint(frame, tables, node, interface, flow);
     }
-    unclaimed(tables, flow.destination, Reason::NoListener)
+    let Some(whole) = whole(tables, flow.destination) else {
+        return Ok(Next::Pass);
+    };
+    if let Some(service) = any_port(tables, whole, flow) {
+        return enter::client_packet(frame, tables, node, interface, (service, flow));
+    }
+    left(whole, Reason::NoListener)
 }
 
 /// An ICMP error: about a packet that the exit sent to an endpoint, about an answer to a client, or the host's own.
 #[inline(always)]
-fn about<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig, destination: u32) -> Outcome {
+fn about<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    interface: u32,
+    destination: u32,
+) -> Outcome {
     let Ok(quoted) = icmp_error::quoted(frame) else {
         return unclaimed(tables, destination, Reason::NoListener);
     };
     if let Some(service) = listener(tables, &quoted, destination) {
-        return enter::icmp_error(frame, tables, node, service, &quoted);
+        return enter::icmp_error(frame, tables, node, interface, (service, &quoted));
     }
     let to_us = destination == node.local.get() && quoted.source == destination;
     if to_us && answer::is_ours(node, quoted.source_port) {
@@ -114,19 +135,73 @@ fn listener<'t, T: Tables>(tables: &'t T, quoted: &Flow, destination: u32) -> Op
     if quoted.source != destination {
         return None;
     }
-    tables.service(&quoted.turned_round().service(0))
+    let asked = quoted.turned_round();
+    match tables.service(&asked.service(0)) {
+        Some(service) => Some(service),
+        None => any_port(tables, whole(tables, destination)?, &asked),
+    }
+}
+
+/// An echo request: the service's address answers, or leaves it to the host; or it is the host's own.
+#[inline(always)]
+fn echo<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, destination: u32) -> Outcome {
+    match whole(tables, destination) {
+        Some(whole) if whole.has(policy::ANSWER_ECHO) => echo::answer(frame, tables, interface),
+        Some(whole) if whole.has(policy::PASS_ECHO) => Ok(Next::Pass),
+        Some(whole) => left(whole, Reason::NoListener),
+        None => Ok(Next::Pass),
+    }
+}
+
+/// The address as a whole, where it is Kuafu's.
+#[inline(always)]
+fn whole<T: Tables>(tables: &T, destination: u32) -> Option<&Service> {
+    tables.service(&ServiceKey {
+        address: IpKey::v4(destination),
+        ..ServiceKey::default()
+    })
+}
+
+/// The listener for all ports of an address.
+#[inline(always)]
+fn any_port<'t, T: Tables>(tables: &'t T, whole: &Service, flow: &Flow) -> Option<&'t Service> {
+    let all = if flow.protocol == ipv4::TCP {
+        policy::ALL_TCP
+    } else {
+        policy::ALL_UDP
+    };
+    if whole.has(all) {
+        tables.service(&flow.any_port())
+    } else {
+        None
+    }
+}
+
+/// A packet to an address of Kuafu's that no stage takes: dropped, unless what is left is the host's own.
+#[inline(always)]
+const fn left(whole: &Service, reason: Reason) -> Outcome {
+    if whole.has(policy::OPEN) {
+        Ok(Next::Pass)
+    } else {
+        Err(reason)
+    }
 }
 
 /// A packet that no stage takes: the host's own, unless the whole address is Kuafu's.
 #[inline(always)]
 fn unclaimed<T: Tables>(tables: &T, destination: u32, reason: Reason) -> Outcome {
-    let whole = ServiceKey {
-        address: IpKey::v4(destination),
-        ..ServiceKey::default()
-    };
-    if tables.service(&whole).is_some() {
-        Err(reason)
-    } else {
-        Ok(Next::Pass)
+    match whole(tables, destination) {
+        Some(whole) => left(whole, reason),
+        None => Ok(Next::Pass),
+    }
+}
+
+/// A packet of a kind that services do not take: the host's own, unless the whole address is Kuafu's and its policy does
+/// not leave that kind to the host.
+#[inline(always)]
+fn unless<T: Tables>(tables: &T, destination: u32, passed: u32, reason: Reason) -> Outcome {
+    match whole(tables, destination) {
+        Some(whole) if !whole.has(passed) => Err(reason),
+        _ => Ok(Next::Pass),
     }
 }

@@ -31,6 +31,7 @@ pub fn from_endpoint<F: Frame, T: Tables>(
         return Err(Reason::NoConnection);
     };
     let sane = sanity::check(frame, tables, 0, flow)?;
+    sanity::exact(frame, sane.length)?;
     let pair = connection.pair();
     let fits = pair == NO_PATH || sane.largest + BACKBONE <= node.mtu as u32;
     if !fits && sane.dont_fragment {

@@ -5,7 +5,7 @@ use super::{IP, L4, TTL, too_big};
 use crate::frame;
 use crate::header::ipv4::{Fields, IPIP, UDP};
 use crate::header::{Ethernet, Gue, Ipv4, Udp, ethernet};
-use crate::map::{MacPair, NextHop, NodeConfig, Wrap};
+use crate::map::{MacPair, NextHop, NodeConfig, Service, Wrap, policy};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Octets up to the inner packet, by encapsulation.
@@ -22,29 +22,36 @@ pub struct Parcel {
     pub largest: u32,
     /// The hash of the flow, which is told by GUE's source port.
     pub hash: u32,
-    /// The service's address, which says if the packet is too large; 0: nothing is said.
-    pub service: u32,
+    /// The address that says if the packet is too large, the service's; 0: nothing is said.
+    pub refuser: u32,
 }
 
 /// Sends a packet to a server. ECN is copied with the DSCP (RFC 6040, normal mode): who unwraps it knows what to do.
 ///
 /// # Errors
-/// `NoNeighbour`, `NoRoom`; of what the underlay does not carry, those of [`too_big::refuse`].
+/// `NoNeighbour`, `NoRoom`; of what the underlay or the service does not carry `NeedsFragmentation`, `TooBig` where the
+/// service says nothing to anyone, and those of [`too_big::answer`]: nobody here fragments, whatever the sender allows.
 #[inline(always)]
 pub fn to_server<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     (node, interface): (&NodeConfig, u32),
-    (hop, wrap): (&NextHop, Wrap),
+    (service, hop, wrap): (&Service, &NextHop, Wrap),
     parcel: &Parcel,
 ) -> Outcome {
     let octets = frame.len();
-    if parcel.largest + wrap.octets() > node.mtu as u32 {
-        if parcel.service == 0 {
+    let mtu = match (node.mtu as u32).saturating_sub(wrap.octets()) {
+        carried if service.largest != 0 => carried.min(service.largest),
+        carried => carried,
+    };
+    if parcel.largest > mtu {
+        if service.has(policy::SILENT) {
+            return Err(Reason::TooBig);
+        }
+        if parcel.refuser == 0 {
             return Err(Reason::NeedsFragmentation);
         }
-        let mtu = node.mtu.saturating_sub(wrap.octets() as u16);
-        return too_big::refuse(frame, tables, interface, parcel.service, mtu);
+        return too_big::answer(frame, tables, interface, parcel.refuser, mtu as u16);
     }
     let neighbour = match tables.neighbour(hop.index) {
         Some(neighbour) if !neighbour.macs.is_unknown() => neighbour,
@@ -54,8 +61,16 @@ pub fn to_server<F: Frame, T: Tables>(
         return Err(Reason::NoRoom);
     };
     let total_length = (parcel.length + wrap.octets()) as u16;
+    // A neighbour without an interface is where the packet came from, the gateway of a host with one link.
+    let (macs, onward) = match neighbour.interface {
+        0 => {
+            let ours = Ethernet::at::<0, 16>(head).destination();
+            (neighbour.macs.from(ours), interface)
+        }
+        onward => (neighbour.macs, onward),
+    };
     let outer = Outer {
-        macs: neighbour.macs,
+        macs,
         fields: Fields {
             tos: head[IP + 1],
             total_length,
@@ -76,7 +91,7 @@ pub fn to_server<F: Frame, T: Tables>(
         return Err(Reason::NoRoom);
     }
     tables.count(Event::Exited, octets);
-    Ok(Next::Transmit(neighbour.interface))
+    Ok(Next::Transmit(onward))
 }
 
 /// What the outer headers say.

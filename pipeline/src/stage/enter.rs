@@ -1,20 +1,22 @@
 //! The entry: a client's packet to a listener goes over the backbone or to a server, unchanged.
 
 use super::direct::Parcel;
-use super::flow::Flow;
+use super::exit::Answers;
+use super::flow::{Flow, Part};
 use super::sanity::{self, Sane};
-use super::{BACKBONE, IP, L4, direct, exit, limit, ring, send, slow_path, too_big};
+use super::track::{Age, Subject};
+use super::{BACKBONE, IP, L4, direct, exit, limit, quic, send, slow_path, too_big, track};
 use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4};
 use crate::map::{HopKind, NO_PATH, NodeConfig, Service};
 use crate::{Frame, Outcome, Reason, Tables};
 
-/// Sends a client's packet to where its flow's slot of the ring leads: over a pair of paths; where this host is itself
-/// the exit, straight on to the endpoint; to a server that answers directly.
+/// Sends a client's packet to its flow's target: over a pair of paths; where this host is itself the exit, straight on
+/// to the endpoint; to a server that answers directly.
 ///
 /// # Errors
-/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`ring`], [`send`], [`slow_path`],
-/// [`exit`] and [`direct`].
+/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`send`], [`slow_path`], [`exit`] and
+/// [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn client_packet<F: Frame, T: Tables>(
     frame: &mut F,
@@ -24,13 +26,23 @@ pub fn client_packet<F: Frame, T: Tables>(
     (service, flow): (&Service, &Flow),
 ) -> Outcome {
     let sane = sanity::check(frame, tables, 0, flow)?;
-    let hash = flow.hash();
-    let hop = ring::pick(tables, service, hash)?;
+    let subject = Subject::of(service, flow, sane.tcp_flags);
+    let datagram = (L4 as u32, sane.length.saturating_sub(20));
+    let number = match quic::server(frame, tables, service, flow, datagram) {
+        Some(number) => {
+            track::follow(tables, service, &subject, number);
+            number
+        }
+        None => track::target(tables, service, &subject).ok_or(Reason::NoTarget)?,
+    };
+    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
     let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
     if kind == HopKind::Path && !fits && sane.dont_fragment {
+        sanity::exact(frame, sane.length)?;
         return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
     }
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
+    sanity::exact(frame, sane.length)?;
     match kind {
         HopKind::Path if fits => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
         HopKind::Path => {
@@ -41,15 +53,26 @@ pub fn client_packet<F: Frame, T: Tables>(
             };
             slow_path::hand_over(frame, tables, node, &way)
         }
-        HopKind::Server => exit::forward(frame, tables, node, (service.vni, NO_PATH), flow, &sane),
+        HopKind::Server => {
+            let answers = Answers {
+                vni: service.vni,
+                pair: NO_PATH,
+            };
+            exit::forward(frame, tables, node, &answers, (flow, &sane), |_| {
+                Ok((hop, service.limit))
+            })
+        }
         HopKind::Direct(wrap) => {
             let parcel = Parcel {
                 length: sane.length,
                 largest: sane.largest,
-                hash,
-                service: flow.destination,
+                hash: subject.hash,
+                refuser: match flow.part {
+                    Part::Later(_) => 0,
+                    _ => flow.destination,
+                },
             };
-            direct::to_server(frame, tables, (node, interface), (hop, wrap), &parcel)
+            direct::to_server(frame, tables, (node, interface), (service, hop, wrap), &parcel)
         }
         _ => Err(Reason::NoTarget),
     }
@@ -65,18 +88,22 @@ pub fn backbone_mtu(node: &NodeConfig) -> u16 {
 /// Sends an ICMP error about an answer, whose quoted flow is `quoted`, to the exit or the server of that flow, unchanged.
 ///
 /// # Errors
-/// Those of [`exact`], [`ring`], [`limit`], [`send`], [`exit`] and [`direct`].
+/// Those of [`exact`], [`limit`], [`send`], [`exit`] and [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn icmp_error<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     node: &NodeConfig,
-    service: &Service,
-    quoted: &Flow,
+    interface: u32,
+    (service, quoted): (&Service, &Flow),
 ) -> Outcome {
     let sane = exact(frame)?;
-    let hash = quoted.turned_round().hash();
-    let hop = ring::pick(tables, service, hash)?;
+    let subject = Subject {
+        age: Age::Quoted,
+        ..Subject::of(service, &quoted.turned_round(), 0)
+    };
+    let number = track::target(tables, service, &subject).ok_or(Reason::NoTarget)?;
+    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
         HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
@@ -85,10 +112,10 @@ pub fn icmp_error<F: Frame, T: Tables>(
             let parcel = Parcel {
                 length: sane.length,
                 largest: sane.largest,
-                hash,
-                service: 0,
+                hash: subject.hash,
+                refuser: 0,
             };
-            direct::to_server(frame, tables, (node, 0), (hop, wrap), &parcel)
+            direct::to_server(frame, tables, (node, interface), (service, hop, wrap), &parcel)
         }
         _ => Err(Reason::NoTarget),
     }

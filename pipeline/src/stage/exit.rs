@@ -6,7 +6,7 @@ use super::sanity::{self, Sane};
 use super::{INNER, IP, L4, emit, enter, fragment, icmp_error as translate, rewrite, ring};
 use crate::frame;
 use crate::header::{Ipv4, ipv4};
-use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NO_PATH, NodeConfig, Slot};
+use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NextHop, NodeConfig, Slot};
 use crate::tables::Insertion;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -79,14 +79,20 @@ pub fn arrive<F: Frame, T: Tables>(
         (true, _) => emit::to_client(frame, tables, outer.header.vni(), &flow),
         (false, ipv4::TCP | ipv4::UDP) => {
             let sane = sanity::check(frame, tables, outer.header.vni(), &flow)?;
-            forward(
-                frame,
-                tables,
-                node,
-                (outer.header.vni(), slot.answers),
-                &flow,
-                &sane,
-            )
+            sanity::exact(frame, sane.length)?;
+            let to = Answers {
+                vni: outer.header.vni(),
+                pair: slot.answers,
+            };
+            forward(frame, tables, node, &to, (&flow, &sane), |hash| {
+                let Some(service) = tables.service(&flow.service(to.vni)) else {
+                    return Err(Reason::NoListener);
+                };
+                let slot = ring::at_exit(hash);
+                let number = ring::number(tables, (service.first, service.size), slot);
+                let target = number.and_then(|number| tables.target(number));
+                Ok((target.ok_or(Reason::NoTarget)?, service.limit))
+            })
         }
         (false, ipv4::ICMP) => icmp_error(frame, tables, node, outer.header.vni()),
         _ => Err(Reason::UnknownProtocol),
@@ -104,29 +110,41 @@ fn is_own<T: Tables>(tables: &T, slot: &Slot, outer: &Outer) -> bool {
     })
 }
 
-/// Sends a client's packet on to the endpoint of its connection, which it opens if it is the first.
+/// The way of a connection's answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers {
+    /// The accelerator, or the service.
+    pub vni: u32,
+    /// The pair that they take; [`NO_PATH`](crate::map::NO_PATH) where the client came to this host itself.
+    pub pair: u32,
+}
+
+/// Sends a client's packet on to the endpoint of its connection, which it opens if it is the first: then `choose` says
+/// by the flow's hash the endpoint, and under which limit.
 ///
-/// `accelerator` is the VNI and the pair that answers take; a connection follows its client to another pair.
+/// A connection follows its client to another pair.
 ///
 /// # Errors
-/// Those of [`open`] and [`rewrite`]; `NoRoute`, `NoNeighbour`.
+/// Those of `choose`, [`open`] and [`rewrite`]; `NoRoute`, `NoNeighbour`.
 #[inline(always)]
-pub fn forward<F: Frame, T: Tables>(
+pub fn forward<'t, F: Frame, T: Tables>(
     frame: &mut F,
-    tables: &T,
+    tables: &'t T,
     node: &NodeConfig,
-    accelerator: (u32, u32),
-    flow: &Flow,
-    sane: &Sane,
+    answers: &Answers,
+    (flow, sane): (&Flow, &Sane),
+    choose: impl FnOnce(u32) -> Result<(&'t NextHop, u32), Reason>,
 ) -> Outcome {
-    let (vni, answers) = accelerator;
-    let (octets, now, key) = (frame.len(), tables.jiffies(), flow.connection(vni));
+    let (octets, now, key) = (frame.len(), tables.jiffies(), flow.connection(answers.vni));
     let connection = match tables.connection(&key) {
         Some(connection) => connection,
-        None => open(tables, node, accelerator, flow, octets)?,
+        None => {
+            let hash = flow.hash();
+            open(tables, node, answers, (&key, hash), choose(hash)?, octets)?
+        }
     };
-    if connection.pair() != answers {
-        follow(tables, connection, flow.protocol, answers);
+    if connection.pair() != answers.pair {
+        follow(tables, connection, flow.protocol, answers.pair);
     }
     let route = tables.route(node.local.get(), connection.destination.low())?;
     rewrite::apply(frame, connection, flow)?;
@@ -156,50 +174,41 @@ fn back_key(connection: &Connection, protocol: u8) -> ConnectionKey {
     )
 }
 
-/// Opens a connection: an endpoint from the ring, a port of the exit's range that is free towards it, and both
+/// Opens a connection to an endpoint, under a limit: a port of the exit's range that is free towards it, and both
 /// directions in the table.
 ///
 /// # Errors
-/// `NoListener`, `NoTarget`; `PortsExhausted` where none of the ports that were tried is free; `ConnectionsFull`.
+/// `NoTarget` where it is no endpoint; `PortsExhausted` where none of the ports that were tried is free;
+/// `ConnectionsFull`.
 #[inline(always)]
 fn open<'t, T: Tables>(
     tables: &'t T,
     node: &NodeConfig,
-    (vni, answers): (u32, u32),
-    flow: &Flow,
+    answers: &Answers,
+    (key, hash): (&ConnectionKey, u32),
+    (target, limit): (&NextHop, u32),
     octets: u32,
 ) -> Result<&'t Connection, Reason> {
-    // Without a backbone between, the listener is the entry's.
-    let hash = flow.hash();
-    let (listener, slot) = if answers == NO_PATH {
-        (0, hash)
-    } else {
-        (vni, ring::at_exit(hash))
-    };
-    let Some(service) = tables.service(&flow.service(listener)) else {
-        return Err(Reason::NoListener);
-    };
-    let target = ring::pick(tables, service, slot)?;
     if target.kind() != HopKind::Server {
         return Err(Reason::NoTarget);
     }
-    let (now, key) = (tables.jiffies(), flow.connection(vni));
+    let (now, &Answers { vni, pair }) = (tables.jiffies(), answers);
     let kept = target.port.get() == 0;
     let port = if kept { key.destination_port } else { target.port };
     let addresses = [IpKey::v4(node.local.get()), target.address];
     let mut leaves = ConnectionKey::new(0, addresses, [Be16::new(0), port], key.protocol);
     let back = key.turned_round(0);
     leaves.source_port = claim(tables, node, hash, &leaves, || {
-        Connection::new(vni, answers, &back, now).under(service.limit)
+        Connection::new(vni, pair, &back, now).under(limit)
     })?;
-    let forward = tables.open(&key, Connection::new(vni, answers, &leaves, now));
+    let forward = tables.open(key, Connection::new(vni, pair, &leaves, now));
     if forward.is_err() {
         // Another CPU opened the same connection first, or the table is full: the port goes back.
         tables.close(&leaves.turned_round(0));
     } else {
         tables.count(Event::ConnectionOpened, octets);
     }
-    tables.connection(&key).ok_or(Reason::ConnectionsFull)
+    tables.connection(key).ok_or(Reason::ConnectionsFull)
 }
 
 /// Claims a port of the exit's range by entering the direction of the answers under it. A port serves as many

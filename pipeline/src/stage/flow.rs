@@ -89,6 +89,33 @@ impl Flow {
         }
     }
 
+    /// The listener for all ports, where there is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any_port(&self) -> ServiceKey {
+        ServiceKey {
+            address: IpKey::v4(self.destination),
+            vni: 0,
+            port: Be16::new(0),
+            protocol: self.protocol,
+            spare: 0,
+        }
+    }
+
+    /// The same for all flows of a client to an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hash_of_client(&self) -> u32 {
+        mix(self.source, self.destination, 0)
+    }
+
+    /// The same for all flows to a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hash_of_port(&self) -> u32 {
+        mix(0, self.destination, self.destination_port as u32)
+    }
+
     /// A number that spreads flows evenly.
     #[inline(always)]
     #[must_use]

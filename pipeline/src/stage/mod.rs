@@ -5,6 +5,7 @@ pub mod arp;
 pub mod backbone;
 pub mod decapsulate;
 pub mod direct;
+pub mod echo;
 pub mod emit;
 pub mod encapsulate;
 pub mod enter;
@@ -15,6 +16,7 @@ pub mod icmp_error;
 pub mod limit;
 pub mod liveness;
 pub mod probe;
+pub mod quic;
 pub mod relay;
 pub mod rewrite;
 pub mod ring;
@@ -23,6 +25,7 @@ pub mod send;
 pub mod slow_path;
 pub mod source;
 pub mod too_big;
+pub mod track;
 pub mod twice;
 
 /// Offset of the IP header behind Ethernet.

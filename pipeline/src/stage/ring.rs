@@ -1,22 +1,14 @@
-//! From a service's ring to the next hop.
+//! From a ring to a target.
 
-use crate::map::{NextHop, Service};
-use crate::{Reason, Tables};
+use crate::Tables;
 
-/// The target of the slot that a flow's hash falls on.
-///
-/// # Errors
-/// `NoTarget` where the ring is empty or names a target that is not there.
+/// The target's number in the slot of a ring (its first slot and size) on which a hash falls; `None` where it is empty.
 #[inline(always)]
-pub fn pick<'t, T: Tables>(tables: &'t T, service: &Service, hash: u32) -> Result<&'t NextHop, Reason> {
-    if service.size == 0 {
-        return Err(Reason::NoTarget);
+pub fn number<T: Tables>(tables: &T, (first, size): (u32, u32), hash: u32) -> Option<u32> {
+    if size == 0 {
+        return None;
     }
-    let slot = service.first.wrapping_add(hash % service.size);
-    let Some(target) = tables.ring(slot) else {
-        return Err(Reason::NoTarget);
-    };
-    tables.target(target).ok_or(Reason::NoTarget)
+    tables.ring(first.wrapping_add(hash % size))
 }
 
 /// The hash by which an exit reads its ring. The entry's ring sent only flows of some slots here, so that slots of the

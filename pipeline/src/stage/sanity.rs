@@ -19,8 +19,8 @@ pub struct Sane {
     pub dont_fragment: bool,
 }
 
-/// Checks lengths, checksum, time to live, source address and transport header of an IPv4 packet without options;
-/// cuts off what the link padded. `vni` is that under which a fragment's datagram is known.
+/// Checks lengths, checksum, time to live, source address and transport header of an IPv4 packet without options; what
+/// the link padded stays until it is [cut off](exact). `vni` is that under which a fragment's datagram is known.
 ///
 /// # Errors
 /// `Truncated`, `BadLength`, `BadChecksum`, `Ttl`, `Martian`, `BadTcp`; those of [`fragment`].
@@ -49,9 +49,6 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Fl
         Part::Whole => udp(frame, length)?,
         _ => fragment::check(frame, tables, vni, flow, length, tcp)?,
     };
-    if length + (IP as u32) < frame_length && !frame.resize(length + IP as u32) {
-        return Err(Reason::NoRoom);
-    }
     Ok(Sane {
         length,
         largest: match flow.part {
@@ -61,6 +58,19 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Fl
         tcp_flags,
         dont_fragment,
     })
+}
+
+/// Cuts off what the link padded, so that the frame holds an IP packet of `length` octets and no more.
+///
+/// # Errors
+/// `NoRoom`.
+#[inline(always)]
+pub fn exact<F: Frame>(frame: &mut F, length: u32) -> Result<(), Reason> {
+    let exact = length + IP as u32;
+    if exact < frame.len() && !frame.resize(exact) {
+        return Err(Reason::NoRoom);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -87,7 +97,7 @@ fn tcp<F: Frame>(frame: &mut F, length: u32) -> Result<u32, Reason> {
         return Err(Reason::BadTcp);
     }
     let opposed = flags & tcp::SYN != 0 && flags & (tcp::FIN | tcp::RST) != 0;
-    if opposed || flags == 0 {
+    if opposed || flags & (tcp::SYN | tcp::RST | tcp::ACK) == 0 {
         Err(Reason::BadTcp)
     } else {
         Ok(flags as u32)
@@ -96,6 +106,7 @@ fn tcp<F: Frame>(frame: &mut F, length: u32) -> Result<u32, Reason> {
 
 /// "This network", loopback, multicast and reserved addresses (RFC 6890).
 #[inline(always)]
-const fn is_martian(source: u32) -> bool {
+#[must_use]
+pub const fn is_martian(source: u32) -> bool {
     matches!(source >> 24, 0 | 127 | 224..)
 }

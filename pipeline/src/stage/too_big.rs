@@ -29,11 +29,28 @@ pub fn refuse<F: Frame, T: Tables>(
     let Some(head) = frame.head::<ANSWER>() else {
         return Err(Reason::BadLength);
     };
-    let ip = Ipv4::at::<IP, ANSWER>(head);
-    if !ip.dont_fragment() {
+    if !Ipv4::at::<IP, ANSWER>(head).dont_fragment() {
         return Err(Reason::NeedsFragmentation);
     }
-    let sender = ip.source();
+    answer(frame, tables, interface, from, mtu)
+}
+
+/// The same, with DF or without.
+///
+/// # Errors
+/// `IcmpLimited`, `NoRoom`.
+#[inline(always)]
+pub fn answer<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    interface: u32,
+    from: u32,
+    mtu: u16,
+) -> Outcome {
+    let Some(head) = frame.head::<ANSWER>() else {
+        return Err(Reason::BadLength);
+    };
+    let sender = Ipv4::at::<IP, ANSWER>(head).source();
     if !tables
         .icmp_bucket()
         .is_some_and(|bucket| bucket.take(tables, tables.jiffies(), PRICE, JIFFY))

@@ -81,6 +81,7 @@ impl Pop {
                 interfaces: BTreeMap::from([(OVERLAY_DEVICE.to_owned(), OVERLAY)]),
                 hand_over: HAND_OVER,
                 capacities,
+                now: 0,
             },
             state: None,
             quality: Quality::default(),
@@ -109,6 +110,7 @@ impl Pop {
             }
             _ => return Ok(()),
         };
+        (self.facts.now, _) = self.host.clock();
         let contents = contents(&with_port(&state), &self.facts, Some(self.host.contents()))?;
         self.host.program(&contents);
         for address in contents.neighbours.values() {

@@ -28,6 +28,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         interfaces: names.clone(),
         hand_over: 0,
         capacities: Capacities::default(),
+        now: 0,
     };
     let tables = contents(state, &facts, None)?;
     let mut host = Host::new(&facts.capacities);

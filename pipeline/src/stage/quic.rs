@@ -1,0 +1,45 @@
+//! QUIC (RFC 9000): a connection may change its client's address; what tells it is the id that its server has chosen.
+
+use super::flow::{Flow, Part};
+use crate::header::ipv4;
+use crate::map::{Service, policy};
+use crate::{Frame, Tables};
+
+/// Octets in a UDP header.
+const UDP: u32 = 8;
+/// The bit of a first octet that long headers have: their ids are not the server's, or not yet.
+const LONG: u8 = 0x80;
+
+/// The number of the target that a packet's connection id names. `datagram` is where UDP begins in the frame, and
+/// `octets` how long it is.
+#[inline(always)]
+pub fn server<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    service: &Service,
+    flow: &Flow,
+    (datagram, octets): (u32, u32),
+) -> Option<u32> {
+    if !service.has(policy::QUIC) || flow.protocol != ipv4::UDP || flow.part != Part::Whole {
+        return None;
+    }
+    named(frame, tables, datagram, octets)
+}
+
+/// The same, of a whole UDP datagram.
+#[inline(always)]
+pub fn named<F: Frame, T: Tables>(frame: &mut F, tables: &T, datagram: u32, octets: u32) -> Option<u32> {
+    let payload = octets.saturating_sub(UDP);
+    if payload < 2 {
+        return None;
+    }
+    let [first, second, ..] = frame.words(datagram + UDP);
+    let octets = first.to_le_bytes();
+    if octets[0] & LONG != 0 {
+        return None;
+    }
+    let id = (first >> 8 | second << 56).to_le_bytes();
+    let ninth = (second >> 8) as u8;
+    let server = tables.connection_ids()?.server(id, ninth, payload - 1)?;
+    tables.quic_server(server)
+}
