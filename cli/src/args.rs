@@ -114,6 +114,8 @@ pub(crate) enum Verb {
     Demo(demo::Args),
     /// Leave this host as if Kuafu had never run here
     Uninstall(verb::uninstall::Args),
+    /// Run parts of Kuafu on their own, to build or to judge them
+    Dev(verb::dev::Args),
     /// Print the versions of all parts, and whether they go together
     Version(verb::version::Args),
     /// Print a shell's completions, or the manual page

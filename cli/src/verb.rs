@@ -8,6 +8,7 @@ pub(crate) mod confirm;
 pub(crate) mod controller;
 pub(crate) mod delete;
 pub(crate) mod design;
+pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod drops;
 pub(crate) mod explain;
@@ -49,6 +50,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Explain(args) => wait_for(explain::run(global, args)),
         Verb::Design(args) => design::run(args),
         Verb::Replay(args) => replay::run(args),
+        Verb::Dev(args) => dev::run(&args),
         Verb::Doctor(args) => doctor::run(global, args),
         Verb::Lab(args) => {
             doctor::require(Purpose::Lab)?;

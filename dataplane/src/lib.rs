@@ -2,6 +2,7 @@
 //! what the programs count.
 
 pub mod agent;
+pub mod balancer;
 pub mod bpf;
 pub mod capture;
 mod error;

@@ -7,6 +7,7 @@
 
 mod allocate;
 mod backbone;
+mod balancer;
 mod error;
 mod limit;
 pub mod ring;
@@ -22,6 +23,7 @@ use kuafu_pipeline::map::{
     Path, Port, Service, ServiceKey, Slot, Vtep, VtepKey,
 };
 
+pub use balancer::{BalancedService, Balancer, balancer};
 pub use error::Error;
 pub use update::{Batch, NO_PAIR, Update};
 

@@ -87,6 +87,15 @@ impl Program {
         Self { name, kind, fd }
     }
 
+    /// A program that is pinned at `path`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(path: &Path, name: &'static str, kind: LinkKind) -> Result<Self> {
+        let fd = sys::open_pin(path).map_err(Error::io(format!("open {}", path.display())))?;
+        Ok(Self::new(name, kind, fd))
+    }
+
     /// Its name in the object.
     #[must_use]
     pub fn name(&self) -> &'static str {
