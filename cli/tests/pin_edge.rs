@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "it is a test")]
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -23,6 +23,7 @@ const ALL: usize = FLOWS as usize;
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x22];
 const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x33];
+const OUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 /// An instance of its own, that goes with the value.
@@ -492,6 +493,106 @@ fn errors_go_where_their_flow_goes_and_policies_hold() {
     assert_eq!(run(&fragment).verdict, DROP);
 }
 
+/// Runs an IPv6 frame, and checks all that must be so of one that is sent on, where `gue` is what stands between UDP and
+/// the inner packet. Its target.
+fn forwarded_v6(program: &Program, frame: &[u8], gue: Option<&[u8]>) -> Ipv6Addr {
+    let run = program.test_run(&TestRun::once(frame, 0)).unwrap();
+    assert_eq!(run.verdict, TX, "{frame:02x?}");
+    let out = &run.frame;
+    assert_eq!(out[..14], [&GATEWAY_MAC[..], &OWN_MAC, &[0x86, 0xdd]].concat());
+    let (outer, inside) = etherparse::Ipv6Header::from_slice(&out[14..]).unwrap();
+    let (inner, _) = etherparse::Ipv6Header::from_slice(&frame[14..]).unwrap();
+    assert_eq!(outer.source, OUTER_V6.octets());
+    assert_eq!(usize::from(outer.payload_length), inside.len());
+    assert_eq!(outer.traffic_class, inner.traffic_class);
+    assert!(outer.hop_limit > 0);
+    let inside = match gue {
+        None => {
+            assert_eq!(outer.next_header.0, 41);
+            inside
+        }
+        Some(header) => {
+            assert_eq!(outer.next_header.0, 17);
+            let (udp, behind) = etherparse::UdpHeader::from_slice(inside).unwrap();
+            assert_eq!((udp.destination_port, udp.checksum), (6080, 0));
+            assert_eq!(usize::from(udp.length), inside.len());
+            behind.strip_prefix(header).unwrap()
+        }
+    };
+    assert_eq!(inside, &frame[14..], "the inner packet, unchanged");
+    outer.destination.into()
+}
+
+#[test]
+fn ipv6_is_served_alike() {
+    if skipped() {
+        return;
+    }
+    let flows = 20_000;
+    let service = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+    let target = |last: u16| Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, last);
+    let frame = |number: u32, syn: bool| {
+        let client = Ipv6Addr::new(
+            0x2001,
+            0xdb8,
+            3,
+            0,
+            0,
+            0,
+            0,
+            u16::try_from(number / 1000).unwrap(),
+        )
+        .octets();
+        let packet = ethernet().ipv6(client, service.octets(), 60);
+        let packet = packet.tcp(1024 + (number % 1000) as u16 * 7, 443, 1, 1024);
+        let packet = if syn { packet.syn() } else { packet.ack(1) };
+        let mut frame = Vec::new();
+        packet.write(&mut frame, b"abcd").unwrap();
+        frame
+    };
+    let ways = [
+        (json!({"kind": "ipip"}), None),
+        (
+            json!({"kind": "gue", "port": 6080, "variant": 0}),
+            Some(&[0, 41, 0, 0][..]),
+        ),
+        (json!({"kind": "gue", "port": 6080, "variant": 1}), Some(&[][..])),
+    ];
+    for (index, (encapsulation, gue)) in ways.into_iter().enumerate() {
+        let with = |targets: &[u16]| {
+            let mut config = config(&json!([]));
+            config["encapsulation"] = encapsulation.clone();
+            config["encapsulation"]["outer_sources"] = json!([OUTER_V6]);
+            let targets: Vec<Value> = targets
+                .iter()
+                .map(|last| json!({"address": target(*last)}))
+                .collect();
+            let web = json!({"name": "web", "address": service, "protocol": "tcp", "port": 443, "targets": targets});
+            config["services"] = json!([web]);
+            config
+        };
+        let pinned = Pinned::new(&format!("six-{index}"), &with(&[1, 2, 3, 4]));
+        let program = pinned.program();
+        let all = |syn: bool| -> Vec<Ipv6Addr> {
+            (0..flows)
+                .map(|number| forwarded_v6(&program, &frame(number, syn), gue))
+                .collect()
+        };
+        let first = all(true);
+        let kept = |now: &[Ipv6Addr]| {
+            let both = first.iter().zip(now);
+            let mut others = both.filter(|(before, _)| **before != target(2));
+            others.all(|(before, now)| before == now)
+        };
+        assert!(kept(&all(false)));
+        pinned.configure(&with(&[1, 3, 4, 5]));
+        let later = all(false);
+        assert!(kept(&later) && !later.contains(&target(2)));
+        let again: std::collections::HashSet<_> = all(true).into_iter().collect();
+        assert!(!again.contains(&target(2)), "not even anew");
+    }
+}
+
 /// What is said where this file's value at a JSON pointer is another.
 fn refused(pointer: &str, value: Value) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -578,15 +679,13 @@ fn services_that_cannot_be_are_refused_with_their_place() {
     let ring = "services[0] (web): ring_size is 65536 for 2 targets; allowed: a prime";
     let prefix = "services[0] (web): address is 198.51.100.0/24; prefixes are not supported";
     let family = "services[0] (web): targets[1]: 2001:db8::1 is of another family";
+    let no_source =
+        "encapsulation.outer_sources has no IPv6 address; add one, since services[0] (web) is IPv6";
     each_refused(&[
         ("/ring_size", json!(65_536), ring),
         ("/ring_size", json!(1), "ring_size is 1 for 2 targets"),
         ("/services/0/address", json!("198.51.100.0/24"), prefix),
-        (
-            "/services/0/address",
-            json!("2001:db8::1"),
-            "services of IPv6 are not supported yet",
-        ),
+        ("/services/0/address", json!("2001:db8::1"), no_source),
         ("/services/0/targets/1/address", json!("2001:db8::1"), family),
         (
             "/services/0/targets/1/weight",

@@ -65,12 +65,14 @@ fn host(view: &View<'_>, tables: &Contents, with_connections: bool) -> Result<Ho
     if with_connections {
         maps.connections
             .for_each(|key, value| host.set_connection(key, value))?;
+        maps.tracked.for_each(|key, value| host.set_tracked(key, value))?;
         maps.fragments
             .for_each(|key, value| host.set_fragment(key, value))?;
         host.set_fragmenter(maps.fragmenter.get(&0)?.unwrap_or_default());
     }
     let room = usize::try_from(maps.connections.capacity()).unwrap_or(usize::MAX);
     host.set_room(room, SAMPLES);
+    host.set_tracked_room(usize::try_from(maps.tracked.capacity()).unwrap_or(usize::MAX));
     host.set_clock(view.clock.jiffies()?, since_boot()?);
     Ok(host)
 }

@@ -225,7 +225,8 @@ impl Tables for KernelTables {
         let scratch = scratch().ok_or(Insertion::Full)?;
         scratch.key = *key;
         scratch.connection = value;
-        inserted(maps::CONNECTIONS.insert(&scratch.key, &scratch.connection, BPF_NOEXIST as u64))
+        let (key, value): (&ConnectionKey, &Connection) = (&scratch.key, &scratch.connection);
+        inserted(maps::CONNECTIONS.insert(key, value, BPF_NOEXIST as u64))
     }
 
     #[inline(always)]

@@ -236,6 +236,7 @@ fn node(node: &Host, host: &HostFacts) -> Result<NodeConfig, Error> {
         mtu: underlay_mtu(host),
         incarnation: host.incarnation & 15,
         hand_over: host.hand_over,
+        ..NodeConfig::default()
     })
 }
 
@@ -268,7 +269,7 @@ impl Contents {
             .map(|slot| (slot.next.neighbour, slot.next.address));
         let direct = |hop: &&NextHop| matches!(hop.kind(), HopKind::Direct(_));
         let of_targets = self.targets.values().filter(direct);
-        let of_targets = of_targets.map(|hop| (hop.index, Be32::new(hop.address.low())));
+        let of_targets = of_targets.filter_map(|hop| Some((hop.index, Be32::new(hop.address.as_v4()?))));
         self.neighbours = of_vteps
             .chain(of_paths)
             .chain(of_slots)

@@ -24,6 +24,18 @@ pub const fn fold_words(sum: u64) -> u16 {
     ((once & 0xffff) + (once >> 16)) as u16
 }
 
+/// A running sum of 64-bit words in the order of their octets, for [`fold_words`].
+#[inline(always)]
+#[must_use]
+pub const fn words<const N: usize>(words: [u64; N]) -> u64 {
+    let (mut sum, mut at) = (0, 0);
+    while at < N {
+        sum += (words[at] >> 32) + (words[at] & 0xffff_ffff);
+        at += 1;
+    }
+    sum
+}
+
 /// The checksum field for a running sum.
 #[inline(always)]
 #[must_use]

@@ -79,6 +79,30 @@ impl Shim for Ipip {
     const INNER_ETHERNET: bool = false;
 }
 
+/// An IPv6 header around an IPv6 packet (RFC 2473).
+pub enum Ip6ip6 {}
+
+impl Shim for Ip6ip6 {
+    const LEN: u32 = 40;
+    const INNER_ETHERNET: bool = false;
+}
+
+/// IPv6 and UDP around an IPv6 packet: GUE, variant 1.
+pub enum Gue1V6 {}
+
+impl Shim for Gue1V6 {
+    const LEN: u32 = 48;
+    const INNER_ETHERNET: bool = false;
+}
+
+/// IPv6, UDP and GUE's header around an IPv6 packet: GUE, variant 0.
+pub enum Gue0V6 {}
+
+impl Shim for Gue0V6 {
+    const LEN: u32 = 52;
+    const INNER_ETHERNET: bool = false;
+}
+
 /// IPv4 and UDP around an IP packet: GUE, variant 1.
 pub enum Gue1 {}
 

@@ -8,7 +8,7 @@ macro_rules! words {
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
+        #[repr(u32)]
         pub enum $name { $( $(#[doc = $doc])+ $variant = $number, )+ }
 
         impl $name {

@@ -149,6 +149,7 @@ fn world(state: HostState) -> World {
         state: Some(state),
         connections: CONNECTIONS,
         samples: 20_000,
+        balancer: None,
         stale: Vec::new(),
         fragmenter: (u64::MAX, u64::MAX),
     }

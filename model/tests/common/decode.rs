@@ -1,7 +1,7 @@
 //! From octets to text, with etherparse as the judge of what other programs would read.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{ArpPacketSlice, Ipv4HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
 
@@ -39,6 +39,7 @@ fn ethernet(text: &mut String, frame: &[u8]) {
     write!(text, "eth {} > {}", address(6), address(0)).expect("memory");
     match u16::from_be_bytes([header[12], header[13]]) {
         0x0800 => ipv4(text, inside, false),
+        0x86dd => ipv6(text, inside, false),
         0x0806 => arp(text, inside),
         0x88b5 => rest(text, inside),
         other => {
@@ -94,7 +95,7 @@ fn ipv4(text: &mut String, octets: &[u8], quoted: bool) {
     let around = if quoted || ip.more_fragments() {
         None
     } else {
-        Some((ip.source(), ip.destination()))
+        Some((ip.source_addr().into(), ip.destination_addr().into()))
     };
     match proto {
         17 if first => udp(text, inside, around),
@@ -141,7 +142,77 @@ fn ipv4_header(text: &mut String, ip: &Ipv4HeaderSlice<'_>, octets: usize) {
     }
 }
 
-type Around = Option<([u8; 4], [u8; 4])>;
+fn ipv6(text: &mut String, octets: &[u8], quoted: bool) {
+    let Some((header, inside)) = octets.split_at_checked(40) else {
+        return rest(text, octets);
+    };
+    let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&header[at..at + 16]).expect("16 octets"));
+    let (first, length, next) = (
+        be(header),
+        usize::from(header[4]) << 8 | usize::from(header[5]),
+        header[6],
+    );
+    let (source, destination) = (address(8), address(24));
+    write!(text, " | ipv6 {source} > {destination}").expect("memory");
+    let named = [
+        ("version", first >> 28, 6),
+        ("hops", u32::from(header[7]), 64),
+        ("class", first >> 20 & 0xff, 0),
+        ("label", first & 0xf_ffff, 0),
+    ];
+    for (name, value, usual) in named {
+        if value != usual {
+            write!(text, " {name} {value}").expect("memory");
+        }
+    }
+    if length > inside.len() {
+        write!(text, " len {length}").expect("memory");
+    }
+    let (inside, padded) = inside.split_at(length.min(inside.len()));
+    let ends = (source.into(), destination.into());
+    let around = (!quoted).then_some(ends);
+    match next {
+        17 => udp(text, inside, around),
+        6 => tcp(text, inside, around),
+        58 if !quoted => icmp6(text, inside, ends),
+        41 => ipv6(text, inside, false),
+        _ => {
+            write!(text, " next {next}").expect("memory");
+            rest(text, inside);
+        }
+    }
+    if !padded.is_empty() {
+        write!(text, " | pad {}", padded.len()).expect("memory");
+    }
+}
+
+fn icmp6(text: &mut String, octets: &[u8], ends: (IpAddr, IpAddr)) {
+    let (Some((header, inside)), (IpAddr::V6(source), IpAddr::V6(destination))) =
+        (octets.split_at_checked(8), ends)
+    else {
+        return rest(text, octets);
+    };
+    write!(text, " | icmp6 {} {}", header[0], header[1]).expect("memory");
+    if be(&header[4..8]) != 0 {
+        write!(text, " rest {:#x}", be(&header[4..8])).expect("memory");
+    }
+    let sum = etherparse::checksum::Sum16BitWords::new()
+        .add_16bytes(source.octets())
+        .add_16bytes(destination.octets())
+        .add_4bytes((octets.len() as u32).to_be_bytes())
+        .add_2bytes([0, 58])
+        .add_slice(octets);
+    if sum.ones_complement() != 0 {
+        text.push_str(" sum bad");
+    }
+    if header[0] < 5 {
+        ipv6(text, inside, true);
+    } else {
+        rest(text, inside);
+    }
+}
+
+type Around = Option<(IpAddr, IpAddr)>;
 
 fn udp(text: &mut String, octets: &[u8], around: Around) {
     let Ok(udp) = UdpHeaderSlice::from_slice(octets) else {
@@ -155,12 +226,18 @@ fn udp(text: &mut String, octets: &[u8], around: Around) {
     match around {
         None => write!(text, " sum {:#06x}", udp.checksum()).expect("memory"),
         Some(_) if udp.checksum() == 0 => text.push_str(" sum none"),
-        Some((source, destination)) => {
-            let right = udp
-                .to_header()
-                .calc_checksum_ipv4_raw(source, destination, inside)
-                .expect("a short packet");
-            if right != udp.checksum() {
+        Some(ends) => {
+            let header = udp.to_header();
+            let right = match ends {
+                (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                    header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), inside)
+                }
+                (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                    header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), inside)
+                }
+                _ => panic!("two families"),
+            };
+            if right.expect("a short packet") != udp.checksum() {
                 text.push_str(" sum bad");
             }
         }
@@ -200,12 +277,18 @@ fn tcp(text: &mut String, octets: &[u8], around: Around) {
         write!(text, " seq {}", tcp.sequence_number()).expect("memory");
     }
     let inside = &octets[tcp.slice().len()..];
-    if let Some((source, destination)) = around {
-        let right = tcp
-            .to_header()
-            .calc_checksum_ipv4_raw(source, destination, inside)
-            .expect("a short packet");
-        if right != tcp.checksum() {
+    if let Some(ends) = around {
+        let header = tcp.to_header();
+        let right = match ends {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), inside)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), inside)
+            }
+            _ => panic!("two families"),
+        };
+        if right.expect("a short packet") != tcp.checksum() {
             text.push_str(" sum bad");
         }
     }
@@ -250,9 +333,14 @@ fn gue(text: &mut String, octets: &[u8]) {
     match *octets {
         [0, proto, 0, 0, ..] => {
             write!(text, " | gue {proto}").expect("memory");
-            ipv4(text, &octets[4..], false);
+            if proto == 41 {
+                ipv6(text, &octets[4..], false);
+            } else {
+                ipv4(text, &octets[4..], false);
+            }
         }
         [first, ..] if first >> 4 == 4 => ipv4(text, octets, false),
+        [first, ..] if first >> 4 == 6 => ipv6(text, octets, false),
         _ => rest(text, octets),
     }
 }

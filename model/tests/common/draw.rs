@@ -74,9 +74,16 @@ impl Draw {
     fn noise(&mut self, program: Program) -> Input {
         let length = SHORTEST + self.below(LONGEST - SHORTEST);
         let mut octets: Vec<u8> = (0..length).map(|_| self.octet()).collect();
-        if self.below(2) == 0 && length >= 24 {
-            octets[12..15].copy_from_slice(&[8, 0, 0x45]);
-            octets[23] = *self.one(&[1, 6, 17]);
+        match self.below(4) {
+            0 | 1 if length >= 24 => {
+                octets[12..15].copy_from_slice(&[8, 0, 0x45]);
+                octets[23] = *self.one(&[1, 6, 17]);
+            }
+            2 if length >= 24 => {
+                octets[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+                octets[20] = *self.one(&[6, 17, 44, 58]);
+            }
+            _ => {}
         }
         Input {
             program,

@@ -1,6 +1,6 @@
 //! From text to octets.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 
@@ -29,7 +29,7 @@ struct Layer<'a> {
 }
 
 /// Addresses for the checksums of what is inside.
-type Around = Option<(Ipv4Addr, Ipv4Addr)>;
+type Around = Option<(IpAddr, IpAddr)>;
 
 impl<'a> Layer<'a> {
     fn new(text: &'a str) -> Self {
@@ -84,9 +84,11 @@ fn from(layers: &[Layer<'_>], around: Around) -> Vec<u8> {
         "errand" => errand(layer, inside),
         "arp" => arp(layer),
         "ipv4" => ipv4(layer, inside),
+        "ipv6" => ipv6(layer, inside),
         "udp" => udp(layer, from(inside, None), around),
         "tcp" => tcp(layer, from(inside, None), around),
-        "icmp" => icmp(layer, from(inside, None)),
+        "icmp" => icmp(layer, from(inside, None), 0),
+        "icmp6" => icmp6(layer, from(inside, None), around),
         "vxlan" => vxlan(layer, from(inside, None)),
         "gue" => [&[0, layer.number(1) as u8, 0, 0][..], &from(inside, None)].concat(),
         "geneve" => geneve(layer, from(inside, None)),
@@ -101,6 +103,7 @@ fn ethernet(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
     let implied = match inside.first().map(|layer| layer.words[0]) {
         Some("arp") => 0x0806,
         Some("ipv4") => 0x0800,
+        Some("ipv6") => 0x86dd,
         _ => 0x88b5,
     };
     let ethertype = layer.int("type", implied) as u16;
@@ -146,7 +149,7 @@ fn arp(layer: &Layer<'_>) -> Vec<u8> {
 fn ipv4(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
     let address = |at: usize| layer.words[at].parse::<Ipv4Addr>().expect("an address");
     let (source, destination) = (address(1), address(3));
-    let payload = from(inside, Some((source, destination)));
+    let payload = from(inside, Some((source.into(), destination.into())));
     let implied = match inside.first().map(|layer| layer.words[0]) {
         Some("udp") => 17,
         Some("tcp") => 6,
@@ -180,6 +183,27 @@ fn ipv4(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
     octets
 }
 
+fn ipv6(layer: &Layer<'_>, inside: &[Layer<'_>]) -> Vec<u8> {
+    let address = |at: usize| layer.words[at].parse::<Ipv6Addr>().expect("an address");
+    let (source, destination) = (address(1), address(3));
+    let payload = from(inside, Some((source.into(), destination.into())));
+    let implied = match inside.first().map(|layer| layer.words[0]) {
+        Some("udp") => 17,
+        Some("tcp") => 6,
+        Some("icmp6") => 58,
+        Some("ipv6") => 41,
+        _ => 253,
+    };
+    let first = (layer.int("version", 6) << 28 | layer.int("class", 0) << 20 | layer.int("label", 0)) as u32;
+    let mut octets = first.to_be_bytes().to_vec();
+    octets.extend((layer.int("len", payload.len() as u64) as u16).to_be_bytes());
+    octets.extend([layer.int("next", implied) as u8, layer.int("hops", 64) as u8]);
+    octets.extend(source.octets());
+    octets.extend(destination.octets());
+    octets.extend(payload);
+    octets
+}
+
 fn ports(layer: &Layer<'_>) -> (u16, u16) {
     (layer.number(1) as u16, layer.number(3) as u16)
 }
@@ -192,12 +216,16 @@ fn udp(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
         length: layer.int("len", payload.len() as u64 + 8) as u16,
         checksum: 0,
     };
-    let right = around.map_or(0, |(source, destination)| {
-        header
-            .calc_checksum_ipv4_raw(source.octets(), destination.octets(), &payload)
-            .expect("a short packet")
-    });
-    header.checksum = layer.checksum(right);
+    let right = match around {
+        Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
+            header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &payload)
+        }
+        Some((IpAddr::V6(source), IpAddr::V6(destination))) => {
+            header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &payload)
+        }
+        _ => Ok(0),
+    };
+    header.checksum = layer.checksum(right.expect("a short packet"));
     [&header.to_bytes()[..], &payload].concat()
 }
 
@@ -208,25 +236,45 @@ fn tcp(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
     let flags = if flags == "none" { "" } else { flags };
     (header.syn, header.ack) = (flags.contains('S'), flags.contains('A'));
     (header.fin, header.rst, header.psh) = (flags.contains('F'), flags.contains('R'), flags.contains('P'));
-    let right = around.map_or(0, |(source, destination)| {
-        header
-            .calc_checksum_ipv4_raw(source.octets(), destination.octets(), &payload)
-            .expect("a short packet")
-    });
-    header.checksum = layer.checksum(right);
+    let right = match around {
+        Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
+            header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &payload)
+        }
+        Some((IpAddr::V6(source), IpAddr::V6(destination))) => {
+            header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &payload)
+        }
+        _ => Ok(0),
+    };
+    header.checksum = layer.checksum(right.expect("a short packet"));
     let mut octets = header.to_bytes().to_vec();
     octets[12] = (layer.int("off", 5) as u8) << 4;
     octets.extend(payload);
     octets
 }
 
-fn icmp(layer: &Layer<'_>, payload: Vec<u8>) -> Vec<u8> {
+fn icmp6(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
+    let octets = payload.len() as u32 + 8;
+    let sum = match around {
+        Some((IpAddr::V6(source), IpAddr::V6(destination))) => etherparse::checksum::Sum16BitWords::new()
+            .add_16bytes(source.octets())
+            .add_16bytes(destination.octets())
+            .add_4bytes(octets.to_be_bytes())
+            .add_2bytes([0, 58])
+            .ones_complement(),
+        _ => 0xffff,
+    };
+    icmp(layer, payload, !sum)
+}
+
+/// `covered` is the sum of what the checksum covers besides, in the order of the machine.
+fn icmp(layer: &Layer<'_>, payload: Vec<u8>, covered: u16) -> Vec<u8> {
     let rest = layer.int("rest", 0) as u32;
     let mut octets = vec![layer.number(1) as u8, layer.number(2) as u8, 0, 0];
     octets.extend(rest.to_be_bytes());
     octets.extend(payload);
     let right = etherparse::checksum::Sum16BitWords::new()
         .add_slice(&octets)
+        .add_2bytes(covered.to_ne_bytes())
         .ones_complement()
         .to_be();
     octets[2..4].copy_from_slice(&layer.checksum(right).to_be_bytes());

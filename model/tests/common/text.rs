@@ -11,8 +11,9 @@
 //! | `errand PAIR VNI MTU` | `reply`, `back`: of a packet on the slow path, in place of `eth` |
 //! | `arp request\|reply\|N MAC IP > MAC IP` | |
 //! | `ipv4 A > B` | `ttl`, `tos`, `id`, `df`, `mf`, `frag`, `proto`, `len`, `opts HEX`, `sum bad` |
+//! | `ipv6 A > B` | `hops`, `class`, `label`, `next`, `len`, `version` |
 //! | `udp A > B`, `tcp A > B` | `len`; `flags SAFRP`, `seq`, `off`; `sum none\|bad\|0x…` |
-//! | `icmp TYPE CODE` | `rest 0x…`, `sum bad` |
+//! | `icmp TYPE CODE`, `icmp6 TYPE CODE` | `rest 0x…`, `sum bad` |
 //! | `vxlan VNI` | `flags 0x…` |
 //! | `gue PROTO` | the header of variant 0; variant 1 has none |
 //! | `geneve VNI` | `label`, `lane`, `inc`, `epoch`, `seq`, `time`, `key N\|none`, `reply`, `dup`, `probe`, `proto 0x…` |

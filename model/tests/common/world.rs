@@ -4,15 +4,19 @@
 //! an exit. The others are `host` with one thing changed.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kuafu_model::contents::{Capacities, Contents, HostFacts, contents};
+use kuafu_model::contents::{self, BalancedService, Balancer, Capacities, Contents, HostFacts};
 use kuafu_model::runner::Host;
 use kuafu_model::state::{
     self, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState,
     SlotAction, SlotState, Target, TargetState, VtepState,
 };
-use kuafu_pipeline::map::{Fragmenter, JIFFY, Limit, Mac, MacPair, Neighbour, PathState};
+use kuafu_pipeline::header::ipv4::{TCP, UDP};
+use kuafu_pipeline::map::{
+    Be32, ConnectionIds, Fragmenter, IpKey, JIFFY, Limit, Mac, MacPair, Neighbour, NextHop, NodeConfig,
+    PathState, TAGGED, Wrap, policy,
+};
 use kuafu_pipeline::{Reason, Route};
 
 use super::text::key;
@@ -34,6 +38,8 @@ pub const ON_LINK: [(Ipv4Addr, u8); 4] = [
 ];
 /// Where everything else is.
 pub const GATEWAY: Ipv4Addr = ip(192, 0, 2, 254);
+/// The number of the neighbour behind which a balancer's servers are.
+const BEHIND_GATEWAY: u32 = 1;
 /// A network without a route.
 pub const UNREACHABLE: (Ipv4Addr, u8) = (ip(198, 18, 0, 0), 15);
 /// Jiffies of the model's clock.
@@ -42,7 +48,7 @@ pub const NOW: u64 = 100_000;
 pub const NOW_NS: u64 = 400_000_000_000;
 
 /// Names of all worlds.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "host",
     "twice",
     "bare",
@@ -53,6 +59,8 @@ pub const NAMES: [&str; 10] = [
     "unsampled",
     "unprobed",
     "hurried",
+    "balancer",
+    "strict",
 ];
 
 /// A host and what surrounds it.
@@ -65,6 +73,8 @@ pub struct World {
     pub samples: usize,
     /// Paths that are stale: no echo since the first jiffy, by a prober that speaks.
     pub stale: Vec<u32>,
+    /// Services on their own, in place of a state.
+    pub balancer: Option<Balancer>,
     /// Until when the prober fragments packets, and how many a jiffy.
     pub fragmenter: (u64, u64),
 }
@@ -80,6 +90,7 @@ pub fn named(name: &str) -> World {
         connections: 64,
         samples: 1000,
         stale: Vec::new(),
+        balancer: None,
         fragmenter: (u64::MAX, u64::MAX),
     };
     let state = world.state.as_mut().expect("just made");
@@ -94,6 +105,11 @@ pub fn named(name: &str) -> World {
         "unsampled" => world.samples = 0,
         "unprobed" => world.fragmenter = (0, 0),
         "hurried" => world.fragmenter.1 = 0,
+        "balancer" => world.balancer = Some(balancer(policy::ANSWER_ECHO, 0)),
+        "strict" => {
+            let common = policy::DROP_FRAGMENTS | policy::PASS_OPTIONS | policy::PASS_ECHO;
+            world.balancer = Some(balancer(common, policy::SILENT));
+        }
         other => panic!("no world is called {other}"),
     }
     world
@@ -119,8 +135,14 @@ pub fn facts() -> HostFacts {
 impl World {
     /// The maps' contents; `None` where no agent has written any.
     pub fn contents(&self) -> Option<Contents> {
+        if let Some(balancer) = &self.balancer {
+            let mut contents = contents::balancer(balancer, &facts(), None).expect("services that fit");
+            contents.neighbours.insert(BEHIND_GATEWAY, GATEWAY);
+            return Some(contents);
+        }
         let state = self.state.as_ref()?;
-        let mut contents = contents(state, &facts(), None).expect("a state that the host can satisfy");
+        let mut contents =
+            contents::contents(state, &facts(), None).expect("a state that the host can satisfy");
         let limits = contents.limits.values_mut().filter(|limit| limit.cost != 0);
         limits.for_each(|limit| *limit = slow(limit.vni));
         Some(contents)
@@ -130,8 +152,19 @@ impl World {
     pub fn neighbours(&self) -> BTreeMap<u32, Neighbour> {
         let contents = self.contents().unwrap_or_default();
         let known = |host: &Ipv4Addr| ON_LINK.iter().find(|(known, _)| known == host);
-        let entry = |(number, host): (&u32, &Ipv4Addr)| Some((*number, link(known(host)?.1)));
+        let entry = |(number, host): (&u32, &Ipv4Addr)| Some((*number, self.link(known(host)?.1)));
         contents.neighbours.iter().filter_map(entry).collect()
+    }
+
+    /// A neighbour; a balancer's is where the packet came from.
+    fn link(&self, mac: u8) -> Neighbour {
+        if self.balancer.is_none() {
+            return link(mac);
+        }
+        Neighbour {
+            macs: MacPair::new(octets(mac), Mac::default()),
+            interface: 0,
+        }
     }
 
     /// The host in userland.
@@ -144,7 +177,7 @@ impl World {
             host.program(&contents);
         }
         for (address, mac) in ON_LINK {
-            host.set_neighbour(address, link(mac));
+            host.set_neighbour(address, self.link(mac));
         }
         for (network, to) in routes() {
             host.set_route(network.parse().expect("a network"), to);
@@ -426,4 +459,71 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
             .map(|target| TargetState { weight: 1, target })
             .collect(),
     }
+}
+
+/// Services of both families, each behind three servers: ports 7020, 7021 and 7022 by an IP header and by GUE of variants
+/// 0 and 1; 443 is QUIC; 7030 leads nowhere; of TCP 7040 is chosen by client, and all other ports by port.
+fn balancer(common: u32, of_services: u32) -> Balancer {
+    let (v4, v6) = (IpKey::v4(0xc633_6401), ipv6(0x1));
+    let servers = |wrap: Wrap, is_v6: bool| -> Vec<(NextHop, u32)> {
+        let port = if wrap == Wrap::Ipip { 0 } else { 6080 };
+        let address = |last: u16| {
+            if is_v6 {
+                ipv6(0x100 | last)
+            } else {
+                IpKey::v4(0xc000_0250 | u32::from(last))
+            }
+        };
+        let hop = |last| (NextHop::direct(wrap, address(last), port, BEHIND_GATEWAY), 1);
+        (1..=3).map(hop).collect()
+    };
+    let service = |is_v6: bool, (protocol, port): (u8, u16), policy: u32, targets: Vec<(NextHop, u32)>| {
+        BalancedService {
+            address: if is_v6 { v6 } else { v4 },
+            protocol,
+            port,
+            policy: policy | of_services,
+            largest: 1400,
+            targets,
+            ring: 251,
+        }
+    };
+    let mut services = Vec::new();
+    for is_v6 in [false, true] {
+        for protocol in [TCP, UDP] {
+            for (port, wrap) in [(7020, Wrap::Ipip), (7021, Wrap::Gue0), (7022, Wrap::Gue1)] {
+                services.push(service(is_v6, (protocol, port), 0, servers(wrap, is_v6)));
+            }
+            services.push(service(is_v6, (protocol, 7030), 0, Vec::new()));
+        }
+        let ipip = || servers(Wrap::Ipip, is_v6);
+        services.push(service(is_v6, (UDP, 443), policy::QUIC, ipip()));
+        services.push(service(is_v6, (TCP, 7040), policy::BY_CLIENT, ipip()));
+        services.push(service(is_v6, (TCP, 0), policy::BY_PORT, ipip()));
+    }
+    let server = |id: u64, address| (id, NextHop::direct(Wrap::Ipip, address, 0, BEHIND_GATEWAY));
+    Balancer {
+        node: NodeConfig {
+            local: Be32::new(0xc000_0201),
+            local6: ipv6(0x201),
+            underlay: UNDERLAY,
+            mtu: 1500,
+            ..NodeConfig::default()
+        },
+        services,
+        policy: common,
+        connection_ids: ConnectionIds {
+            kind: TAGGED,
+            ..ConnectionIds::default()
+        },
+        quic_servers: vec![
+            server(0x0401, IpKey::v4(0xc000_0251)),
+            server(0x0402, ipv6(0x199)),
+        ],
+    }
+}
+
+/// 2001:db8::, and this at its end.
+fn ipv6(last: u16) -> IpKey {
+    IpKey::v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).octets())
 }

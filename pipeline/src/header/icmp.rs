@@ -1,4 +1,4 @@
-//! ICMP for IPv4 (RFC 792).
+//! ICMP for IPv4 (RFC 792) and for IPv6 (RFC 4443).
 
 use super::{be16, put16, put32, view};
 use crate::checksum::{self, Change};
@@ -15,6 +15,15 @@ pub const FRAGMENTATION_NEEDED: u8 = 4;
 pub const TIME_EXCEEDED: u8 = 11;
 /// Parameter problem.
 pub const PARAMETER_PROBLEM: u8 = 12;
+
+/// ICMPv6: a packet is too big; the last of the errors is parameter problem.
+pub const TOO_BIG_V6: u8 = 2;
+/// See [`TOO_BIG_V6`].
+const PARAMETER_PROBLEM_V6: u8 = 4;
+/// ICMPv6: echo request, and reply.
+pub const ECHO_REQUEST_V6: u8 = 128;
+/// See [`ECHO_REQUEST_V6`].
+pub const ECHO_REPLY_V6: u8 = 129;
 
 view! {
     /// An ICMP header: type, code, checksum and the four octets whose meaning the type gives.
@@ -43,6 +52,20 @@ impl Icmp<'_> {
         be16::<0, 8>(self.0) == (ECHO_REQUEST as u16) << 8
     }
 
+    /// The same of ICMPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_error_v6(&self) -> bool {
+        matches!(self.kind(), 1..=PARAMETER_PROBLEM_V6)
+    }
+
+    /// Whether it is an echo request of ICMPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_echo_request_v6(&self) -> bool {
+        be16::<0, 8>(self.0) == (ECHO_REQUEST_V6 as u16) << 8
+    }
+
     /// Writes the message's type; the checksum is the caller's.
     #[inline(always)]
     pub fn set_kind(&mut self, kind: u8) {
@@ -64,5 +87,16 @@ impl Icmp<'_> {
         let sum = checksum::add32(quote, first) + mtu as u32;
         put32::<0, 8>(self.0, first | checksum::finish(sum) as u32);
         put32::<4, 8>(self.0, mtu as u32);
+    }
+
+    /// Writes ICMPv6's "packet too big", where what else its checksum covers sums to `covered` (see
+    /// [`checksum::words`]).
+    #[inline(always)]
+    pub fn write_too_big_v6(&mut self, mtu: u32, covered: u64) {
+        let first = (TOO_BIG_V6 as u32) << 24;
+        let sum = covered + first.swap_bytes() as u64 + mtu.swap_bytes() as u64;
+        let checksum = !checksum::fold_words(sum);
+        put32::<0, 8>(self.0, first | checksum.swap_bytes() as u32);
+        put32::<4, 8>(self.0, mtu);
     }
 }

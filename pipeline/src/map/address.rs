@@ -78,6 +78,22 @@ impl IpKey {
         }
     }
 
+    /// An address in two words in the order of their octets, as [`le64`](crate::header::le64) reads them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self {
+            halves: [words[0].to_le(), words[1].to_le()],
+        }
+    }
+
+    /// The same words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
+        [u64::from_le(self.halves[0]), u64::from_le(self.halves[1])]
+    }
+
     /// The address in host order, where it is an IPv4 address.
     #[inline(always)]
     #[must_use]

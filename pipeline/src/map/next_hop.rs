@@ -38,11 +38,11 @@ pub enum HopKind {
 /// What is put around a packet for a server that answers its clients itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrap {
-    /// IPv4 (RFC 2003).
+    /// An IP header of its own family (RFC 2003, RFC 2473).
     Ipip,
-    /// IPv4, UDP and GUE's header.
+    /// IP, UDP and GUE's header.
     Gue0,
-    /// IPv4 and UDP.
+    /// IP and UDP.
     Gue1,
 }
 
@@ -55,6 +55,17 @@ impl Wrap {
             Self::Ipip => frame::Ipip::LEN,
             Self::Gue0 => frame::Gue0::LEN,
             Self::Gue1 => frame::Gue1::LEN,
+        }
+    }
+
+    /// The same around an IPv6 packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets_v6(self) -> u32 {
+        match self {
+            Self::Ipip => frame::Ip6ip6::LEN,
+            Self::Gue0 => frame::Gue0V6::LEN,
+            Self::Gue1 => frame::Gue1V6::LEN,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a host knows of itself, and what it counts.
 
-use super::{Be16, Be32, map_types};
+use super::{Be16, Be32, IpKey, map_types};
 
 /// Octets that are kept of the last dropped packet.
 pub const FRAME_START: usize = 64;
@@ -27,6 +27,10 @@ map_types! {
         pub incarnation: u32,
         /// The interface by which the edge hands packets over to the port program of the system VPC; 0: there is none.
         pub hand_over: u32,
+        /// Zero.
+        pub spare: u32,
+        /// Its address of IPv6, from which packets go to servers of IPv6; 0: it has none.
+        pub local6: IpKey,
     }
 
     /// How often something happened on one CPU.

@@ -1,8 +1,9 @@
 //! The edge: backbone, services and the exit's ports.
 
+use super::edge_v6;
 use crate::header::{Ethernet, Icmp, Ipv4, ethernet, ipv4};
-use crate::map::{IpKey, NodeConfig, Service, ServiceKey, policy};
-use crate::stage::flow::{Flow, Part};
+use crate::map::{NodeConfig, Service, ServiceKey, policy};
+use crate::stage::flow::{Address, Flow, Part};
 use crate::stage::{answer, backbone, echo, enter, fragment, icmp_error};
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
@@ -22,8 +23,10 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
             Err(_) => return Ok(Next::Pass),
         },
     };
-    if Ethernet::at::<0, 42>(head).ethertype() != ethernet::IPV4 {
-        return Ok(Next::Pass);
+    match Ethernet::at::<0, 42>(head).ethertype() {
+        ethernet::IPV4 => {}
+        ethernet::IPV6 => return edge_v6::run(frame, tables, node, interface),
+        _ => return Ok(Next::Pass),
     }
     let icmp = Icmp::at::<34, 42>(head);
     let (is_error, is_echo) = (icmp.is_error(), icmp.is_echo_request());
@@ -131,7 +134,11 @@ fn about<F: Frame, T: Tables>(
 
 /// The listener whose answer is quoted, where the error was sent to it.
 #[inline(always)]
-fn listener<'t, T: Tables>(tables: &'t T, quoted: &Flow, destination: u32) -> Option<&'t Service> {
+pub(super) fn listener<'t, T: Tables, A: Address + PartialEq>(
+    tables: &'t T,
+    quoted: &Flow<A>,
+    destination: A,
+) -> Option<&'t Service> {
     if quoted.source != destination {
         return None;
     }
@@ -155,16 +162,20 @@ fn echo<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, destinat
 
 /// The address as a whole, where it is Kuafu's.
 #[inline(always)]
-fn whole<T: Tables>(tables: &T, destination: u32) -> Option<&Service> {
+pub(super) fn whole<T: Tables, A: Address>(tables: &T, destination: A) -> Option<&Service> {
     tables.service(&ServiceKey {
-        address: IpKey::v4(destination),
+        address: destination.key(),
         ..ServiceKey::default()
     })
 }
 
 /// The listener for all ports of an address.
 #[inline(always)]
-fn any_port<'t, T: Tables>(tables: &'t T, whole: &Service, flow: &Flow) -> Option<&'t Service> {
+pub(super) fn any_port<'t, T: Tables, A: Address>(
+    tables: &'t T,
+    whole: &Service,
+    flow: &Flow<A>,
+) -> Option<&'t Service> {
     let all = if flow.protocol == ipv4::TCP {
         policy::ALL_TCP
     } else {
@@ -179,7 +190,7 @@ fn any_port<'t, T: Tables>(tables: &'t T, whole: &Service, flow: &Flow) -> Optio
 
 /// A packet to an address of Kuafu's that no stage takes: dropped, unless what is left is the host's own.
 #[inline(always)]
-const fn left(whole: &Service, reason: Reason) -> Outcome {
+pub(super) const fn left(whole: &Service, reason: Reason) -> Outcome {
     if whole.has(policy::OPEN) {
         Ok(Next::Pass)
     } else {
@@ -189,7 +200,7 @@ const fn left(whole: &Service, reason: Reason) -> Outcome {
 
 /// A packet that no stage takes: the host's own, unless the whole address is Kuafu's.
 #[inline(always)]
-fn unclaimed<T: Tables>(tables: &T, destination: u32, reason: Reason) -> Outcome {
+pub(super) fn unclaimed<T: Tables, A: Address>(tables: &T, destination: A, reason: Reason) -> Outcome {
     match whole(tables, destination) {
         Some(whole) => left(whole, reason),
         None => Ok(Next::Pass),
@@ -199,7 +210,12 @@ fn unclaimed<T: Tables>(tables: &T, destination: u32, reason: Reason) -> Outcome
 /// A packet of a kind that services do not take: the host's own, unless the whole address is Kuafu's and its policy does
 /// not leave that kind to the host.
 #[inline(always)]
-fn unless<T: Tables>(tables: &T, destination: u32, passed: u32, reason: Reason) -> Outcome {
+pub(super) fn unless<T: Tables, A: Address>(
+    tables: &T,
+    destination: A,
+    passed: u32,
+    reason: Reason,
+) -> Outcome {
     match whole(tables, destination) {
         Some(whole) if !whole.has(passed) => Err(reason),
         _ => Ok(Next::Pass),

@@ -7,5 +7,6 @@
 //! | [`port`](port::run) | tcx ingress on a port's host side | what a VM, a container or the prober sends |
 
 pub mod edge;
+mod edge_v6;
 pub mod port;
 pub mod underlay;

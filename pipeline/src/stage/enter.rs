@@ -5,10 +5,10 @@ use super::exit::Answers;
 use super::flow::{Flow, Part};
 use super::sanity::{self, Sane};
 use super::track::{Age, Subject};
-use super::{BACKBONE, IP, L4, direct, exit, limit, quic, send, slow_path, too_big, track};
+use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, slow_path, too_big, track};
 use crate::header::errand::Way;
-use crate::header::{Icmp, Ipv4};
-use crate::map::{HopKind, NO_PATH, NodeConfig, Service};
+use crate::header::{Icmp, Ipv4, Ipv6};
+use crate::map::{HopKind, IpKey, NO_PATH, NodeConfig, Service};
 use crate::{Frame, Outcome, Reason, Tables};
 
 /// Sends a client's packet to its flow's target: over a pair of paths; where this host is itself the exit, straight on
@@ -78,6 +78,47 @@ pub fn client_packet<F: Frame, T: Tables>(
     }
 }
 
+/// The same of IPv6, whose targets are servers that answer themselves.
+///
+/// # Errors
+/// Those of [`sanity`], [`limit`] and [`direct`]; `NoTarget`.
+#[inline(always)]
+pub fn client_packet_v6<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    interface: u32,
+    (service, flow): (&Service, &Flow<IpKey>),
+) -> Outcome {
+    let Some(head) = frame.head::<L4_V6>() else {
+        return Err(Reason::Truncated);
+    };
+    let behind = Ipv6::at::<IP, L4_V6>(head).payload_length() as u32;
+    let tcp_flags = sanity::check_v6(frame, flow, behind)?;
+    let (length, subject) = (behind + 40, Subject::of(service, flow, tcp_flags as u32));
+    let datagram = (L4_V6 as u32, behind);
+    let number = match quic::server(frame, tables, service, flow, datagram) {
+        Some(number) => {
+            track::follow(tables, service, &subject, number);
+            number
+        }
+        None => track::target(tables, service, &subject).ok_or(Reason::NoTarget)?,
+    };
+    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
+    let HopKind::Direct(wrap) = hop.kind() else {
+        return Err(Reason::NoTarget);
+    };
+    limit::admit(tables, (service.limit, service.vni), false, length)?;
+    sanity::exact(frame, length)?;
+    let parcel = Parcel {
+        length,
+        largest: length,
+        hash: subject.hash,
+        refuser: flow.destination,
+    };
+    direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
+}
+
 /// Octets in the largest IP packet that a path carries.
 #[inline(always)]
 #[must_use]
@@ -119,6 +160,52 @@ pub fn icmp_error<F: Frame, T: Tables>(
         }
         _ => Err(Reason::NoTarget),
     }
+}
+
+/// Sends an ICMPv6 error about an answer, whose quoted flow is `quoted`, to the server of that flow, unchanged.
+///
+/// # Errors
+/// `Truncated`; those of [`sanity`], [`limit`] and [`direct`]; `NoTarget`.
+#[inline(always)]
+pub fn icmp_error_v6<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    node: &NodeConfig,
+    interface: u32,
+    (service, quoted): (&Service, &Flow<IpKey>),
+) -> Outcome {
+    let octets = frame.len();
+    let Some(head) = frame.head::<L4_V6>() else {
+        return Err(Reason::Truncated);
+    };
+    let ip = Ipv6::at::<IP, L4_V6>(head);
+    let (behind, hops, ends) = (
+        ip.payload_length() as u32,
+        ip.hop_limit(),
+        [ip.source(), ip.destination()],
+    );
+    let length = sanity::length_v6(octets, behind, hops, ends)?;
+    if behind < 56 {
+        return Err(Reason::BadLength);
+    }
+    let subject = Subject {
+        age: Age::Quoted,
+        ..Subject::of(service, &quoted.turned_round(), 0)
+    };
+    let number = track::target(tables, service, &subject).ok_or(Reason::NoTarget)?;
+    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
+    let HopKind::Direct(wrap) = hop.kind() else {
+        return Err(Reason::NoTarget);
+    };
+    limit::admit(tables, (service.limit, service.vni), false, length)?;
+    sanity::exact(frame, length)?;
+    let parcel = Parcel {
+        length,
+        largest: length,
+        hash: subject.hash,
+        refuser: IpKey::default(),
+    };
+    direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
 }
 
 /// Checks length and checksum of an ICMP message's IP header, and cuts off what the link padded.

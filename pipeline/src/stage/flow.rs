@@ -1,16 +1,16 @@
 //! A flow: what tells the packets of one conversation from others.
 
 use crate::header::ipv4::{TCP, UDP};
-use crate::header::{Ipv4, Udp, be32};
+use crate::header::{Ipv4, Ipv6, Udp, be32};
 use crate::map::{Be16, ConnectionKey, IpKey, ServiceKey};
 
-/// The five-tuple of an IPv4 packet, in host order.
+/// The five-tuple of a packet, in host order; the addresses of IPv6 as keys have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub struct Flow<A = u32> {
     /// Source address.
-    pub source: u32,
+    pub source: A,
     /// Destination address.
-    pub destination: u32,
+    pub destination: A,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
@@ -32,6 +32,40 @@ pub enum Part {
     Later(u16),
 }
 
+/// An address of either family.
+pub trait Address: Copy {
+    /// As part of a key.
+    fn key(self) -> IpKey;
+    /// As one word.
+    fn word(self) -> u32;
+}
+
+impl Address for u32 {
+    #[inline(always)]
+    fn key(self) -> IpKey {
+        IpKey::v4(self)
+    }
+
+    #[inline(always)]
+    fn word(self) -> u32 {
+        self
+    }
+}
+
+impl Address for IpKey {
+    #[inline(always)]
+    fn key(self) -> IpKey {
+        self
+    }
+
+    #[inline(always)]
+    fn word(self) -> u32 {
+        let [high, low] = self.words();
+        let upper = mix(high as u32, (high >> 32) as u32, 0);
+        mix(upper, low as u32, (low >> 32) as u32)
+    }
+}
+
 impl Flow {
     /// Of the IPv4 header at octet `IP` (without options) and the ports at `PORTS`, taken for that of a whole datagram.
     #[inline(always)]
@@ -49,11 +83,32 @@ impl Flow {
             part: Part::Whole,
         }
     }
+}
 
+impl Flow<IpKey> {
+    /// Of the IPv6 header at octet `IP` and the ports at `PORTS`, right behind it.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_v6<const IP: usize, const PORTS: usize, const N: usize>(head: &mut [u8; N]) -> Self {
+        let udp = Udp::at::<PORTS, N>(head);
+        let (source_port, destination_port) = (udp.source(), udp.destination());
+        let ip = Ipv6::at::<IP, N>(head);
+        Self {
+            source: ip.source(),
+            destination: ip.destination(),
+            source_port,
+            destination_port,
+            protocol: ip.next_header(),
+            part: Part::Whole,
+        }
+    }
+}
+
+impl<A: Address> Flow<A> {
     /// The way back.
     #[inline(always)]
     #[must_use]
-    pub const fn turned_round(self) -> Self {
+    pub fn turned_round(self) -> Self {
         Self {
             source: self.destination,
             destination: self.source,
@@ -67,10 +122,10 @@ impl Flow {
     /// As the key of a connection.
     #[inline(always)]
     #[must_use]
-    pub const fn connection(&self, vni: u32) -> ConnectionKey {
+    pub fn connection(&self, vni: u32) -> ConnectionKey {
         ConnectionKey::new(
             vni,
-            [IpKey::v4(self.source), IpKey::v4(self.destination)],
+            [self.source.key(), self.destination.key()],
             [Be16::new(self.source_port), Be16::new(self.destination_port)],
             self.protocol as u32,
         )
@@ -79,9 +134,9 @@ impl Flow {
     /// The listener that it is addressed to.
     #[inline(always)]
     #[must_use]
-    pub const fn service(&self, vni: u32) -> ServiceKey {
+    pub fn service(&self, vni: u32) -> ServiceKey {
         ServiceKey {
-            address: IpKey::v4(self.destination),
+            address: self.destination.key(),
             vni,
             port: Be16::new(self.destination_port),
             protocol: self.protocol,
@@ -92,40 +147,37 @@ impl Flow {
     /// The listener for all ports, where there is one.
     #[inline(always)]
     #[must_use]
-    pub const fn any_port(&self) -> ServiceKey {
+    pub fn any_port(&self) -> ServiceKey {
         ServiceKey {
-            address: IpKey::v4(self.destination),
-            vni: 0,
             port: Be16::new(0),
-            protocol: self.protocol,
-            spare: 0,
+            ..self.service(0)
         }
-    }
-
-    /// The same for all flows of a client to an address.
-    #[inline(always)]
-    #[must_use]
-    pub const fn hash_of_client(&self) -> u32 {
-        mix(self.source, self.destination, 0)
-    }
-
-    /// The same for all flows to a port.
-    #[inline(always)]
-    #[must_use]
-    pub const fn hash_of_port(&self) -> u32 {
-        mix(0, self.destination, self.destination_port as u32)
     }
 
     /// A number that spreads flows evenly.
     #[inline(always)]
     #[must_use]
-    pub const fn hash(&self) -> u32 {
+    pub fn hash(&self) -> u32 {
         let ports = (self.source_port as u32) << 16 | self.destination_port as u32;
         mix(
-            self.source,
-            self.destination,
+            self.source.word(),
+            self.destination.word(),
             ports ^ (self.protocol as u32).wrapping_mul(0x9e37_79b1),
         )
+    }
+
+    /// The same for all flows of a client to an address.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash_of_client(&self) -> u32 {
+        mix(self.source.word(), self.destination.word(), 0)
+    }
+
+    /// The same for all flows to a port.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash_of_port(&self) -> u32 {
+        mix(0, self.destination.word(), self.destination_port as u32)
     }
 }
 

@@ -81,8 +81,8 @@ pub fn check<F: Frame, T: Tables>(
     vni: u32,
     flow: &Flow,
     length: u32,
-    tcp: impl FnOnce(&mut F, u32) -> Result<u32, Reason>,
-) -> Result<u32, Reason> {
+    tcp: impl FnOnce(&mut F, u32) -> Result<u8, Reason>,
+) -> Result<u8, Reason> {
     let Some(head) = frame.head::<READ>() else {
         return Err(Reason::Truncated);
     };

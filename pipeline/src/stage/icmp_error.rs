@@ -3,8 +3,8 @@
 use super::flow::Flow;
 use super::{IP, L4};
 use crate::checksum::Change;
-use crate::header::{Icmp, Ipv4, Udp, ipv4};
-use crate::map::Connection;
+use crate::header::{Icmp, Ipv4, Ipv6, Udp, ipv4};
+use crate::map::{Connection, IpKey};
 use crate::{Frame, Reason};
 
 /// Offset of the quoted IP header.
@@ -13,6 +13,10 @@ const QUOTE: usize = 42;
 const QUOTED_L4: usize = 62;
 /// Octets up to there.
 const WHOLE: usize = 70;
+/// The same three of ICMPv6.
+const QUOTE_V6: usize = 62;
+const QUOTED_L4_V6: usize = 102;
+const WHOLE_V6: usize = 110;
 
 /// The flow of the packet that an ICMP error quotes.
 ///
@@ -29,6 +33,22 @@ pub fn quoted<F: Frame>(frame: &mut F) -> Result<Flow, Reason> {
         return Err(Reason::BadLength);
     }
     Ok(Flow::at::<QUOTE, QUOTED_L4, WHOLE>(head))
+}
+
+/// The flow of the packet that an ICMPv6 error quotes.
+///
+/// # Errors
+/// `Truncated`; `BadLength` where it quotes no TCP or UDP packet with its ports right behind the header.
+#[inline(always)]
+pub fn quoted_v6<F: Frame>(frame: &mut F) -> Result<Flow<IpKey>, Reason> {
+    let Some(head) = frame.head::<WHOLE_V6>() else {
+        return Err(Reason::Truncated);
+    };
+    let ip = Ipv6::at::<QUOTE_V6, WHOLE_V6>(head);
+    if ip.version() != 6 || !matches!(ip.next_header(), ipv4::TCP | ipv4::UDP) {
+        return Err(Reason::BadLength);
+    }
+    Ok(Flow::of_v6::<QUOTE_V6, QUOTED_L4_V6, WHOLE_V6>(head))
 }
 
 /// Rewrites an error about a packet of the other direction: it leaves like a packet of `connection`, and quotes the

@@ -32,6 +32,8 @@ pub mod twice;
 pub(crate) const IP: usize = 14;
 /// Offset of what follows an IPv4 header without options.
 pub(crate) const L4: usize = 34;
+/// The same behind an IPv6 header without extensions.
+pub(crate) const L4_V6: usize = 54;
 /// Offset of Geneve in a packet of the backbone.
 pub(crate) const GENEVE: usize = 42;
 /// Offset of the inner packet in a packet of the backbone, and octets in front of it.

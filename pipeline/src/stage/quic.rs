@@ -1,6 +1,6 @@
 //! QUIC (RFC 9000): a connection may change its client's address; what tells it is the id that its server has chosen.
 
-use super::flow::{Flow, Part};
+use super::flow::{Address, Flow, Part};
 use crate::header::ipv4;
 use crate::map::{Service, policy};
 use crate::{Frame, Tables};
@@ -13,11 +13,11 @@ const LONG: u8 = 0x80;
 /// The number of the target that a packet's connection id names. `datagram` is where UDP begins in the frame, and
 /// `octets` how long it is.
 #[inline(always)]
-pub fn server<F: Frame, T: Tables>(
+pub fn server<F: Frame, T: Tables, A: Address>(
     frame: &mut F,
     tables: &T,
     service: &Service,
-    flow: &Flow,
+    flow: &Flow<A>,
     (datagram, octets): (u32, u32),
 ) -> Option<u32> {
     if !service.has(policy::QUIC) || flow.protocol != ipv4::UDP || flow.part != Part::Whole {

@@ -1,9 +1,13 @@
 //! Sanity of a packet that is Kuafu's: what the host's own stack would have checked.
 
 use super::flow::{Flow, Part};
-use super::{IP, L4, fragment};
-use crate::header::{Ipv4, Tcp, Udp, ipv4, tcp};
+use super::{IP, L4, L4_V6, fragment};
+use crate::header::{Ipv4, Ipv6, Tcp, Udp, ipv4, tcp};
+use crate::map::IpKey;
 use crate::{Frame, Reason, Tables};
+
+/// Octets up to the end of UDP's header in IPv6.
+const V6: usize = 62;
 
 /// What later stages want to know of a sane packet.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +48,13 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Fl
     if length + IP as u32 > frame_length {
         return Err(Reason::BadLength);
     }
+    let behind = length.saturating_sub(20);
     let tcp_flags = match flow.part {
-        Part::Whole if flow.protocol == ipv4::TCP => tcp(frame, length)?,
-        Part::Whole => udp(frame, length)?,
-        _ => fragment::check(frame, tables, vni, flow, length, tcp)?,
+        Part::Whole if flow.protocol == ipv4::TCP => tcp::<F, L4, 54>(frame, behind)?,
+        Part::Whole => udp::<F, L4, 42>(frame, behind)?,
+        _ => fragment::check(frame, tables, vni, flow, length, |frame, length| {
+            tcp::<F, L4, 54>(frame, length.saturating_sub(20))
+        })?,
     };
     Ok(Sane {
         length,
@@ -55,7 +62,7 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Fl
             Part::Later(first) => length.max(first as u32),
             _ => length,
         },
-        tcp_flags,
+        tcp_flags: tcp_flags as u32,
         dont_fragment,
     })
 }
@@ -73,13 +80,57 @@ pub fn exact<F: Frame>(frame: &mut F, length: u32) -> Result<(), Reason> {
     Ok(())
 }
 
+/// The same of an IPv6 packet without extension headers, with `behind` octets behind its header. Returns TCP's flags.
+///
+/// # Errors
+/// `Truncated`, `BadLength`, `Ttl`, `Martian`, `BadTcp`; `BadChecksum` of UDP without one (RFC 8200, §8.1).
 #[inline(always)]
-fn udp<F: Frame>(frame: &mut F, length: u32) -> Result<u32, Reason> {
-    let Some(head) = frame.head::<42>() else {
+pub fn check_v6<F: Frame>(frame: &mut F, flow: &Flow<IpKey>, behind: u32) -> Result<u8, Reason> {
+    let frame_length = frame.len();
+    let Some(head) = frame.head::<V6>() else {
         return Err(Reason::Truncated);
     };
-    let octets = Udp::at::<L4, 42>(head).length() as u32;
-    if octets < 8 || octets + 20 > length {
+    let has_checksum = Udp::at::<L4_V6, V6>(head).has_checksum();
+    let hops = Ipv6::at::<IP, V6>(head).hop_limit();
+    length_v6(frame_length, behind, hops, [flow.source, flow.destination])?;
+    match flow.protocol {
+        ipv4::TCP => tcp::<F, L4_V6, 74>(frame, behind),
+        _ if !has_checksum => Err(Reason::BadChecksum),
+        _ => udp::<F, L4_V6, V6>(frame, behind),
+    }
+}
+
+/// Octets in an IPv6 packet of a sane header: with `behind` of them behind it, and these addresses.
+///
+/// # Errors
+/// `BadLength`, `Ttl`, `Martian`.
+#[inline(always)]
+pub fn length_v6(
+    frame_length: u32,
+    behind: u32,
+    hops: u8,
+    [source, destination]: [IpKey; 2],
+) -> Result<u32, Reason> {
+    if hops == 0 {
+        return Err(Reason::Ttl);
+    }
+    if is_martian_v6(source) || source == destination {
+        return Err(Reason::Martian);
+    }
+    let length = behind + 40;
+    if length + IP as u32 > frame_length {
+        return Err(Reason::BadLength);
+    }
+    Ok(length)
+}
+
+#[inline(always)]
+fn udp<F: Frame, const AT: usize, const N: usize>(frame: &mut F, behind: u32) -> Result<u8, Reason> {
+    let Some(head) = frame.head::<N>() else {
+        return Err(Reason::Truncated);
+    };
+    let octets = Udp::at::<AT, N>(head).length() as u32;
+    if octets < 8 || octets > behind {
         Err(Reason::BadLength)
     } else {
         Ok(0)
@@ -87,20 +138,20 @@ fn udp<F: Frame>(frame: &mut F, length: u32) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn tcp<F: Frame>(frame: &mut F, length: u32) -> Result<u32, Reason> {
-    let Some(head) = frame.head::<54>() else {
+fn tcp<F: Frame, const AT: usize, const N: usize>(frame: &mut F, behind: u32) -> Result<u8, Reason> {
+    let Some(head) = frame.head::<N>() else {
         return Err(Reason::Truncated);
     };
-    let tcp = Tcp::at::<L4, 54>(head);
+    let tcp = Tcp::at::<AT, N>(head);
     let (octets, flags) = (tcp.header_length(), tcp.flags());
-    if octets < 20 || octets + 20 > length {
+    if octets < 20 || octets > behind {
         return Err(Reason::BadTcp);
     }
     let opposed = flags & tcp::SYN != 0 && flags & (tcp::FIN | tcp::RST) != 0;
     if opposed || flags & (tcp::SYN | tcp::RST | tcp::ACK) == 0 {
         Err(Reason::BadTcp)
     } else {
-        Ok(flags as u32)
+        Ok(flags)
     }
 }
 
@@ -109,4 +160,13 @@ fn tcp<F: Frame>(frame: &mut F, length: u32) -> Result<u32, Reason> {
 #[must_use]
 pub const fn is_martian(source: u32) -> bool {
     matches!(source >> 24, 0 | 127 | 224..)
+}
+
+/// Unspecified, loopback and other addresses below ::1:0:0:0, IPv4-mapped ones among them, link-local and multicast
+/// (RFC 6890, RFC 4291).
+#[inline(always)]
+#[must_use]
+pub const fn is_martian_v6(source: IpKey) -> bool {
+    let [high, _] = source.halves();
+    high == 0 || high >> 54 == 0xfe80 >> 6 || high >> 56 == 0xff
 }

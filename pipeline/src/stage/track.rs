@@ -5,7 +5,7 @@
 //! A flow that may have begun before the ring changed belongs to the ring before, so that another host, which has no
 //! entry of it, leads it to the same target.
 
-use super::flow::Flow;
+use super::flow::{Address, Flow};
 use super::ring;
 use crate::header::{ipv4, tcp};
 use crate::map::{ConnectionKey, KEEPS, MemberKey, Service, TAKES, Tracked, policy};
@@ -43,7 +43,7 @@ impl Subject {
     /// The flow of a client's packet with these flags of TCP.
     #[inline(always)]
     #[must_use]
-    pub const fn of(service: &Service, flow: &Flow, tcp_flags: u32) -> Self {
+    pub fn of<A: Address>(service: &Service, flow: &Flow<A>, tcp_flags: u32) -> Self {
         let hash = flow.hash();
         let (begins, ends) = (
             tcp_flags as u8 & (tcp::SYN | tcp::ACK) == tcp::SYN,

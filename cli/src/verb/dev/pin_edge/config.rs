@@ -14,10 +14,14 @@ use kuafu_pipeline::map::{
 use serde::Deserialize;
 use serde_json::Value;
 
+/// Where no service is of IPv4: an address that is nobody's (RFC 7600, section 4.8).
+const NO_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Octets in an Ethernet header.
 const ETHERNET: u32 = 14;
 /// The least frame for which a limit makes sense: one of 576 octets of IP (RFC 791).
 const LEAST_FRAME: u32 = 576 + ETHERNET;
+/// The same of IPv6, whose packets of 1280 octets go everywhere (RFC 8200, section 5).
+const LEAST_FRAME_V6: u32 = 1280 + ETHERNET;
 /// Targets' weights end here, as a manifest's do.
 const MOST_WEIGHT: u32 = 1_000_000;
 
@@ -209,6 +213,13 @@ pub(super) struct Edge {
     pub(super) warnings: Vec<String>,
 }
 
+impl Service {
+    fn address(&self) -> Result<IpNetwork> {
+        let parsed = self.address.parse();
+        parsed.with_context(|| format!("address is {}, which is no address", self.address))
+    }
+}
+
 impl Config {
     pub(super) fn read(text: &str) -> Result<Self> {
         Ok(serde_json::from_str(text)?)
@@ -246,11 +257,7 @@ impl Config {
             .map(|entry| self.server(entry))
             .collect();
         let balancer = Balancer {
-            node: NodeConfig {
-                local: Be32::new(u32::from(self.outer_source()?)),
-                mtu: u16::MAX,
-                ..NodeConfig::default()
-            },
+            node: self.node()?,
             services: self.services()?,
             policy: self.policy()?,
             connection_ids: self.connection_ids()?,
@@ -264,31 +271,55 @@ impl Config {
         })
     }
 
-    /// The first IPv4 address that outer headers may come from.
-    fn outer_source(&self) -> Result<Ipv4Addr> {
+    /// The host, with the addresses from which outer headers come: of each family the first.
+    fn node(&self) -> Result<NodeConfig> {
+        let sources = self.outer_sources()?;
+        let v4 = sources.iter().find_map(|source| match source {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = sources.iter().find_map(|source| match source {
+            IpAddr::V6(v6) => Some(IpKey::v6(v6.octets())),
+            IpAddr::V4(_) => None,
+        });
+        for (index, service) in self.services.iter().enumerate() {
+            let (family, is_missing) = match service.address()?.ip() {
+                IpAddr::V4(_) => ("IPv4", v4.is_none()),
+                IpAddr::V6(_) => ("IPv6", v6.is_none()),
+            };
+            ensure!(
+                !is_missing,
+                "encapsulation.outer_sources has no {family} address; add one, since services[{index}] ({}) is {family}",
+                service.name
+            );
+        }
+        Ok(NodeConfig {
+            local: Be32::new(u32::from(v4.unwrap_or(NO_V4))),
+            local6: v6.unwrap_or_default(),
+            mtu: u16::MAX,
+            ..NodeConfig::default()
+        })
+    }
+
+    /// What outer headers may come from. A prefix stands for its first address that a host may have.
+    fn outer_sources(&self) -> Result<Vec<IpAddr>> {
         let all: Vec<&String> = match &self.encapsulation.outer_sources {
             Sources::All(all) => all.iter().collect(),
             Sources::ByFamily(families) => families.values().flatten().collect(),
         };
-        let mut first = None;
-        for source in all {
+        let address = |source: &&String| {
             let network: IpNetwork = source
                 .parse()
                 .with_context(|| format!("encapsulation.outer_sources: {source} is no address or prefix"))?;
-            if let (None, IpNetwork::V4(network)) = (first, network) {
-                // The first address of a prefix names the prefix itself.
-                let host = if network.prefix() < 31 {
-                    network.nth(1)
-                } else {
-                    None
-                };
-                first = Some(
-                    host.filter(|_| network.ip() == network.network())
-                        .unwrap_or(network.ip()),
-                );
-            }
-        }
-        first.context("encapsulation.outer_sources has no IPv4 address; add one, since targets are IPv4")
+            let first = match network {
+                IpNetwork::V4(v4) if v4.prefix() < 31 => v4.nth(1).map(IpAddr::from),
+                IpNetwork::V6(v6) if v6.prefix() < 127 => v6.iter().nth(1).map(IpAddr::from),
+                _ => None,
+            };
+            let names_itself = network.ip() == network.network();
+            Ok(first.filter(|_| names_itself).unwrap_or(network.ip()))
+        };
+        all.iter().map(address).collect()
     }
 
     fn services(&self) -> Result<Vec<BalancedService>> {
@@ -321,20 +352,18 @@ impl Config {
             !service.source_routes,
             "source_routes are not supported; leave them out"
         );
-        let address: IpNetwork = service
-            .address
-            .parse()
-            .with_context(|| format!("address is {}, which is no address", service.address))?;
-        let IpNetwork::V4(network) = address else {
-            bail!(
-                "address is {}; services of IPv6 are not supported yet",
-                service.address
-            );
-        };
+        let network = service.address()?;
+        let address = network.ip();
         ensure!(
-            network.prefix() == 32,
+            network.prefix() == if address.is_ipv4() { 32 } else { 128 },
             "address is {}; prefixes are not supported: give each address a service",
             service.address
+        );
+        ensure!(
+            address.is_ipv4() || self.max_frame >= LEAST_FRAME_V6,
+            "address is {}, and max_frame {}; services of IPv6 need {LEAST_FRAME_V6} or more",
+            service.address,
+            self.max_frame
         );
         let targets: Vec<(NextHop, u32)> = service
             .targets
@@ -347,6 +376,12 @@ impl Config {
                     "{}.weight is {}; allowed: 0 to {MOST_WEIGHT}",
                     place(),
                     target.weight
+                );
+                ensure!(
+                    target.address.is_ipv4() == address.is_ipv4(),
+                    "{}: {} is of another family than the service's address",
+                    place(),
+                    target.address
                 );
                 Ok((self.hop(target.address).with_context(place)?, target.weight))
             })
@@ -376,7 +411,7 @@ impl Config {
             (matches!(self.policy.oversize, Oversize::Drop), policy::SILENT),
         ];
         Ok(BalancedService {
-            address: IpKey::v4(u32::from(network.ip())),
+            address: key(address),
             protocol,
             port: service.port,
             policy: all_of(bits),
@@ -409,11 +444,6 @@ impl Config {
 
     /// A target behind the encapsulation.
     fn hop(&self, target: IpAddr) -> Result<NextHop> {
-        let IpAddr::V4(target) = target else {
-            bail!(
-                "{target} is of another family than its service's address; targets of IPv6 are not supported yet"
-            );
-        };
         let encapsulation = &self.encapsulation;
         let (wrap, port) = match (encapsulation.kind, encapsulation.variant) {
             (Kind::Ipip, _) => (Wrap::Ipip, 0),
@@ -421,7 +451,7 @@ impl Config {
             (Kind::Gue, None | Some(1)) => (Wrap::Gue1, self.gue_port()?),
             (Kind::Gue, Some(other)) => bail!("encapsulation.variant is {other}; allowed: 0, 1"),
         };
-        Ok(NextHop::direct(wrap, IpKey::v4(u32::from(target)), port, GATEWAY))
+        Ok(NextHop::direct(wrap, key(target), port, GATEWAY))
     }
 
     fn gue_port(&self) -> Result<u16> {
@@ -518,6 +548,14 @@ fn mac(text: &str) -> Result<Mac> {
     let octets: [u8; 6] = octets.try_into().ok().with_context(wrong)?;
     ensure!(octets != [0; 6] && octets[0] & 1 == 0, "{}, of one host", wrong());
     Ok(Mac::from_octets(octets))
+}
+
+/// The key of an address.
+fn key(address: IpAddr) -> IpKey {
+    match address {
+        IpAddr::V4(v4) => IpKey::v4(u32::from(v4)),
+        IpAddr::V6(v6) => IpKey::v6(v6.octets()),
+    }
 }
 
 /// An address of a key.
