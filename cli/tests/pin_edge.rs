@@ -6,11 +6,14 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use kuafu_dataplane::bpf::{LinkKind, Program, TestRun};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use pcap_file::pcap::{PcapPacket, PcapWriter};
 use serde_json::{Value, json};
 
 /// `XDP_DROP`, `XDP_PASS`, `XDP_TX`.
@@ -591,6 +594,243 @@ fn ipv6_is_served_alike() {
         let again: std::collections::HashSet<_> = all(true).into_iter().collect();
         assert!(!again.contains(&target(2)), "not even anew");
     }
+}
+
+/// Clients' frames of all kinds to a service of each family, as far as `pin-edge` has them answered or sent on.
+fn of_all_kinds() -> Vec<Vec<u8>> {
+    let service_v6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1).octets();
+    let client_v6 = Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, 7).octets();
+    let mut frames = Vec::new();
+    for octets in [0, 1, 17, 700, 1352] {
+        let payload: Vec<u8> = (0..=250).cycle().take(octets).collect();
+        let v4 = || ethernet().ipv4([203, 0, 113, 7], SERVICE.octets(), 60);
+        let v6 = || ethernet().ipv6(client_v6, service_v6, 60);
+        let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut frame = Vec::new();
+            write(&mut frame);
+            frames.push(frame);
+        };
+        add(&|frame| v4().udp(4000, 7000).write(frame, &payload).unwrap());
+        add(&|frame| v6().udp(4000, 7000).write(frame, &payload).unwrap());
+        add(&|frame| v4().tcp(4000, 443, 1, 9).syn().write(frame, &payload).unwrap());
+        add(&|frame| v6().tcp(4000, 443, 1, 9).ack(7).write(frame, &payload).unwrap());
+        add(&|frame| v4().icmpv4_echo_request(7, 1).write(frame, &payload).unwrap());
+        add(&|frame| v6().icmpv6_echo_request(7, 1).write(frame, &payload).unwrap());
+    }
+    let too_long = vec![7; 1473];
+    let mut long = [Vec::new(), Vec::new()];
+    let v4 = ethernet()
+        .ipv4([203, 0, 113, 7], SERVICE.octets(), 60)
+        .udp(4000, 7000);
+    v4.write(&mut long[0], &too_long).unwrap();
+    let v6 = ethernet().ipv6(client_v6, service_v6, 60).udp(4000, 7000);
+    v6.write(&mut long[1], &too_long).unwrap();
+    frames.extend(long);
+    frames
+}
+
+/// How many of these frames tshark, which checks all sums, shows by a filter.
+fn dissected(frames: &[Vec<u8>], filter: &str) -> usize {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = PcapWriter::new(file.as_file()).unwrap();
+    for frame in frames {
+        let octets = u32::try_from(frame.len()).unwrap();
+        let packet = PcapPacket::new(Duration::ZERO, octets, frame);
+        writer.write_packet(&packet).unwrap();
+    }
+    let mut tshark = Command::new("tshark");
+    for protocol in ["ip", "udp", "tcp"] {
+        tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+    }
+    tshark.arg("-r").arg(file.path()).args(["-Y", filter]);
+    let output = tshark.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().count()
+}
+
+#[test]
+fn what_leaves_is_right_for_tshark_too() {
+    if skipped() {
+        return;
+    }
+    let frames = of_all_kinds();
+    let service_v6 = "2001:db8:1::1";
+    let ways = [
+        json!({"kind": "ipip"}),
+        json!({"kind": "gue", "port": 6080, "variant": 0}),
+        json!({"kind": "gue", "port": 6080, "variant": 1}),
+    ];
+    for (index, encapsulation) in ways.into_iter().enumerate() {
+        let mut all = config(&targets(10, &[]));
+        all["encapsulation"] = encapsulation;
+        all["encapsulation"]["outer_sources"] = json!(["192.0.2.1", OUTER_V6]);
+        let six = json!([{"address": "2001:db8:2::1"}, {"address": "2001:db8:2::2"}]);
+        let mut services = all["services"].as_array().unwrap().clone();
+        for mut service in all["services"].as_array().unwrap().clone() {
+            service["name"] = json!(format!("{}-six", service["name"].as_str().unwrap()));
+            service["address"] = json!(service_v6);
+            service["targets"] = six.clone();
+            services.push(service);
+        }
+        all["services"] = json!(services);
+        let pinned = Pinned::new(&format!("tshark-{index}"), &all);
+        let program = pinned.program();
+        let run = |frame: &Vec<u8>| program.test_run(&TestRun::once(frame, 0)).unwrap();
+        let out: Vec<_> = frames.iter().map(run).collect();
+        assert!(out.iter().all(|run| run.verdict == TX));
+        let out: Vec<_> = out.into_iter().map(|run| run.frame).collect();
+        let sums = ["ip", "udp", "tcp", "icmp", "icmpv6"];
+        let bad = sums
+            .map(|protocol| format!("{protocol}.checksum.status == \"Bad\""))
+            .join(" || ");
+        assert_eq!(dissected(&out, &bad), 0);
+        assert_eq!(
+            dissected(&out, "icmp.type == 0 || icmpv6.type == 129"),
+            10,
+            "echo"
+        );
+        assert_eq!(
+            dissected(&out, "icmp.type == 3 || icmpv6.type == 2"),
+            2,
+            "too big"
+        );
+        let sent_on = match index {
+            0 => "(ip.src == 192.0.2.1 && ip.proto == 4) || (ipv6.src == 2001:db8::9 && ipv6.nxt == 41)",
+            _ => "(ip.src == 192.0.2.1 || ipv6.src == 2001:db8::9) && udp.dstport == 6080",
+        };
+        assert_eq!(dissected(&out, sent_on), 20);
+        if index == 0 {
+            let inner =
+                "ip.dst == 198.51.100.1 && ip.ttl == 60 || ipv6.dst == 2001:db8:1::1 && ipv6.hlim == 60";
+            assert_eq!(
+                dissected(
+                    &out,
+                    &format!("({inner}) && (udp.dstport == 7000 || tcp.dstport == 443)")
+                ),
+                22
+            );
+        }
+    }
+}
+
+/// A number that looks random, each time another one (xorshift, Marsaglia 2003).
+fn draw(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 16) as usize
+}
+
+/// Whether the IP headers of a frame, one in the other, are such as a router passes on.
+fn has_sane_headers(frame: &[u8]) -> bool {
+    let mut packet = &frame[14..];
+    let mut ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+    loop {
+        let (inside, next) = match ethertype {
+            0x0800 => {
+                let Ok((header, inside)) = etherparse::Ipv4Header::from_slice(packet) else {
+                    return false;
+                };
+                let exact = usize::from(header.total_len) == packet.len();
+                let summed = header.header_checksum == header.calc_header_checksum();
+                if !exact || !summed || header.time_to_live == 0 {
+                    return false;
+                }
+                (inside, header.protocol.0)
+            }
+            _ => {
+                let Ok((header, inside)) = etherparse::Ipv6Header::from_slice(packet) else {
+                    return false;
+                };
+                if usize::from(header.payload_length) != inside.len() || header.hop_limit == 0 {
+                    return false;
+                }
+                (inside, header.next_header.0)
+            }
+        };
+        (packet, ethertype) = match next {
+            4 => (inside, 0x0800),
+            41 => (inside, 0x86dd),
+            _ => return true,
+        };
+    }
+}
+
+#[test]
+fn nothing_malformed_leaves_at_any_length_and_with_any_bits() {
+    if skipped() {
+        return;
+    }
+    let mut both = config(&targets(10, &[]));
+    both["encapsulation"]["outer_sources"] = json!(["192.0.2.1", OUTER_V6]);
+    let six = json!({"name": "six", "address": "2001:db8:1::1", "protocol": "udp", "port": 7000,
+                     "targets": [{"address": "2001:db8:2::1"}]});
+    both["services"].as_array_mut().unwrap().push(six);
+    let pinned = Pinned::new("hostile", &both);
+    let program = pinned.program();
+    let (mut sent, mut runs) = (0, 0);
+    let mut run = |frame: &[u8]| {
+        let run = program.test_run(&TestRun::once(frame, 0)).unwrap();
+        assert!(
+            [DROP, PASS, TX].contains(&run.verdict),
+            "{} of {frame:02x?}",
+            run.verdict
+        );
+        if run.verdict == TX {
+            assert!(has_sane_headers(&run.frame), "{frame:02x?}\n{:02x?}", run.frame);
+            sent += 1;
+        } else {
+            assert_eq!(run.frame, frame, "{} leaves a packet as it was", run.verdict);
+        }
+        runs += 1;
+    };
+    let frames = of_all_kinds();
+    for frame in &frames {
+        (15..=frame.len()).for_each(|length| run(&frame[..length]));
+    }
+    let mut state = 1;
+    for _ in 0..100_000 {
+        let mut frame = frames[draw(&mut state) % 24].clone();
+        for _ in 0..=draw(&mut state) % 3 {
+            let at = draw(&mut state) % (frame.len().min(90) * 8);
+            frame[at / 8] ^= 1 << (at % 8);
+        }
+        run(&frame);
+    }
+    println!("{runs} frames, {sent} sent on or answered, each with sane headers");
+    assert!(sent > 10_000);
+}
+
+#[test]
+fn a_ring_of_a_thousand_targets_is_swapped_under_load_without_a_loss() {
+    if skipped() {
+        return;
+    }
+    let with = |without: &[u32]| {
+        let mut config = config(&targets(1000, without));
+        config["ring_size"] = json!(131_071);
+        config
+    };
+    let pinned = Pinned::new("swap", &with(&[]));
+    let program = pinned.program();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let (mut packets, start) = (0u32, Instant::now());
+            while !done.load(Ordering::Relaxed) {
+                // Of each flow a first packet and a later one; flows come again.
+                forwarded(&program, &tcp(packets / 2 % 50_000, packets % 2 == 0));
+                packets += 1;
+            }
+            (packets, start.elapsed())
+        });
+        for round in 0..6 {
+            pinned.configure(&with(if round % 2 == 0 { &[3, 500] } else { &[] }));
+        }
+        done.store(true, Ordering::Relaxed);
+        let (packets, took) = load.join().unwrap();
+        println!("{packets} packets in {took:?} over six swaps, none lost");
+    });
 }
 
 /// What is said where this file's value at a JSON pointer is another.
