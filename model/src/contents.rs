@@ -87,6 +87,8 @@ pub struct Capacities {
     pub targets: u32,
     /// Targets of all services, each counted for each of its services.
     pub members: u32,
+    /// Servers that QUIC's connection ids name.
+    pub quic_servers: u32,
     /// Accelerators with their limits, number 0 included.
     pub limits: u32,
 }
@@ -108,6 +110,7 @@ impl Default for Capacities {
             rings: 4_194_304,
             targets: 65_536,
             members: 262_144,
+            quic_servers: 65_536,
             limits: 65_536,
         }
     }

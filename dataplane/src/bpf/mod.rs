@@ -58,7 +58,7 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 21] {
+    fn by_name(&self) -> [(&'static str, u32); 22] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -78,6 +78,7 @@ impl Sizes {
             ("rings", of.rings),
             ("targets", of.targets),
             ("members", of.members),
+            ("quic_servers", of.quic_servers),
             ("limits", of.limits),
             ("limit_states", of.limits),
             ("connections", self.connections),
@@ -209,6 +210,7 @@ impl Maps {
             rings: self.rings.capacity(),
             targets: self.targets.capacity(),
             members: self.members.capacity(),
+            quic_servers: self.quic_servers.capacity(),
             limits: self.limits.capacity(),
         }
     }

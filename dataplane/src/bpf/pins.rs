@@ -151,7 +151,7 @@ impl Pins {
     /// Pins in the place of what was pinned there.
     pub(crate) fn replace(&self, object: &impl AsFd, path: &Path) -> Result<()> {
         let fresh = path.with_file_name(format!(
-            "{}-new",
+            "{}-kuafu-new",
             path.file_name().unwrap_or_default().to_string_lossy()
         ));
         let action = || format!("pin {}", path.display());

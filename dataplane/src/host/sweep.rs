@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use kuafu_model::HostState;
-use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey};
+use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Tracked};
 
 use crate::bpf::{Clock, Maps};
 use crate::error::Result;
@@ -35,10 +35,21 @@ fn tracked(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize> {
             idle.push(key);
         }
     })?;
+    // One that was heard meanwhile stays.
+    let is_still_idle = |key: &ConnectionKey, flow: Option<Tracked>| {
+        flow.is_some_and(|flow| {
+            let (last, is_closed) = flow.last_packet();
+            clock.duration(now.saturating_sub(last)) >= timeouts.of_flow(key, is_closed)
+        })
+    };
+    let mut removed = 0;
     for key in &idle {
-        maps.tracked.delete(key)?;
+        if is_still_idle(key, maps.tracked.get(key)?) {
+            maps.tracked.delete(key)?;
+            removed += 1;
+        }
     }
-    Ok(idle.len())
+    Ok(removed)
 }
 
 /// Removes idle connections, both directions together.

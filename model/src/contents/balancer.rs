@@ -110,6 +110,11 @@ pub fn balancer(
     for service in &balancer.services {
         whole_address(&mut contents, service, balancer.policy);
     }
+    fits(
+        "quic_servers",
+        contents.quic_servers.len(),
+        host.capacities.quic_servers,
+    )?;
     fits("services", contents.services.len(), host.capacities.services)?;
     Ok(contents)
 }

@@ -176,7 +176,8 @@ impl Update {
     /// The writes in their order; empty ones are left out.
     ///
     /// First what nothing names yet, then what names it, then, with every reference gone, what is not used any more.
-    /// Members go before the services that lost them: a flow asks for them when it sees that its service has changed.
+    /// Members, and servers that QUIC's ids name, go before the services that lost them: a flow asks for them when it sees
+    /// that its service has changed.
     /// The host itself comes last of what is written: without its entry the programs pass everything.
     pub fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
         self.additions()
@@ -187,7 +188,7 @@ impl Update {
             .filter(|batch| !batch.is_empty())
     }
 
-    fn additions(&self) -> [Batch<'_>; 19] {
+    fn additions(&self) -> [Batch<'_>; 20] {
         [
             Batch::Neighbours(&self.neighbours.set),
             Batch::FreshWindows(&self.windows),
@@ -203,6 +204,7 @@ impl Update {
             Batch::Members(&self.members.set),
             Batch::NoMembers(&self.members.gone),
             Batch::QuicServers(&self.quic_servers.set),
+            Batch::NoQuicServers(&self.quic_servers.gone),
             Batch::Limits(&self.limits.set),
             Batch::Services(&self.services.set),
             Batch::Ports(&self.ports.set),
@@ -211,14 +213,13 @@ impl Update {
         ]
     }
 
-    fn removals(&self) -> [Batch<'_>; 12] {
+    fn removals(&self) -> [Batch<'_>; 11] {
         [
             Batch::NoSenders(&self.senders.gone),
             Batch::NoEndpoints(&self.endpoints.gone),
             Batch::NoPorts(&self.ports.gone),
             Batch::NoServices(&self.services.gone),
             Batch::NoLimits(&self.limits.gone),
-            Batch::NoQuicServers(&self.quic_servers.gone),
             Batch::NoTargets(&self.targets.gone),
             Batch::NoSlots(&self.slots.gone),
             Batch::NoPairs(&self.pairs.gone),

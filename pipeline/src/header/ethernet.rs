@@ -31,6 +31,13 @@ impl Ethernet<'_> {
         put16::<12, 14>(self.0, value);
     }
 
+    /// Whether the frame goes to several stations, or all.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_to_group(&self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
     /// Where the frame goes.
     #[inline(always)]
     #[must_use]

@@ -22,7 +22,7 @@ map_types! {
     /// A listener. Its ring is `size` consecutive slots of the table of rings; a new ring is written elsewhere and
     /// taken into use by one update of this value.
     ///
-    /// Of a whole address only `vni`, `policy` and `largest` count.
+    /// Of a whole address only `policy` counts.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Service {
         /// The accelerator, or the service.
@@ -60,7 +60,8 @@ map_types! {
         pub target: u32,
     }
 
-    /// The target of a flow, which it keeps while that is one of its service's. A flow is entered with its second packet.
+    /// The target of a flow, which it keeps while that is one of its service's. A flow is entered with its second packet,
+    /// or with the first one where the ring before leads elsewhere.
     #[derive(Debug)]
     pub struct Tracked {
         /// The target's number; in the upper half the [`generation`](Service::generation) in which it was one.

@@ -23,7 +23,12 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
             Err(_) => return Ok(Next::Pass),
         },
     };
-    match Ethernet::at::<0, 42>(head).ethertype() {
+    let ethernet = Ethernet::at::<0, 42>(head);
+    // What leaves would come from that address.
+    if ethernet.is_to_group() {
+        return Ok(Next::Pass);
+    }
+    match ethernet.ethertype() {
         ethernet::IPV4 => {}
         ethernet::IPV6 => return edge_v6::run(frame, tables, node, interface),
         _ => return Ok(Next::Pass),

@@ -28,6 +28,10 @@ pub(super) fn run<F: Frame, T: Tables>(
     let (is_error, is_echo) = (icmp.is_error_v6(), icmp.is_echo_request_v6());
     let version = Ipv6::at::<14, READ>(head).version();
     let flow = Flow::of_v6::<14, 54, READ>(head);
+    // Keys hold IPv4 addresses so, and on a wire they are nobody's.
+    if flow.destination.as_v4().is_some() {
+        return Ok(Next::Pass);
+    }
     if version != 6 {
         return unclaimed(tables, flow.destination, Reason::BadLength);
     }

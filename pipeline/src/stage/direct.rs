@@ -1,7 +1,7 @@
 //! To a server that answers its clients itself (direct server return): a client's packet goes there whole, behind an
 //! outer header.
 
-use super::{IP, L4, L4_V6, TTL, too_big};
+use super::{IP, L4, L4_V6, TTL, sanity, too_big};
 use crate::frame;
 use crate::header::ipv4::{Fields, IPIP, UDP};
 use crate::header::ipv6::{self, IPV6};
@@ -31,7 +31,7 @@ pub struct Parcel<A = u32> {
     pub refuser: A,
 }
 
-/// Sends a packet to a server. ECN is copied with the DSCP (RFC 6040, normal mode): who unwraps it knows what to do.
+/// Sends a packet to a server, without what the link padded. ECN is copied with the DSCP (RFC 6040, normal mode): who unwraps it knows what to do.
 ///
 /// # Errors
 /// `NoTarget` where the server is of IPv6; `NoNeighbour`, `NoRoom`; of what the underlay or the service does not carry `NeedsFragmentation`, `TooBig` where the
@@ -54,6 +54,7 @@ pub fn to_server<F: Frame, T: Tables>(
         return too_big::answer(frame, tables, interface, parcel.refuser, mtu as u16);
     }
     let (tos, macs, onward) = way(frame, tables, hop, interface)?;
+    sanity::exact(frame, parcel.length)?;
     let outer = Outer {
         macs,
         fields: Fields {
@@ -101,6 +102,7 @@ pub fn to_server_v6<F: Frame, T: Tables>(
         return too_big::answer_v6(frame, tables, interface, parcel.refuser, mtu);
     }
     let (class, macs, onward) = way(frame, tables, hop, interface)?;
+    sanity::exact(frame, parcel.length)?;
     let outer = OuterV6 {
         macs,
         fields: ipv6::Fields {

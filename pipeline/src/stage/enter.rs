@@ -42,6 +42,18 @@ pub fn client_packet<F: Frame, T: Tables>(
         return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
     }
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
+    if let HopKind::Direct(wrap) = kind {
+        let parcel = Parcel {
+            length: sane.length,
+            largest: sane.largest,
+            hash: subject.hash,
+            refuser: match flow.part {
+                Part::Later(_) => 0,
+                _ => flow.destination,
+            },
+        };
+        return direct::to_server(frame, tables, (node, interface), (service, hop, wrap), &parcel);
+    }
     sanity::exact(frame, sane.length)?;
     match kind {
         HopKind::Path if fits => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
@@ -61,18 +73,6 @@ pub fn client_packet<F: Frame, T: Tables>(
             exit::forward(frame, tables, node, &answers, (flow, &sane), |_| {
                 Ok((hop, service.limit))
             })
-        }
-        HopKind::Direct(wrap) => {
-            let parcel = Parcel {
-                length: sane.length,
-                largest: sane.largest,
-                hash: subject.hash,
-                refuser: match flow.part {
-                    Part::Later(_) => 0,
-                    _ => flow.destination,
-                },
-            };
-            direct::to_server(frame, tables, (node, interface), (service, hop, wrap), &parcel)
         }
         _ => Err(Reason::NoTarget),
     }
@@ -109,7 +109,6 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
         return Err(Reason::NoTarget);
     };
     limit::admit(tables, (service.limit, service.vni), false, length)?;
-    sanity::exact(frame, length)?;
     let parcel = Parcel {
         length,
         largest: length,
@@ -138,7 +137,7 @@ pub fn icmp_error<F: Frame, T: Tables>(
     interface: u32,
     (service, quoted): (&Service, &Flow),
 ) -> Outcome {
-    let sane = exact(frame)?;
+    let sane = checked(frame)?;
     let subject = Subject {
         age: Age::Quoted,
         ..Subject::of(service, &quoted.turned_round(), 0)
@@ -147,7 +146,10 @@ pub fn icmp_error<F: Frame, T: Tables>(
     let hop = tables.target(number).ok_or(Reason::NoTarget)?;
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
-        HopKind::Path => send::over_pair(frame, tables, node, hop.index, (service.vni, false)),
+        HopKind::Path => {
+            sanity::exact(frame, sane.length)?;
+            send::over_pair(frame, tables, node, hop.index, (service.vni, false))
+        }
         HopKind::Server => exit::icmp_error(frame, tables, node, service.vni),
         HopKind::Direct(wrap) => {
             let parcel = Parcel {
@@ -198,7 +200,6 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
         return Err(Reason::NoTarget);
     };
     limit::admit(tables, (service.limit, service.vni), false, length)?;
-    sanity::exact(frame, length)?;
     let parcel = Parcel {
         length,
         largest: length,
@@ -208,12 +209,23 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
     direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
 }
 
-/// Checks length and checksum of an ICMP message's IP header, and cuts off what the link padded.
+/// Checks an ICMP error's IP header, and cuts off what the link padded.
 ///
 /// # Errors
-/// `Truncated`, `BadLength`, `BadChecksum`, `Ttl`, `NoRoom`.
+/// Those of [`checked`]; `NoRoom`.
 #[inline(always)]
 pub fn exact<F: Frame>(frame: &mut F) -> Result<Sane, Reason> {
+    let sane = checked(frame)?;
+    sanity::exact(frame, sane.length)?;
+    Ok(sane)
+}
+
+/// Checks length, checksum, time to live and source of an ICMP error.
+///
+/// # Errors
+/// `Truncated`, `BadLength`, `BadChecksum`, `Ttl`, `Martian`.
+#[inline(always)]
+fn checked<F: Frame>(frame: &mut F) -> Result<Sane, Reason> {
     let octets = frame.len();
     let Some(head) = frame.head::<42>() else {
         return Err(Reason::Truncated);
@@ -230,8 +242,9 @@ pub fn exact<F: Frame>(frame: &mut F) -> Result<Sane, Reason> {
     if ip.ttl() <= 1 {
         return Err(Reason::Ttl);
     }
-    if length + (IP as u32) < octets && !frame.resize(length + IP as u32) {
-        return Err(Reason::NoRoom);
+    let (source, destination) = (ip.source(), ip.destination());
+    if sanity::is_martian(source) || source == destination {
+        return Err(Reason::Martian);
     }
     Ok(Sane {
         length,

@@ -7,7 +7,7 @@ use crate::{Frame, Tables};
 
 /// Octets in a UDP header.
 const UDP: u32 = 8;
-/// The bit of a first octet that long headers have: their ids are not the server's, or not yet.
+/// The bit of a first octet that long headers have: a handshake stays with its flow.
 const LONG: u8 = 0x80;
 
 /// The number of the target that a packet's connection id names. `datagram` is where UDP begins in the frame, and
@@ -28,7 +28,7 @@ pub fn server<F: Frame, T: Tables, A: Address>(
 
 /// The same, of a whole UDP datagram.
 #[inline(always)]
-pub fn named<F: Frame, T: Tables>(frame: &mut F, tables: &T, datagram: u32, octets: u32) -> Option<u32> {
+fn named<F: Frame, T: Tables>(frame: &mut F, tables: &T, datagram: u32, octets: u32) -> Option<u32> {
     let payload = octets.saturating_sub(UDP);
     if payload < 2 {
         return None;

@@ -162,7 +162,7 @@ pub const fn is_martian(source: u32) -> bool {
     matches!(source >> 24, 0 | 127 | 224..)
 }
 
-/// Unspecified, loopback and other addresses below ::1:0:0:0, IPv4-mapped ones among them, link-local and multicast
+/// Unspecified, loopback and other addresses below ::1:0:0:0:0, IPv4-mapped ones among them, link-local and multicast
 /// (RFC 6890, RFC 4291).
 #[inline(always)]
 #[must_use]

@@ -9,7 +9,8 @@ use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Octets in an answer's frame: Ethernet, IPv4, ICMP, and the IP header and eight octets that it quotes (RFC 792).
 const ANSWER: usize = 70;
-/// The same of IPv6: Ethernet, IPv6, ICMPv6, and the header and eight octets that it quotes (RFC 4443, §3.2).
+/// The same of IPv6: Ethernet, IPv6, ICMPv6, and the header and eight octets that it quotes. RFC 4443 (§2.4) wants as much
+/// as fits; so much tells its sender the flow.
 const ANSWER_V6: usize = 110;
 /// What an answer takes of a CPU's bucket, which holds a jiffy: 1,000 answers a second at 250 Hz.
 const PRICE: u64 = JIFFY / 4;

@@ -3,13 +3,17 @@
 //! Nothing is remembered at a flow's first packet, so a flood of them costs no memory. What a SYN says is a beginning;
 //! any other TCP packet without an entry is at least the second one of its flow, and of UDP each flow leaves a mark.
 //! A flow that may have begun before the ring changed belongs to the ring before, so that another host, which has no
-//! entry of it, leads it to the same target.
+//! entry of it, leads it to the same target. While that counts, a flow that begins in a slot that changed is entered at
+//! once: its second packet would be taken for one of before.
 
 use super::flow::{Address, Flow};
 use super::ring;
 use crate::header::{ipv4, tcp};
 use crate::map::{ConnectionKey, KEEPS, MemberKey, Service, TAKES, Tracked, policy};
 use crate::{Event, Insertion, Tables};
+
+/// No target's number.
+const NOBODY: u32 = u32::MAX;
 
 /// A flow on its way to a target.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +92,8 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
         known.choose(number, service.generation);
         return Some(number);
     }
-    let current = ring::number(tables, (service.first, service.size), subject.place)?;
+    // A number rather than an option: the verifier refuses to read what an option without a value holds.
+    let current = ring::number(tables, (service.first, service.size), subject.place).unwrap_or(NOBODY);
     let again = match subject.age {
         Age::Begins | Age::Ends | Age::Quoted => false,
         Age::HasBegun => true,
@@ -96,11 +101,15 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
             .seen(subject.hash)
             .is_some_and(|place| place.again(subject.hash, now)),
     };
-    let (number, at_once) = match before(tables, service, subject, now).filter(|before| *before != current) {
+    let other = before(tables, service, subject, now).filter(|before| *before != current);
+    let (number, at_once) = match other {
         Some(before) if belongs_to(tables, service, before, (subject.age, again), now) => (before, true),
         Some(_) => (current, true),
         None => (current, false),
     };
+    if number == NOBODY {
+        return None;
+    }
     if (again || at_once) && subject.age != Age::Quoted {
         enter(tables, service, subject, number, now);
     }
