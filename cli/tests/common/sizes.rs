@@ -15,8 +15,8 @@ pub const TRANSFER: usize = 10_000_000;
 /// Where an agent serves its metrics, in its own namespace.
 const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 7_442);
 /// What moves without any packet of a test: ARP and probes, which relays count as they count data, and which end with
-/// `no_path` when theirs is replaced.
-const RESTLESS: [&str; 7] = [
+/// `no_path` when theirs is replaced. And `tracked`, which is no packet's end: it counts flows.
+const RESTLESS: [&str; 8] = [
     "arp_answered",
     "relayed",
     "no_path",
@@ -24,6 +24,7 @@ const RESTLESS: [&str; 7] = [
     "probe_reflected",
     "probe_returned",
     "sample_lost",
+    "tracked",
 ];
 /// For whatever is waited for.
 const LIMIT: Duration = Duration::from_secs(60);
