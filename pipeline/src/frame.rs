@@ -63,58 +63,25 @@ impl Shim for Vxlan {
     const INNER_ETHERNET: bool = true;
 }
 
-/// IPv4, UDP, Geneve and Kuafu's option, around an IP packet.
-pub enum Backbone {}
+/// So many octets of headers around an IP packet, behind the frame's own Ethernet header.
+pub enum Around<const OCTETS: u32> {}
 
-impl Shim for Backbone {
-    const LEN: u32 = 60;
+impl<const OCTETS: u32> Shim for Around<OCTETS> {
+    const LEN: u32 = OCTETS;
     const INNER_ETHERNET: bool = false;
 }
 
+/// IPv4, UDP, Geneve and Kuafu's option.
+pub type Backbone = Around<60>;
 /// An IPv4 header around an IPv4 packet (RFC 2003).
-pub enum Ipip {}
-
-impl Shim for Ipip {
-    const LEN: u32 = 20;
-    const INNER_ETHERNET: bool = false;
-}
-
+pub type Ipip = Around<20>;
+/// IPv4 and UDP around an IPv4 packet: GUE, variant 1.
+pub type Gue1 = Around<28>;
+/// IPv4, UDP and GUE's header around an IPv4 packet: GUE, variant 0.
+pub type Gue0 = Around<32>;
 /// An IPv6 header around an IPv6 packet (RFC 2473).
-pub enum Ip6ip6 {}
-
-impl Shim for Ip6ip6 {
-    const LEN: u32 = 40;
-    const INNER_ETHERNET: bool = false;
-}
-
+pub type Ip6ip6 = Around<40>;
 /// IPv6 and UDP around an IPv6 packet: GUE, variant 1.
-pub enum Gue1V6 {}
-
-impl Shim for Gue1V6 {
-    const LEN: u32 = 48;
-    const INNER_ETHERNET: bool = false;
-}
-
+pub type Gue1V6 = Around<48>;
 /// IPv6, UDP and GUE's header around an IPv6 packet: GUE, variant 0.
-pub enum Gue0V6 {}
-
-impl Shim for Gue0V6 {
-    const LEN: u32 = 52;
-    const INNER_ETHERNET: bool = false;
-}
-
-/// IPv4 and UDP around an IP packet: GUE, variant 1.
-pub enum Gue1 {}
-
-impl Shim for Gue1 {
-    const LEN: u32 = 28;
-    const INNER_ETHERNET: bool = false;
-}
-
-/// IPv4, UDP and GUE's header around an IP packet: GUE, variant 0.
-pub enum Gue0 {}
-
-impl Shim for Gue0 {
-    const LEN: u32 = 32;
-    const INNER_ETHERNET: bool = false;
-}
+pub type Gue0V6 = Around<52>;

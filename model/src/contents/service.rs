@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
@@ -105,7 +105,7 @@ pub(super) fn place(
                 field: entry("services", index, "port"),
                 value: format!(
                     "{}, protocol {}, port {}",
-                    address(key.address),
+                    IpAddr::from(key.address),
                     key.protocol,
                     key.port.get()
                 ),
@@ -113,14 +113,6 @@ pub(super) fn place(
         }
     }
     fits("members", contents.members.len(), capacities.members)
-}
-
-/// An address of a key.
-fn address(key: IpKey) -> IpAddr {
-    match key.as_v4() {
-        Some(v4) => Ipv4Addr::from(v4).into(),
-        None => Ipv6Addr::from(key.octets()).into(),
-    }
 }
 
 /// Services whose targets, or what they take, are not what they were.

@@ -1,7 +1,7 @@
 //! Each look-up of a packet's way, as people read it.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, KEEPS, Limit,
@@ -51,10 +51,7 @@ impl fmt::Display for Step {
 
 /// An address of a key.
 pub(super) fn address(key: IpKey) -> String {
-    match key.as_v4() {
-        Some(address) => Ipv4Addr::from(address).to_string(),
-        None => format!("{key:?}"),
-    }
+    IpAddr::from(key).to_string()
 }
 
 pub(super) fn endpoint(key: &EndpointKey) -> String {

@@ -1,5 +1,7 @@
 //! Numbers and addresses in the order of the wire.
 
+use core::net::IpAddr;
+
 use super::map_types;
 
 /// What precedes the IPv4 address in an IPv4-mapped one.
@@ -125,6 +127,24 @@ impl IpKey {
     #[must_use]
     pub const fn low(self) -> u32 {
         u64::from_be(self.halves[1]) as u32
+    }
+}
+
+impl From<IpAddr> for IpKey {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::v4(u32::from(v4)),
+            IpAddr::V6(v6) => Self::v6(v6.octets()),
+        }
+    }
+}
+
+impl From<IpKey> for IpAddr {
+    fn from(key: IpKey) -> Self {
+        match key.as_v4() {
+            Some(v4) => Self::V4(v4.into()),
+            None => Self::V6(key.octets().into()),
+        }
     }
 }
 

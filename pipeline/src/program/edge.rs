@@ -68,7 +68,11 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
             return unless(tables, flow.destination, policy::PASS_FRAGMENTS, Reason::Fragment);
         }
         ipv4::ICMP if is_error => return about(frame, tables, node, interface, flow.destination),
-        ipv4::ICMP if is_echo => return echo(frame, tables, interface, flow.destination),
+        ipv4::ICMP if is_echo => {
+            return echo(tables, flow.destination, || {
+                echo::answer(frame, tables, interface)
+            });
+        }
         _ => return unclaimed(tables, flow.destination, Reason::NoListener),
     };
     conversation(frame, tables, node, interface, &flow)
@@ -156,9 +160,13 @@ pub(super) fn listener<'t, T: Tables, A: Address + PartialEq>(
 
 /// An echo request: the service's address answers, or leaves it to the host; or it is the host's own.
 #[inline(always)]
-fn echo<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, destination: u32) -> Outcome {
+pub(super) fn echo<T: Tables, A: Address>(
+    tables: &T,
+    destination: A,
+    answer: impl FnOnce() -> Outcome,
+) -> Outcome {
     match whole(tables, destination) {
-        Some(whole) if whole.has(policy::ANSWER_ECHO) => echo::answer(frame, tables, interface),
+        Some(whole) if whole.has(policy::ANSWER_ECHO) => answer(),
         Some(whole) if whole.has(policy::PASS_ECHO) => Ok(Next::Pass),
         Some(whole) => left(whole, Reason::NoListener),
         None => Ok(Next::Pass),

@@ -1,6 +1,6 @@
 //! The edge's IPv6: services alone, since the backbone is IPv4.
 
-use super::edge::{any_port, left, listener, unclaimed, unless, whole};
+use super::edge::{self, any_port, left, listener, unclaimed, unless, whole};
 use crate::header::{Icmp, Ipv6, ipv4, ipv6};
 use crate::map::{IpKey, NodeConfig, policy};
 use crate::stage::flow::Flow;
@@ -38,7 +38,9 @@ pub(super) fn run<F: Frame, T: Tables>(
     match flow.protocol {
         ipv4::TCP | ipv4::UDP => conversation(frame, tables, node, interface, &flow),
         ipv6::ICMP if is_error => about(frame, tables, node, interface, flow.destination),
-        ipv6::ICMP if is_echo => echo(frame, tables, interface, flow.destination),
+        ipv6::ICMP if is_echo => edge::echo(tables, flow.destination, || {
+            echo::answer_v6(frame, tables, interface)
+        }),
         // Neighbour discovery is how the address is found at all.
         ipv6::ICMP => Ok(Next::Pass),
         ipv6::FRAGMENT => unless(tables, flow.destination, policy::PASS_FRAGMENTS, Reason::Fragment),
@@ -97,16 +99,5 @@ fn about<F: Frame, T: Tables>(
     match listener(tables, &quoted, destination) {
         Some(service) => enter::icmp_error_v6(frame, tables, node, interface, (service, &quoted)),
         None => unclaimed(tables, destination, Reason::NoListener),
-    }
-}
-
-/// An echo request: the service's address answers, or leaves it to the host; or it is the host's own.
-#[inline(always)]
-fn echo<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, destination: IpKey) -> Outcome {
-    match whole(tables, destination) {
-        Some(whole) if whole.has(policy::ANSWER_ECHO) => echo::answer_v6(frame, tables, interface),
-        Some(whole) if whole.has(policy::PASS_ECHO) => Ok(Next::Pass),
-        Some(whole) => left(whole, Reason::NoListener),
-        None => Ok(Next::Pass),
     }
 }

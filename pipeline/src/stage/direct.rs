@@ -31,11 +31,13 @@ pub struct Parcel<A = u32> {
     pub refuser: A,
 }
 
-/// Sends a packet to a server, without what the link padded. ECN is copied with the DSCP (RFC 6040, normal mode): who unwraps it knows what to do.
+/// Sends a packet to a server, without what the link padded. ECN is copied with the DSCP (RFC 6040, normal mode): who
+/// unwraps it knows what to do.
 ///
 /// # Errors
-/// `NoTarget` where the server is of IPv6; `NoNeighbour`, `NoRoom`; of what the underlay or the service does not carry `NeedsFragmentation`, `TooBig` where the
-/// service says nothing to anyone, and those of [`too_big::answer`]: nobody here fragments, whatever the sender allows.
+/// `NoTarget` where the server is of IPv6; `NoNeighbour`, `NoRoom`; of what the underlay or the service does not carry
+/// `NeedsFragmentation`, `TooBig` where the service says nothing to anyone, and those of [`too_big::answer`]: nobody here
+/// fragments, whatever the sender allows.
 #[inline(always)]
 pub fn to_server<F: Frame, T: Tables>(
     frame: &mut F,

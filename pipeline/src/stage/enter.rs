@@ -4,11 +4,11 @@ use super::direct::Parcel;
 use super::exit::Answers;
 use super::flow::{Flow, Part};
 use super::sanity::{self, Sane};
-use super::track::{Age, Subject};
+use super::track::Subject;
 use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, slow_path, too_big, track};
 use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4, Ipv6};
-use crate::map::{HopKind, IpKey, NO_PATH, NodeConfig, Service};
+use crate::map::{HopKind, IpKey, NO_PATH, NextHop, NodeConfig, Service};
 use crate::{Frame, Outcome, Reason, Tables};
 
 /// Sends a client's packet to its flow's target: over a pair of paths; where this host is itself the exit, straight on
@@ -28,14 +28,8 @@ pub fn client_packet<F: Frame, T: Tables>(
     let sane = sanity::check(frame, tables, 0, flow)?;
     let subject = Subject::of(service, flow, sane.tcp_flags);
     let datagram = (L4 as u32, sane.length.saturating_sub(20));
-    let number = match quic::server(frame, tables, service, flow, datagram) {
-        Some(number) => {
-            track::follow(tables, service, &subject, number);
-            number
-        }
-        None => track::target(tables, service, &subject).ok_or(Reason::NoTarget)?,
-    };
-    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
+    let named = quic::server(frame, tables, service, flow, datagram);
+    let hop = target(tables, service, &subject, named).ok_or(Reason::NoTarget)?;
     let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
     if kind == HopKind::Path && !fits && sane.dont_fragment {
         sanity::exact(frame, sane.length)?;
@@ -97,14 +91,8 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
     let tcp_flags = sanity::check_v6(frame, flow, behind)?;
     let (length, subject) = (behind + 40, Subject::of(service, flow, tcp_flags as u32));
     let datagram = (L4_V6 as u32, behind);
-    let number = match quic::server(frame, tables, service, flow, datagram) {
-        Some(number) => {
-            track::follow(tables, service, &subject, number);
-            number
-        }
-        None => track::target(tables, service, &subject).ok_or(Reason::NoTarget)?,
-    };
-    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
+    let named = quic::server(frame, tables, service, flow, datagram);
+    let hop = target(tables, service, &subject, named).ok_or(Reason::NoTarget)?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };
@@ -116,6 +104,24 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
         refuser: flow.destination,
     };
     direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
+}
+
+/// Where a flow goes: to the target that its packet has `named`, else to its own.
+#[inline(always)]
+fn target<'t, T: Tables>(
+    tables: &'t T,
+    service: &Service,
+    subject: &Subject,
+    named: Option<u32>,
+) -> Option<&'t NextHop> {
+    let number = match named {
+        Some(number) => {
+            track::follow(tables, service, subject, number);
+            number
+        }
+        None => track::target(tables, service, subject)?,
+    };
+    tables.target(number)
 }
 
 /// Octets in the largest IP packet that a path carries.
@@ -138,12 +144,8 @@ pub fn icmp_error<F: Frame, T: Tables>(
     (service, quoted): (&Service, &Flow),
 ) -> Outcome {
     let sane = checked(frame)?;
-    let subject = Subject {
-        age: Age::Quoted,
-        ..Subject::of(service, &quoted.turned_round(), 0)
-    };
-    let number = track::target(tables, service, &subject).ok_or(Reason::NoTarget)?;
-    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
+    let subject = Subject::quoted(service, quoted);
+    let hop = target(tables, service, &subject, None).ok_or(Reason::NoTarget)?;
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
         HopKind::Path => {
@@ -190,12 +192,8 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
     if behind < 56 {
         return Err(Reason::BadLength);
     }
-    let subject = Subject {
-        age: Age::Quoted,
-        ..Subject::of(service, &quoted.turned_round(), 0)
-    };
-    let number = track::target(tables, service, &subject).ok_or(Reason::NoTarget)?;
-    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
+    let subject = Subject::quoted(service, quoted);
+    let hop = target(tables, service, &subject, None).ok_or(Reason::NoTarget)?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };

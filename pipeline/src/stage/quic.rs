@@ -23,12 +23,6 @@ pub fn server<F: Frame, T: Tables, A: Address>(
     if !service.has(policy::QUIC) || flow.protocol != ipv4::UDP || flow.part != Part::Whole {
         return None;
     }
-    named(frame, tables, datagram, octets)
-}
-
-/// The same, of a whole UDP datagram.
-#[inline(always)]
-fn named<F: Frame, T: Tables>(frame: &mut F, tables: &T, datagram: u32, octets: u32) -> Option<u32> {
     let payload = octets.saturating_sub(UDP);
     if payload < 2 {
         return None;

@@ -1,6 +1,6 @@
 //! What becomes of a packet that the path does not carry.
 
-use super::{IP, L4, L4_V6};
+use super::{IP, L4, L4_V6, TTL};
 use crate::checksum;
 use crate::header::ipv4::{Fields, ICMP};
 use crate::header::{Ethernet, Icmp, Ipv4, Ipv6, be32, ipv6, le64, put_le64, put32};
@@ -60,16 +60,12 @@ pub fn answer<F: Frame, T: Tables>(
     Ipv4::at::<IP, ANSWER>(head).write(&Fields {
         tos: 0,
         total_length: (ANSWER - IP) as u16,
-        ttl: 64,
+        ttl: TTL,
         protocol: ICMP,
         source: from,
         destination: sender,
     });
-    Ethernet::at::<0, ANSWER>(head).turn_round();
-    if !frame.resize(ANSWER as u32) {
-        return Err(Reason::NoRoom);
-    }
-    Ok(Next::Answer(interface, Reason::TooBig))
+    send_back::<F, ANSWER>(frame, interface)
 }
 
 /// Turns an IPv6 packet into "packet too big" from `from`, back out of the interface on which it came.
@@ -97,12 +93,21 @@ pub fn answer_v6<F: Frame, T: Tables>(
         flow_label: 0,
         payload_length: octets,
         next_header: ipv6::ICMP,
-        hop_limit: 64,
+        hop_limit: TTL,
         source: from,
         destination: sender,
     });
-    Ethernet::at::<0, ANSWER_V6>(head).turn_round();
-    if !frame.resize(ANSWER_V6 as u32) {
+    send_back::<F, ANSWER_V6>(frame, interface)
+}
+
+/// Cuts the frame behind an answer of `N` octets, for whoever sent what was there.
+#[inline(always)]
+fn send_back<F: Frame, const N: usize>(frame: &mut F, interface: u32) -> Outcome {
+    let Some(head) = frame.head::<N>() else {
+        return Err(Reason::NoRoom);
+    };
+    Ethernet::at::<0, N>(head).turn_round();
+    if !frame.resize(N as u32) {
         return Err(Reason::NoRoom);
     }
     Ok(Next::Answer(interface, Reason::TooBig))

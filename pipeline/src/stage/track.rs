@@ -71,6 +71,16 @@ impl Subject {
             },
         }
     }
+
+    /// The flow whose answer an ICMP error quotes.
+    #[inline(always)]
+    #[must_use]
+    pub fn quoted<A: Address>(service: &Service, answer: &Flow<A>) -> Self {
+        Self {
+            age: Age::Quoted,
+            ..Self::of(service, &answer.turned_round(), 0)
+        }
+    }
 }
 
 /// The number of a flow's target. `None` where the service has none.
@@ -97,9 +107,7 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
     let again = match subject.age {
         Age::Begins | Age::Ends | Age::Quoted => false,
         Age::HasBegun => true,
-        Age::Unknown => tables
-            .seen(subject.hash)
-            .is_some_and(|place| place.again(subject.hash, now)),
+        Age::Unknown => was_here(tables, subject, now),
     };
     let other = before(tables, service, subject, now).filter(|before| *before != current);
     let (number, at_once) = match other {
@@ -125,12 +133,16 @@ pub fn follow<T: Tables>(tables: &T, service: &Service, subject: &Subject, numbe
         known.choose(number, service.generation);
         return;
     }
-    let again = tables
-        .seen(subject.hash)
-        .is_some_and(|place| place.again(subject.hash, now));
-    if again {
+    if was_here(tables, subject, now) {
         enter(tables, service, subject, number, now);
     }
+}
+
+/// Whether a flow has left its mark already; it leaves one now.
+#[inline(always)]
+fn was_here<T: Tables>(tables: &T, subject: &Subject, now: u64) -> bool {
+    let place = tables.seen(subject.hash);
+    place.is_some_and(|place| place.again(subject.hash, now))
 }
 
 /// Notes a packet of a flow, unless the flow is only spoken of.

@@ -2,6 +2,7 @@
 
 mod config;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -111,6 +112,6 @@ fn ring(edge: &Edge, service: &str) -> anyhow::Result<String> {
     let contents = balancer(&edge.balancer, &facts(capacities, 1, 0), None)?;
     let service = contents.services[&edge.balancer.services[index].key()];
     let slots = contents.rings.get(&service.first).into_iter().flatten();
-    let target = |number: &u32| format!("{}\n", config::address(contents.targets[number].address));
+    let target = |number: &u32| format!("{}\n", IpAddr::from(contents.targets[number].address));
     Ok(slots.map(target).collect())
 }

@@ -1,7 +1,7 @@
 //! The file of `kuafu dev pin-edge`, and what it means to the edge.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnetwork::IpNetwork;
@@ -279,7 +279,7 @@ impl Config {
             IpAddr::V6(_) => None,
         });
         let v6 = sources.iter().find_map(|source| match source {
-            IpAddr::V6(v6) => Some(IpKey::v6(v6.octets())),
+            IpAddr::V6(_) => Some(IpKey::from(*source)),
             IpAddr::V4(_) => None,
         });
         for (index, service) in self.services.iter().enumerate() {
@@ -411,7 +411,7 @@ impl Config {
             (matches!(self.policy.oversize, Oversize::Drop), policy::SILENT),
         ];
         Ok(BalancedService {
-            address: key(address),
+            address: address.into(),
             protocol,
             port: service.port,
             policy: all_of(bits),
@@ -451,7 +451,7 @@ impl Config {
             (Kind::Gue, None | Some(1)) => (Wrap::Gue1, self.gue_port()?),
             (Kind::Gue, Some(other)) => bail!("encapsulation.variant is {other}; allowed: 0, 1"),
         };
-        Ok(NextHop::direct(wrap, key(target), port, GATEWAY))
+        Ok(NextHop::direct(wrap, target.into(), port, GATEWAY))
     }
 
     fn gue_port(&self) -> Result<u16> {
@@ -548,20 +548,4 @@ fn mac(text: &str) -> Result<Mac> {
     let octets: [u8; 6] = octets.try_into().ok().with_context(wrong)?;
     ensure!(octets != [0; 6] && octets[0] & 1 == 0, "{}, of one host", wrong());
     Ok(Mac::from_octets(octets))
-}
-
-/// The key of an address.
-fn key(address: IpAddr) -> IpKey {
-    match address {
-        IpAddr::V4(v4) => IpKey::v4(u32::from(v4)),
-        IpAddr::V6(v6) => IpKey::v6(v6.octets()),
-    }
-}
-
-/// An address of a key.
-pub(super) fn address(key: IpKey) -> IpAddr {
-    match key.as_v4() {
-        Some(address) => Ipv4Addr::from(address).into(),
-        None => Ipv6Addr::from(key.octets()).into(),
-    }
 }
