@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kuafu_dataplane::bpf::Pins;
 use kuafu_lab::world::{DEMO, Latencies, World, WorldSpec};
 use kuafu_model::HostState;
-use kuafu_proto::v1::{ClusterStatus, HostEntry, RouteInfo};
+use kuafu_proto::v1::{ClusterDrops, ClusterStatus, HostEntry, RouteInfo};
 use kuafu_proto::{Places, state};
 use nix::sys::signal::Signal;
 
@@ -185,6 +185,16 @@ impl Stage {
     pub fn status(&self, node: &str) -> Option<HostEntry> {
         let status: ClusterStatus = self.cluster.json(&self.world, &["status"]).ok()?;
         status.hosts.into_iter().find(|host| host.node == node)
+    }
+
+    /// What all nodes have dropped so far, for whoever must find out where packets went.
+    pub fn dropped(&self) -> String {
+        let dropped: ClusterDrops = self.cluster.json(&self.world, &["drops"]).unwrap();
+        let words = dropped.drops.iter().map(|drop| {
+            let seen = drop.last_seen_unix_ms.unwrap_or_default();
+            format!("{} {} {} (last at {seen})", drop.node, drop.reason, drop.count)
+        });
+        words.collect::<Vec<_>>().join(", ")
     }
 
     /// Whether no pair of a node has left its primary path.

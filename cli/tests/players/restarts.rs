@@ -60,11 +60,21 @@ pub(super) fn under_a_stream(
     meanwhile(stage);
     let trace = stream.finish(play::STRAGGLERS);
     let there = gaps(0..trace.sent_count(), servers.of(game).unwrap().arrived(id));
-    let missing = [there, trace.gaps_back()].map(|gaps| gaps.iter().map(|gap| gap.missing).sum());
-    Loss {
+    let gaps = [there, trace.gaps_back()];
+    let loss = Loss {
         sent: trace.sent_count(),
-        missing,
+        missing: gaps
+            .each_ref()
+            .map(|gaps| gaps.iter().map(|gap| gap.missing).sum()),
+    };
+    if !loss.is_small() {
+        println!("{loss}: {gaps:?}; dropped by now: {}", stage.dropped());
+        for (from, to) in [(game.entry, game.exit), (game.exit, game.entry)] {
+            let why = stage.cluster.ask(&stage.world, &["explain", "path", from, to]);
+            println!("{}", why.unwrap_or_else(|error| error.to_string()));
+        }
     }
+    loss
 }
 
 /// Programs, maps and links are adopted: no packet is lost by restarts at entry, relay and exit, one each `pace`.

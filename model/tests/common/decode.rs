@@ -1,11 +1,11 @@
 //! From octets to text, with etherparse as the judge of what other programs would read.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use etherparse::{ArpPacketSlice, Ipv4HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
 
-use super::text::{hex, key, mac, tag, under_tag};
+use super::text::{Ends, hex, key, mac, tag, transport_sum, under_tag};
 
 /// Keys that a tag is tried with.
 const KEYS: u8 = 16;
@@ -186,23 +186,15 @@ fn ipv6(text: &mut String, octets: &[u8], quoted: bool) {
     }
 }
 
-fn icmp6(text: &mut String, octets: &[u8], ends: (IpAddr, IpAddr)) {
-    let (Some((header, inside)), (IpAddr::V6(source), IpAddr::V6(destination))) =
-        (octets.split_at_checked(8), ends)
-    else {
+fn icmp6(text: &mut String, octets: &[u8], ends: Ends) {
+    let Some((header, inside)) = octets.split_at_checked(8) else {
         return rest(text, octets);
     };
     write!(text, " | icmp6 {} {}", header[0], header[1]).expect("memory");
     if be(&header[4..8]) != 0 {
         write!(text, " rest {:#x}", be(&header[4..8])).expect("memory");
     }
-    let sum = etherparse::checksum::Sum16BitWords::new()
-        .add_16bytes(source.octets())
-        .add_16bytes(destination.octets())
-        .add_4bytes((octets.len() as u32).to_be_bytes())
-        .add_2bytes([0, 58])
-        .add_slice(octets);
-    if sum.ones_complement() != 0 {
+    if transport_sum(ends, 58, octets.len(), octets) != 0 {
         text.push_str(" sum bad");
     }
     if header[0] < 5 {
@@ -212,7 +204,7 @@ fn icmp6(text: &mut String, octets: &[u8], ends: (IpAddr, IpAddr)) {
     }
 }
 
-type Around = Option<(IpAddr, IpAddr)>;
+type Around = Option<Ends>;
 
 fn udp(text: &mut String, octets: &[u8], around: Around) {
     let Ok(udp) = UdpHeaderSlice::from_slice(octets) else {
@@ -227,17 +219,7 @@ fn udp(text: &mut String, octets: &[u8], around: Around) {
         None => write!(text, " sum {:#06x}", udp.checksum()).expect("memory"),
         Some(_) if udp.checksum() == 0 => text.push_str(" sum none"),
         Some(ends) => {
-            let header = udp.to_header();
-            let right = match ends {
-                (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                    header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), inside)
-                }
-                (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                    header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), inside)
-                }
-                _ => panic!("two families"),
-            };
-            if right.expect("a short packet") != udp.checksum() {
+            if transport_sum(ends, 17, udp.length().into(), octets) != 0 {
                 text.push_str(" sum bad");
             }
         }
@@ -277,20 +259,8 @@ fn tcp(text: &mut String, octets: &[u8], around: Around) {
         write!(text, " seq {}", tcp.sequence_number()).expect("memory");
     }
     let inside = &octets[tcp.slice().len()..];
-    if let Some(ends) = around {
-        let header = tcp.to_header();
-        let right = match ends {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), inside)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), inside)
-            }
-            _ => panic!("two families"),
-        };
-        if right.expect("a short packet") != tcp.checksum() {
-            text.push_str(" sum bad");
-        }
+    if around.is_some_and(|ends| transport_sum(ends, 6, octets.len(), octets) != 0) {
+        text.push_str(" sum bad");
     }
     rest(text, inside);
 }

@@ -1,10 +1,11 @@
 //! From text to octets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 
-use super::text::{key, parse_mac, tag, under_tag, unhex};
+use super::text::{Ends, key, parse_mac, tag, transport_sum, under_tag, unhex};
 
 /// A frame from its text.
 pub fn encode(text: &str) -> Vec<u8> {
@@ -29,7 +30,7 @@ struct Layer<'a> {
 }
 
 /// Addresses for the checksums of what is inside.
-type Around = Option<(IpAddr, IpAddr)>;
+type Around = Option<Ends>;
 
 impl<'a> Layer<'a> {
     fn new(text: &'a str) -> Self {
@@ -87,7 +88,9 @@ fn from(layers: &[Layer<'_>], around: Around) -> Vec<u8> {
         "ipv6" => ipv6(layer, inside),
         "udp" => udp(layer, from(inside, None), around),
         "tcp" => tcp(layer, from(inside, None), around),
-        "icmp" => icmp(layer, from(inside, None), 0),
+        "icmp" => icmp(layer, from(inside, None), |octets| {
+            Sum16BitWords::new().add_slice(octets).ones_complement().to_be()
+        }),
         "icmp6" => icmp6(layer, from(inside, None), around),
         "vxlan" => vxlan(layer, from(inside, None)),
         "gue" => [&[0, layer.number(1) as u8, 0, 0][..], &from(inside, None)].concat(),
@@ -216,16 +219,13 @@ fn udp(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
         length: layer.int("len", payload.len() as u64 + 8) as u16,
         checksum: 0,
     };
-    let right = match around {
-        Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
-            header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &payload)
-        }
-        Some((IpAddr::V6(source), IpAddr::V6(destination))) => {
-            header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &payload)
-        }
-        _ => Ok(0),
+    let octets = [&header.to_bytes()[..], &payload].concat();
+    // A sum of zero is sent as all ones (RFC 768).
+    let right = |ends| match transport_sum(ends, 17, header.length.into(), &octets) {
+        0 => 0xffff,
+        sum => sum,
     };
-    header.checksum = layer.checksum(right.expect("a short packet"));
+    header.checksum = layer.checksum(around.map_or(0, right));
     [&header.to_bytes()[..], &payload].concat()
 }
 
@@ -236,16 +236,9 @@ fn tcp(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
     let flags = if flags == "none" { "" } else { flags };
     (header.syn, header.ack) = (flags.contains('S'), flags.contains('A'));
     (header.fin, header.rst, header.psh) = (flags.contains('F'), flags.contains('R'), flags.contains('P'));
-    let right = match around {
-        Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
-            header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &payload)
-        }
-        Some((IpAddr::V6(source), IpAddr::V6(destination))) => {
-            header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &payload)
-        }
-        _ => Ok(0),
-    };
-    header.checksum = layer.checksum(right.expect("a short packet"));
+    let octets = [&header.to_bytes()[..], &payload].concat();
+    let right = around.map_or(0, |ends| transport_sum(ends, 6, octets.len(), &octets));
+    header.checksum = layer.checksum(right);
     let mut octets = header.to_bytes().to_vec();
     octets[12] = (layer.int("off", 5) as u8) << 4;
     octets.extend(payload);
@@ -253,30 +246,18 @@ fn tcp(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
 }
 
 fn icmp6(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
-    let octets = payload.len() as u32 + 8;
-    let sum = match around {
-        Some((IpAddr::V6(source), IpAddr::V6(destination))) => etherparse::checksum::Sum16BitWords::new()
-            .add_16bytes(source.octets())
-            .add_16bytes(destination.octets())
-            .add_4bytes(octets.to_be_bytes())
-            .add_2bytes([0, 58])
-            .ones_complement(),
-        _ => 0xffff,
-    };
-    icmp(layer, payload, !sum)
+    let ends = around.expect("ICMPv6 is in IPv6");
+    icmp(layer, payload, |octets| {
+        transport_sum(ends, 58, octets.len(), octets)
+    })
 }
 
-/// `covered` is the sum of what the checksum covers besides, in the order of the machine.
-fn icmp(layer: &Layer<'_>, payload: Vec<u8>, covered: u16) -> Vec<u8> {
+fn icmp(layer: &Layer<'_>, payload: Vec<u8>, sum: impl Fn(&[u8]) -> u16) -> Vec<u8> {
     let rest = layer.int("rest", 0) as u32;
     let mut octets = vec![layer.number(1) as u8, layer.number(2) as u8, 0, 0];
     octets.extend(rest.to_be_bytes());
     octets.extend(payload);
-    let right = etherparse::checksum::Sum16BitWords::new()
-        .add_slice(&octets)
-        .add_2bytes(covered.to_ne_bytes())
-        .ones_complement()
-        .to_be();
+    let right = sum(&octets);
     octets[2..4].copy_from_slice(&layer.checksum(right).to_be_bytes());
     octets
 }

@@ -23,6 +23,10 @@
 //!
 //! What is not said has its usual value: checksums right, lengths as they are, TTL 64. `mNN` is 02:00:00:00:00:NN.
 
+use std::net::IpAddr;
+
+use etherparse::checksum::Sum16BitWords;
+
 /// The key of that number: all of its octets are the number.
 pub fn key(number: u8) -> [u8; 16] {
     [number; 16]
@@ -47,6 +51,26 @@ pub fn tag(key: [u8; 16], covered: &[u8]) -> u64 {
     let mut hasher = std::hash::SipHasher::new_with_keys(half(0), half(8));
     hasher.write(covered);
     hasher.finish()
+}
+
+/// Both addresses of a packet.
+pub type Ends = (IpAddr, IpAddr);
+
+/// The checksum of a transport's octets between these ends, of which the pseudo-header says `length` (RFC 9293, §3.1; RFC
+/// 8200, §8.1); 0 where a right one is among them.
+pub fn transport_sum(ends: Ends, protocol: u8, length: usize, octets: &[u8]) -> u16 {
+    let addresses = match ends {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => [source.octets(), destination.octets()].concat(),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => [source.octets(), destination.octets()].concat(),
+        _ => panic!("ends of two families"),
+    };
+    Sum16BitWords::new()
+        .add_slice(&addresses)
+        .add_4bytes((length as u32).to_be_bytes())
+        .add_2bytes([0, protocol])
+        .add_slice(octets)
+        .ones_complement()
+        .to_be()
 }
 
 /// An Ethernet address as text.
