@@ -10,5 +10,7 @@ mod hostile;
 mod instance;
 #[path = "pin_edge/packets.rs"]
 mod packets;
+#[path = "pin_edge/quic.rs"]
+mod quic;
 #[path = "pin_edge/refusals.rs"]
 mod refusals;

@@ -165,6 +165,8 @@ words! {
         NotTracked = 20, "not_tracked";
         /// An echo request to a service, answered.
         EchoAnswered = 21, "echo_answered";
+        /// A health check of this host's, sent to a server that answers its clients itself.
+        CheckSent = 22, "check_sent";
     }
 }
 

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::instance::{
-    ALL, FLOWS, Pinned, client, config, forwarded, moved, skipped, target, targets, tcp, udp_from,
+    ALL, FLOWS, Pinned, client, config, forwarded, moved, reset, skipped, target, targets, tcp, udp_from,
 };
 
 /// The target of each flow, by a packet in its midst or its first one.
@@ -88,7 +88,10 @@ fn flows_keep_their_targets_when_the_ring_changes_and_on_another_cpu() {
         elsewhere.len()
     );
 
-    // New flows follow the new ring, which is the same at both.
+    // New flows follow the new ring, which is the same at both, also where somebody had reset them before they began.
+    (FLOWS..FLOWS + 10_000).for_each(|number| {
+        forwarded(&program, &reset(number));
+    });
     let new = |program: &Program| -> Vec<Ipv4Addr> {
         (FLOWS..FLOWS + 10_000)
             .map(|number| forwarded(program, &tcp(number, true)))

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
-use etherparse::PacketBuilder;
+use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use kuafu_dataplane::bpf::{LinkKind, Program, TestRun};
 use serde_json::{Value, json};
 
@@ -120,18 +120,29 @@ pub(super) fn client(number: u32) -> (Ipv4Addr, u16) {
     )
 }
 
-pub(super) fn ethernet() -> etherparse::PacketBuilderStep<etherparse::Ethernet2Header> {
+pub(super) fn ethernet() -> PacketBuilderStep<etherparse::Ethernet2Header> {
     PacketBuilder::ethernet2(ROUTER_MAC, OWN_MAC)
 }
 
 pub(super) fn tcp(number: u32, syn: bool) -> Vec<u8> {
+    tcp_with(number, |packet| if syn { packet.syn() } else { packet.ack(1) })
+}
+
+/// A flow's reset.
+pub(super) fn reset(number: u32) -> Vec<u8> {
+    tcp_with(number, PacketBuilderStep::rst)
+}
+
+fn tcp_with(
+    number: u32,
+    flags: impl FnOnce(PacketBuilderStep<TcpHeader>) -> PacketBuilderStep<TcpHeader>,
+) -> Vec<u8> {
     let (address, port) = client(number);
     let packet = ethernet()
         .ipv4(address.octets(), SERVICE.octets(), 60)
         .tcp(port, 443, 1, 1024);
     let mut frame = Vec::new();
-    let packet = if syn { packet.syn() } else { packet.ack(1) };
-    packet.write(&mut frame, b"abcd").unwrap();
+    flags(packet).write(&mut frame, b"abcd").unwrap();
     frame
 }
 

@@ -13,8 +13,8 @@ use super::play::{self, Servers};
 use super::{GAME, LIMIT};
 
 /// The object of the layout before the present one.
-const PREVIOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dataplane/tests/data/kuafu-v4.o");
-const PREVIOUS_LAYOUT: u32 = 4;
+const PREVIOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dataplane/tests/data/kuafu-v5.o");
+const PREVIOUS_LAYOUT: u32 = 5;
 
 /// Packets sent each way, and those missing: towards the server, and back.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use crate::sys;
 
 /// Version of the maps' layouts; part of the path, so that two versions never meet in one map. A new one appends fields
 /// whose zero means what was so before: then what the maps hold is carried over (`layout`).
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// Where the BPF file system usually is.
 const BPFFS: &str = "/sys/fs/bpf";

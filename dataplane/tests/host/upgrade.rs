@@ -9,9 +9,9 @@ use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, PairState, Slo
 
 use super::site::{Site, answered, opened, sites, until_they_talk, with_echo};
 
-/// The object of the layout before: flows are not tracked.
-static PREVIOUS: &[u8] = aya::include_bytes_aligned!("../data/kuafu-v4.o");
-const PREVIOUS_LAYOUT: u32 = 4;
+/// The object of the layout before: health checks are not counted.
+static PREVIOUS: &[u8] = aya::include_bytes_aligned!("../data/kuafu-v5.o");
+const PREVIOUS_LAYOUT: u32 = 5;
 /// How far a lane is put forward by each step.
 const ADVANCE: u64 = 1 << 20;
 

@@ -1,5 +1,7 @@
 //! Frames that nobody wrote: drawn, mutated and truncated, from a seed.
 
+use kuafu_pipeline::stage::check;
+
 use super::case::{Input, Program};
 use super::text::{key, tag, under_tag};
 use super::world::{PORTS, UNDERLAY};
@@ -62,7 +64,11 @@ impl Draw {
         }
         if program == Program::Port && self.below(8) == 0 {
             input.interface = self.one(&PORTS).0;
-            input.mark = self.below(5) as u32;
+            input.mark = match self.below(10) as u32 {
+                path @ 0..5 => path,
+                // The targets that are reached directly, and one that is not there.
+                other => check::MARK | (other + 2),
+            };
         }
         if program != Program::Edge {
             lengthen(&mut input.octets);

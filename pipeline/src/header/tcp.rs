@@ -12,6 +12,13 @@ pub const RST: u8 = 0x04;
 /// The acknowledgement is valid.
 pub const ACK: u8 = 0x10;
 
+/// Whether a segment with these flags begins a connection: a SYN that acknowledges nothing.
+#[inline(always)]
+#[must_use]
+pub const fn begins(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
+}
+
 view! {
     /// A TCP header without options.
     Tcp, 20

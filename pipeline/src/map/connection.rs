@@ -1,6 +1,7 @@
 //! Connections of the exit: the one rewrite and both ways through it.
 
 use super::{Atomics, Be16, IpKey, Shared, map_types};
+use crate::header::tcp;
 
 map_types! {
     /// Names one direction of a connection by the packet as it arrives: from the backbone with the accelerator's
@@ -99,6 +100,22 @@ impl Connection {
     #[inline(always)]
     pub fn follow(&self, pair: u32) {
         self.pair.set(u64::from(self.limit()) << 32 | u64::from(pair));
+    }
+
+    /// Whether this TCP connection is over: closed by both ends, or reset by one. `back` is its other direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_over(&self, back: Option<&Self>) -> bool {
+        let (there, back) = (self.flags.get(), back.map_or(0, |back| back.flags.get()));
+        (there | back) & tcp::RST as u64 != 0 || there & back & tcp::FIN as u64 != 0
+    }
+
+    /// Whether the server says so too: an end that is the client's word alone may be somebody else's.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_over_for_server(&self, back: &Self) -> bool {
+        let (there, back) = (self.flags.get(), back.flags.get());
+        back & tcp::RST as u64 != 0 || there & back & tcp::FIN as u64 != 0
     }
 
     /// Counts a packet.

@@ -2,12 +2,12 @@
 
 use crate::header::ethernet;
 use crate::map::{EndpointKey, HopKind, IpKey, NodeConfig, Port};
-use crate::stage::{SYSTEM_VNI, arp, encapsulate, probe, slow_path, source, too_big, twice};
+use crate::stage::{SYSTEM_VNI, arp, check, encapsulate, probe, slow_path, source, too_big, twice};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN. From the system VPC's port
-/// come probes, whose path is named by `mark`, the packet's socket mark, what the edge handed over, and what comes back
-/// from the slow path.
+/// come probes, whose path is named by `mark`, the packet's socket mark, health checks, whose target it names, what the
+/// edge handed over, and what comes back from the slow path.
 ///
 /// # Errors
 /// Those of the stages.
@@ -19,6 +19,9 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, mark:
     if port.vni == SYSTEM_VNI {
         if mark == slow_path::MARK {
             return slow_path::take_back(frame, tables, node);
+        }
+        if check::is_marked(mark) {
+            return check::depart(frame, tables, node, mark);
         }
         if let Some((pair, numbered)) = twice::handed_over(frame) {
             return twice::over_both(frame, tables, node, pair, &numbered);

@@ -1,5 +1,5 @@
 //! To a server that answers its clients itself (direct server return): a client's packet goes there whole, behind an
-//! outer header.
+//! outer header. So does a [`check`](super::check).
 
 use super::{IP, L4, L4_V6, TTL, sanity, too_big};
 use crate::frame;
@@ -18,7 +18,7 @@ const BEHIND_IP6IP6: usize = 54;
 const BEHIND_GUE0_V6: usize = 66;
 const BEHIND_GUE1_V6: usize = 62;
 
-/// A client's packet for a server.
+/// A packet for a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Parcel<A = u32> {
     /// Octets in the IP packet.
@@ -29,6 +29,8 @@ pub struct Parcel<A = u32> {
     pub hash: u32,
     /// The address that says if the packet is too large, the service's; 0: nothing is said.
     pub refuser: A,
+    /// What it is counted as when it has left.
+    pub event: Event,
 }
 
 /// Sends a packet to a server, without what the link padded. ECN is copied with the DSCP (RFC 6040, normal mode): who
@@ -77,7 +79,7 @@ pub fn to_server<F: Frame, T: Tables>(
     if !wrapped {
         return Err(Reason::NoRoom);
     }
-    tables.count(Event::Exited, octets);
+    tables.count(parcel.event, octets);
     Ok(Next::Transmit(onward))
 }
 
@@ -126,7 +128,7 @@ pub fn to_server_v6<F: Frame, T: Tables>(
     if !wrapped {
         return Err(Reason::NoRoom);
     }
-    tables.count(Event::Exited, octets);
+    tables.count(parcel.event, octets);
     Ok(Next::Transmit(onward))
 }
 

@@ -9,7 +9,7 @@ use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, slow_path,
 use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4, Ipv6};
 use crate::map::{HopKind, IpKey, NO_PATH, NextHop, NodeConfig, Service};
-use crate::{Frame, Outcome, Reason, Tables};
+use crate::{Event, Frame, Outcome, Reason, Tables};
 
 /// Sends a client's packet to its flow's target: over a pair of paths; where this host is itself the exit, straight on
 /// to the endpoint; to a server that answers directly.
@@ -45,6 +45,7 @@ pub fn client_packet<F: Frame, T: Tables>(
                 Part::Later(_) => 0,
                 _ => flow.destination,
             },
+            event: Event::Exited,
         };
         return direct::to_server(frame, tables, (node, interface), (service, hop, wrap), &parcel);
     }
@@ -102,6 +103,7 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
         largest: length,
         hash: subject.hash,
         refuser: flow.destination,
+        event: Event::Exited,
     };
     direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
 }
@@ -159,6 +161,7 @@ pub fn icmp_error<F: Frame, T: Tables>(
                 largest: sane.largest,
                 hash: subject.hash,
                 refuser: 0,
+                event: Event::Exited,
             };
             direct::to_server(frame, tables, (node, interface), (service, hop, wrap), &parcel)
         }
@@ -203,6 +206,7 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
         largest: length,
         hash: subject.hash,
         refuser: IpKey::default(),
+        event: Event::Exited,
     };
     direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
 }

@@ -5,7 +5,7 @@ use super::flow::Flow;
 use super::sanity::{self, Sane};
 use super::{INNER, IP, L4, emit, enter, fragment, icmp_error as translate, rewrite, ring};
 use crate::frame;
-use crate::header::{Ipv4, ipv4};
+use crate::header::{Ipv4, ipv4, tcp};
 use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NextHop, NodeConfig, Slot};
 use crate::tables::Insertion;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
@@ -137,8 +137,8 @@ pub fn forward<'t, F: Frame, T: Tables>(
 ) -> Outcome {
     let (octets, now, key) = (frame.len(), tables.jiffies(), flow.connection(answers.vni));
     let connection = match tables.connection(&key) {
-        Some(connection) => connection,
-        None => {
+        Some(connection) if !begins_anew(tables, connection, (&key, sane.tcp_flags)) => connection,
+        _ => {
             let hash = flow.hash();
             open(tables, node, answers, (&key, hash), choose(hash)?, octets)?
         }
@@ -152,6 +152,27 @@ pub fn forward<'t, F: Frame, T: Tables>(
     connection.count(tables, sane.length, sane.tcp_flags, now);
     tables.count(Event::Exited, octets);
     Ok(Next::Transmit(route.interface))
+}
+
+/// Whether a client uses the port of a connection that is over for one that begins, which has nothing to do with that:
+/// then both directions of the old one go.
+#[inline(always)]
+fn begins_anew<T: Tables>(
+    tables: &T,
+    connection: &Connection,
+    (key, tcp_flags): (&ConnectionKey, u32),
+) -> bool {
+    if !tcp::begins(tcp_flags as u8) {
+        return false;
+    }
+    let back_key = back_key(connection, key.protocol as u8);
+    match tables.connection(&back_key) {
+        Some(back) if connection.is_over_for_server(back) => {}
+        _ => return false,
+    }
+    tables.close(&back_key);
+    tables.close(key);
+    true
 }
 
 /// Sends answers over another pair from now on.

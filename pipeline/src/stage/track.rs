@@ -50,7 +50,7 @@ impl Subject {
     pub fn of<A: Address>(service: &Service, flow: &Flow<A>, tcp_flags: u32) -> Self {
         let hash = flow.hash();
         let (begins, ends) = (
-            tcp_flags as u8 & (tcp::SYN | tcp::ACK) == tcp::SYN,
+            tcp::begins(tcp_flags as u8),
             tcp_flags as u8 & (tcp::FIN | tcp::RST) != 0,
         );
         Self {
@@ -118,7 +118,8 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
     if number == NOBODY {
         return None;
     }
-    if (again || at_once) && subject.age != Age::Quoted {
+    // Of a flow that ends nothing is to be known.
+    if (again || at_once) && !matches!(subject.age, Age::Quoted | Age::Ends) {
         enter(tables, service, subject, number, now);
     }
     Some(number)
