@@ -1,5 +1,6 @@
 //! The edge as a balancer on its own: pinned, without an agent, reached by whoever holds the pin.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kuafu_model::contents::{self, Balancer, Capacities, Contents, HostFacts};
@@ -75,6 +76,7 @@ pub fn facts(capacities: Capacities, hz: u64, now: u64) -> HostFacts {
         hand_over: 0,
         capacities,
         now,
+        down: BTreeSet::new(),
     }
 }
 

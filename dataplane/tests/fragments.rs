@@ -214,7 +214,7 @@ fn state(site: &Site) -> HostState {
         port: 7000,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
-        targets: vec![TargetState { weight: 1, target }],
+        targets: vec![TargetState::unchecked(1, target)],
     }];
     state
 }

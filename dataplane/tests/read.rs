@@ -79,6 +79,7 @@ impl Host {
             probing: v1::Probing::default(),
             faults: &["something is wrong".to_owned()],
             measured: &|path| (path == 1).then_some(MEASURED),
+            servers: &Vec::new,
             drops: &self.drops,
         };
         let answer = answer(

@@ -25,8 +25,10 @@ use kuafu_pipeline::map::{
 
 pub use balancer::{BalancedService, Balancer, balancer};
 pub use error::Error;
+pub use service::{Share, marks, recovered};
 pub use update::{Batch, NO_PAIR, Update};
 
+use crate::health::Subject;
 use crate::state::{Host, HostState};
 use error::in_range;
 
@@ -54,6 +56,8 @@ pub struct HostFacts {
     pub capacities: Capacities,
     /// Jiffies since boot: how long a ring that is replaced still counts.
     pub now: u64,
+    /// Who is down, as health checks say.
+    pub down: BTreeSet<Subject>,
 }
 
 /// Entries that each map holds. The default is what the object declares.

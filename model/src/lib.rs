@@ -3,6 +3,7 @@
 
 pub mod compile;
 pub mod contents;
+pub mod health;
 pub mod kinds;
 pub mod manifest;
 pub mod runner;

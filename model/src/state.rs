@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Everything one host needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,14 +215,92 @@ pub struct ServiceState {
 /// One target of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetState {
-    /// Its share, relative to the others'.
+    /// Its share of new flows, relative to the others'; 0: none, and it keeps those that it has.
     pub weight: u32,
     /// Where it is.
     pub target: Target,
+    /// How this host finds out whether it serves; `None`: it counts as if it did.
+    pub check: Option<Arc<Check>>,
+}
+
+impl TargetState {
+    /// A target that always counts as one that serves.
+    #[must_use]
+    pub const fn unchecked(weight: u32, target: Target) -> Self {
+        Self {
+            weight,
+            target,
+            check: None,
+        }
+    }
+}
+
+/// A health check: what a server is asked, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Check {
+    /// The service whose servers are asked, for people, and to count them.
+    pub service: String,
+    /// What is asked.
+    pub ask: Ask,
+    /// The port; `None`: where the listener's packets go.
+    pub port: Option<u16>,
+    /// From one check's beginning to the next one's.
+    pub interval_ms: u32,
+    /// When a check that has not ended has failed.
+    pub timeout_ms: u32,
+    /// After how many successes in a row a server that was down serves.
+    pub rise: u32,
+    /// After how many failures in a row a server is down.
+    pub fall: u32,
+    /// Where fewer of the service's servers serve, in percent, all are used.
+    pub least_percent: u32,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ask {
+    /// A TCP connection.
+    Tcp,
+    /// HTTP/1.1's `GET`.
+    Http {
+        /// Whether over TLS, of whatever certificate.
+        tls: bool,
+        /// The path.
+        path: String,
+        /// The host's name in the request and in TLS; empty: the address.
+        host: String,
+        /// The first and the last status of a server that serves.
+        status: (u16, u16),
+    },
+    /// A datagram.
+    Udp {
+        /// What is sent.
+        send: Vec<u8>,
+        /// How an answer begins; empty: anything is one.
+        expect: Vec<u8>,
+    },
+    /// Valve's `A2S_INFO`.
+    A2s,
+    /// Quake III Arena's `getstatus`.
+    Quake3,
+    /// Minecraft Java Edition's status.
+    Minecraft,
+    /// QUIC's handshake (RFC 9001), of whatever certificate.
+    Quic {
+        /// The application's protocol (ALPN).
+        alpn: String,
+        /// The host's name in TLS; empty: the address.
+        host: String,
+    },
+    /// gRPC's own health check, without TLS.
+    Grpc {
+        /// The name that the server is asked about; empty: the server as a whole.
+        service: String,
+    },
 }
 
 /// Where a listener leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// At an entry: the exit at the far end of this pair.
     Pair(u32),
@@ -241,8 +320,19 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// A port of the target's own, to which packets are rewritten.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Server { port, .. } => *port,
+            Self::Pair(_) | Self::Direct { .. } => None,
+        }
+    }
+}
+
 /// What is put around an IP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encapsulation {
     /// IPv4 (RFC 2003).
     Ipip,

@@ -5,15 +5,19 @@
     reason = "a test that cannot go on has failed"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use kuafu_model::contents::{Batch, Capacities, Contents, Error, HostFacts, contents};
+use kuafu_model::contents::{Batch, Capacities, Contents, Error, HostFacts, contents, recovered};
+use kuafu_model::health::{Subject, subjects};
 use kuafu_model::state::{
-    Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint, ServiceState,
-    SlotAction, SlotState, Target, TargetState, VtepState,
+    Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
+    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
-use kuafu_pipeline::map::{Be16, EndpointKey, HopKind, IpKey, Limit, NO_PATH, ServiceKey, SlotKind};
+use kuafu_pipeline::map::{
+    Be16, EndpointKey, HopKind, IpKey, KEEPS, Limit, MemberKey, NO_PATH, ServiceKey, SlotKind,
+};
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
@@ -29,6 +33,7 @@ fn facts() -> HostFacts {
         hand_over: 0,
         capacities: Capacities::default(),
         now: 0,
+        down: BTreeSet::new(),
     }
 }
 
@@ -125,20 +130,14 @@ fn state() -> HostState {
 
 /// At the exit with a server, at the entry with the pair, each with `more` further servers.
 fn service(at_exit: bool, more: u8) -> ServiceState {
-    let server = |last| TargetState {
-        weight: 1,
-        target: Target::Server {
-            address: ip(203, 0, 113, last),
-            port: Some(9000),
-        },
+    let server = |last| {
+        let (address, port) = (ip(203, 0, 113, last), Some(9000));
+        TargetState::unchecked(1, Target::Server { address, port })
     };
     let first = if at_exit {
         server(1)
     } else {
-        TargetState {
-            weight: 1,
-            target: Target::Pair(4),
-        }
+        TargetState::unchecked(1, Target::Pair(4))
     };
     ServiceState {
         vni: 100,
@@ -237,6 +236,103 @@ fn every_map_has_its_entries() {
     };
     assert_eq!((at(0).kind(), at(0).index), (HopKind::Path, 4));
     assert_eq!((at(100).kind(), at(100).port.get()), (HopKind::Server, 9000));
+}
+
+/// The exit with three servers that are checked, at two ports.
+fn checked() -> HostState {
+    let mut state = state();
+    let check = Arc::new(Check {
+        service: "game".into(),
+        ask: Ask::A2s,
+        port: None,
+        interval_ms: 1000,
+        timeout_ms: 1000,
+        rise: 2,
+        fall: 3,
+        least_percent: 0,
+    });
+    let mut one = service(true, 2);
+    for target in &mut one.targets {
+        let Target::Server { port, .. } = &mut target.target else {
+            panic!("a server")
+        };
+        // Each listener's own.
+        *port = None;
+        target.check = Some(check.clone());
+    }
+    let other = ServiceState {
+        port: 7001,
+        ..one.clone()
+    };
+    state.services = vec![one, other];
+    state
+}
+
+/// The first server's number, and who is asked there, by port.
+fn first_server(state: &HostState, contents: &Contents) -> (u32, Vec<Subject>) {
+    let mut numbers = contents.targets.iter();
+    let (number, _) = numbers
+        .find(|(_, hop)| hop.address == IpKey::v4(u32::from(ip(203, 0, 113, 1))))
+        .expect("a number");
+    let asked = subjects(state).into_iter();
+    let asked = asked.filter(|subject| subject.server == ip(203, 0, 113, 1));
+    (*number, asked.collect())
+}
+
+#[test]
+fn a_server_that_is_down_at_one_port_is_left_out_and_known_again() {
+    let state = checked();
+    let before = compiled(&state, None);
+    let (number, asked) = first_server(&state, &before);
+    assert_eq!(asked.len(), 2);
+    let mut host = facts();
+    host.down.insert(asked[0].clone());
+    let after = contents(&state, &host, Some(&before)).unwrap();
+    let ring = |contents: &Contents, port| {
+        let service = contents.services[&key(100, port, 17)];
+        contents.rings[&service.first].clone()
+    };
+    for port in [7000, 7001] {
+        assert!(ring(&before, port).contains(&number));
+        assert!(
+            !ring(&after, port).contains(&number),
+            "both listeners: it is one target"
+        );
+    }
+    let member = MemberKey {
+        vni: 100,
+        target: number,
+    };
+    assert!(before.members.contains_key(&member) && !after.members.contains_key(&member));
+    assert!(after.targets.contains_key(&number), "by it the server is asked");
+    assert_eq!(recovered(&state, &before), BTreeSet::new());
+    assert_eq!(recovered(&state, &after), asked.into_iter().collect());
+    let nothing = Contents::default();
+    assert_eq!(
+        recovered(&state, &nothing),
+        BTreeSet::new(),
+        "nothing was in force"
+    );
+    // Where none serves, all are used.
+    host.down = subjects(&state);
+    let none = contents(&state, &host, Some(&after)).unwrap();
+    assert_eq!(ring(&none, 7000), ring(&before, 7000));
+}
+
+#[test]
+fn an_exit_without_any_weight_uses_what_it_has() {
+    let mut state = checked();
+    for service in &mut state.services {
+        service.targets.iter_mut().for_each(|target| target.weight = 0);
+    }
+    let exit = compiled(&state, None);
+    assert_eq!(exit.services[&key(100, 7000, 17)].size, 4093);
+    for service in &mut state.services {
+        (service.at_exit, service.own) = (false, true);
+    }
+    let own = compiled(&state, None);
+    assert_eq!(own.services[&key(0, 7000, 17)].size, 0, "nothing new");
+    assert!(own.members.values().all(|takes| *takes == KEEPS) && own.members.len() == 3);
 }
 
 #[test]

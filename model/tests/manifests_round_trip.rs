@@ -125,12 +125,45 @@ fn pool() -> impl Strategy<Value = Value> {
 
 fn service() -> impl Strategy<Value = Value> {
     let weight = maybe((0u16..=1000).prop_map(Value::from));
-    let target = (maybe((1u16..).prop_map(Value::from)), weight);
-    let target = target.prop_map(|(port, weight)| (json!(port), json!(weight)));
-    prop::collection::btree_map(address(), target, 1..4).prop_map(|targets| {
-        let target =
-            |(address, (port, weight))| given(json!({"address": address, "port": port, "weight": weight}));
-        json!({"targets": targets.into_iter().map(target).collect::<Vec<Value>>()})
+    let drain = maybe(Just(Value::Bool(true)));
+    let target = (maybe((1u16..).prop_map(Value::from)), weight, drain);
+    let targets = prop::collection::btree_map(address(), target, 1..4);
+    (targets, maybe(health())).prop_map(|(targets, health)| {
+        let target = |(address, (port, weight, drain))| {
+            given(json!({"address": address, "port": port, "weight": weight, "drain": drain}))
+        };
+        let targets: Vec<Value> = targets.into_iter().map(target).collect();
+        given(json!({"targets": targets, "health": health}))
+    })
+}
+
+fn health() -> impl Strategy<Value = Value> {
+    // With a port: what a listener serves does not matter then.
+    let common = (
+        1u16..,
+        100u32..=300_000,
+        maybe((20u32..=100).prop_map(Value::from)),
+        1u8..=20,
+        0u8..=100,
+    );
+    let octets = "(hex:([0-9a-fA-F]{2}){1,20}|[a-z][ -~]{0,20})";
+    let asks = prop_oneof![
+        prop::sample::select(&["tcp", "a2s", "quake3", "minecraft"][..]).prop_map(|kind| json!({"type": kind})),
+        ("https?", "/[a-z0-9?=&/]{0,20}", 100u16..=300, 300u16..=599).prop_map(
+            |(kind, path, first, last)| json!({"type": kind, "path": path, "status": format!("{first}-{last}")})
+        ),
+        (octets, octets).prop_map(|(send, expect)| json!({"type": "udp", "send": send, "expect": expect})),
+        (name(), name()).prop_map(|(alpn, host)| json!({"type": "quic", "alpn": alpn, "host": host})),
+        name().prop_map(|service| json!({"type": "grpc", "service": service})),
+    ];
+    (common, asks).prop_map(|((port, interval, timeout, streak, percent), mut ask)| {
+        ask["port"] = port.into();
+        ask["interval_ms"] = interval.into();
+        ask["timeout_ms"] = timeout;
+        ask["rise"] = streak.into();
+        ask["fall"] = streak.into();
+        ask["min_healthy_percent"] = percent.into();
+        given(ask)
     })
 }
 

@@ -28,6 +28,7 @@ pub use token::JoinToken;
     unused_qualifications,
     unreachable_pub,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::too_many_lines,
     reason = "generated; the .proto files say it"
 )]

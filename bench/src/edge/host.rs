@@ -1,6 +1,6 @@
 //! The host that is measured: relay, entry, exit and balancer at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
@@ -75,6 +75,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
         interfaces: BTreeMap::new(),
         capacities: bpf.maps.capacities(),
         now: 0,
+        down: BTreeSet::new(),
     };
     let contents = contents(&state(), &facts, None)?;
     for batch in contents.update_from(&Contents::default()).batches() {
@@ -202,6 +203,6 @@ fn service((vni, port): (u32, u16), at_exit: bool, target: Target) -> ServiceSta
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
-        targets: vec![TargetState { weight: 1, target }],
+        targets: vec![TargetState::unchecked(1, target)],
     }
 }

@@ -1,6 +1,6 @@
 //! Ours: the programs and maps of an agent on both hosts, written as the agent writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
         interfaces: BTreeMap::from([(PORT.to_owned(), port)]),
         capacities: connected.bpf.maps.capacities(),
         now: 0,
+        down: BTreeSet::new(),
     };
     let contents = contents(&state(side, other), &facts, None)?;
     let neighbour = Neighbour {

@@ -137,10 +137,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
-        targets: vec![TargetState {
-            weight: 1,
-            target: to.map_or(server, Target::Pair),
-        }],
+        targets: vec![TargetState::unchecked(1, to.map_or(server, Target::Pair))],
     }
 }
 

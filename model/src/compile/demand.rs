@@ -149,7 +149,7 @@ pub(super) fn exits<'a>(intent: &'a Intent, group: &Group) -> BTreeSet<&'a Name>
 pub(super) fn weight(intent: &Intent, group: &Group) -> u128 {
     let service = intent.services().get(&group.service);
     let targets = service.iter().flat_map(|service| &service.spec.targets);
-    let all: u128 = targets.map(|target| u128::from(target.weight.get())).sum();
+    let all: u128 = targets.map(|target| u128::from(target.share())).sum();
     u128::from(group.dial.get()) * all
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::allocations::{CoupleKey, NodeId, PathKey, Way};
 use super::demand::{Demand, path_of};
-use super::{Allocations, Input, NO_PAIR, services, vpc};
+use super::{Allocations, Down, Input, NO_PAIR, services, vpc};
 use crate::kinds::{Name, Node};
 use crate::manifest::Intent;
 use crate::state::{Host, HostState, LegState, PairState, PathState, SlotAction, SlotState, Target};
@@ -18,6 +18,7 @@ pub(super) struct World<'a> {
     pub(super) intent: &'a Intent,
     pub(super) allocations: &'a Allocations,
     pub(super) demand: &'a Demand,
+    pub(super) down: &'a Down,
     /// Nodes with an agent, by their numbers.
     nodes: BTreeMap<NodeId, (&'a Name, &'a Node)>,
 }
@@ -28,7 +29,7 @@ pub(super) fn states(
     allocations: &Allocations,
     demand: &Demand,
 ) -> BTreeMap<Name, HostState> {
-    let world = World::new(input.intent, allocations, demand);
+    let world = World::new(input, allocations, demand);
     let mut states: BTreeMap<NodeId, HostState> = world
         .nodes
         .iter()
@@ -119,7 +120,8 @@ pub(super) fn sort(state: &mut HostState) {
 }
 
 impl<'a> World<'a> {
-    fn new(intent: &'a Intent, allocations: &'a Allocations, demand: &'a Demand) -> Self {
+    fn new(input: &Input<'a>, allocations: &'a Allocations, demand: &'a Demand) -> Self {
+        let intent = input.intent;
         let ids = allocations.nodes.iter();
         let nodes =
             ids.filter_map(|(name, id)| Some((*id, (name, intent.nodes().get(name).map(AsRef::as_ref)?))));
@@ -127,6 +129,7 @@ impl<'a> World<'a> {
             intent,
             allocations,
             demand,
+            down: input.down,
             nodes: nodes.collect(),
         }
     }

@@ -24,9 +24,9 @@ mod services;
 mod tests;
 mod vpc;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kinds::{Class, Name, ObjectRef, Vni};
+use crate::kinds::{Class, HostAddress, Name, ObjectRef, PortNumber, Vni};
 use crate::manifest::Intent;
 use crate::state::HostState;
 
@@ -67,6 +67,22 @@ pub struct Input<'a> {
     pub intent: &'a Intent,
     /// The paths of the pairs. A pair without a choice takes the direct path.
     pub choices: &'a [Choice],
+    /// Servers that are down, as those see them who send there.
+    pub down: &'a Down,
+}
+
+/// Servers that are down, and the node from which they are.
+pub type Down = BTreeSet<(Name, Server)>;
+
+/// A server behind a service, by where packets for it go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Server {
+    /// The service.
+    pub service: Name,
+    /// Its address.
+    pub address: HostAddress,
+    /// Its port.
+    pub port: PortNumber,
 }
 
 /// Compiles intent to the state that each host with an agent should have in the end, and brings the allocations up

@@ -203,7 +203,8 @@ impl<'a> Surroundings<'a> {
                 .filter(|target| self.leads_on(new, target, (old, pairs)))
                 .cloned()
                 .collect();
-            if targets.is_empty() && !new.targets.is_empty() {
+            let takes = |targets: &[TargetState]| targets.iter().any(|target| target.weight > 0);
+            if !takes(&targets) && takes(&new.targets) {
                 return old.cloned();
             }
             Some(ServiceState {

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use super::Server;
 use super::allocations::{CoupleKey, NodeId};
-use super::demand::{exits, exits_from, is_exit, weight};
+use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
-    self, Accelerator, Bandwidth, Group, IdleTimeout, Kind, Listener, Mode, Name, ObjectRef, PoolAddress,
-    Protocol, Service,
+    self, Accelerator, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Name, ObjectRef,
+    Payload, PoolAddress, PortNumber, Protocol, Service, Statuses, UrlPath, Word,
 };
-use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
+use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
 
 /// What makes a listener one of its own on a host.
 pub(super) type Key = (bool, u32, Ipv4Addr, u8, u16);
@@ -57,7 +59,12 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
     let (Some(vni), Some(pool)) = (vni, pool) else {
         return;
     };
-    let target = |target: &kinds::Target| (target.weight.get().into(), reached(service, target));
+    let check = check(name, service);
+    let target = |target: &kinds::Target| Weighed {
+        weight: target.share().into(),
+        target: reached(service, target),
+        check: check.clone(),
+    };
     let targets = shared(service.spec.targets.iter().map(target));
     for address in &pool.spec.addresses {
         for listener in &service.spec.listeners {
@@ -84,7 +91,7 @@ impl One<'_> {
             return;
         };
         let service = ServiceState {
-            targets: self.entry_targets(id, &address.node),
+            targets: self.entry_targets(id, &address.node, listener),
             ..self.service(address, listener)
         };
         listen(self.world, states, address, service);
@@ -122,8 +129,9 @@ impl One<'_> {
     }
 
     /// Of groups that the entry is an exit of, the servers; of each other group its exits over pairs with a path, which
-    /// share its weight evenly; all servers where that leaves none.
-    fn entry_targets(&self, id: NodeId, entry: &Name) -> Vec<TargetState> {
+    /// share its weight evenly, each by its part of the servers that serve as it sees them; all servers where that leaves
+    /// nothing with weight. What is left without weight keeps the flows that it has.
+    fn entry_targets(&self, id: NodeId, entry: &Name, listener: Listener) -> Vec<TargetState> {
         let is_here = |group: &Group| is_exit(self.world.intent, group, entry);
         let afar = self
             .accelerator
@@ -131,33 +139,69 @@ impl One<'_> {
             .groups
             .iter()
             .filter(|group| !is_here(group));
-        let afar: Vec<(u128, Vec<u32>)> = afar
+        let afar: Vec<Vec<(u32, Serving)>> = afar
             .map(|group| {
                 let exits = exits(self.world.intent, group).into_iter();
-                let pairs = exits.filter_map(|exit| self.living_pair(id, exit));
-                (weight(self.world.intent, group), pairs.collect())
+                let pair = |exit| Some((self.living_pair(id, exit)?, self.serving(group, exit, listener)));
+                exits.filter_map(pair).collect()
             })
             .collect();
-        let shares = afar.iter().map(|(_, pairs)| pairs.len() as u128);
+        let shares = afar.iter().map(|pairs| pairs.len() as u128);
         let whole = shares.filter(|shares| *shares > 0).fold(1, lcm);
+        let here: Vec<Weighed> = self.servers(is_here).collect();
+        let serves = |pairs: &Vec<(u32, Serving)>| pairs.iter().any(|(_, serving)| serving.up > 0);
+        let all_count = !afar.iter().any(serves) && here.iter().all(|server| server.weight == 0);
         let mut weights: BTreeMap<u32, u128> = BTreeMap::new();
-        for (weight, pairs) in &afar {
-            for pair in pairs {
-                *weights.entry(*pair).or_default() += weight * whole / pairs.len() as u128;
+        for pairs in &afar {
+            for (pair, serving) in pairs {
+                let weight = if all_count { serving.all } else { serving.up };
+                // Behind one that is dead no flow is to stay.
+                if all_count || serving.lives {
+                    *weights.entry(*pair).or_default() += weight * whole / pairs.len() as u128;
+                }
             }
         }
         let pairs = weights
             .into_iter()
-            .map(|(pair, weight)| (weight, Target::Pair(pair)));
-        let here = self
-            .servers(is_here)
-            .map(|(weight, server)| (weight * whole, server));
-        let targets = shared(here.chain(pairs));
-        if targets.is_empty() {
-            shared(self.servers(|_| true))
-        } else {
-            targets
+            .map(|(pair, weight)| Weighed::unchecked(weight, Target::Pair(pair)));
+        let here = here.into_iter().map(|server| Weighed {
+            weight: server.weight * whole,
+            ..server
+        });
+        let targets: Vec<Weighed> = here.chain(pairs).collect();
+        if targets.iter().any(|target| target.weight > 0) {
+            return shared(targets.into_iter());
         }
+        let servers = self.servers(|_| true);
+        shared(
+            servers.chain(
+                targets
+                    .into_iter()
+                    .filter(|target| matches!(target.target, Target::Pair(_))),
+            ),
+        )
+    }
+
+    /// The weight of a group's servers, as an exit sees them.
+    fn serving(&self, group: &Group, exit: &Name, listener: Listener) -> Serving {
+        let service = self.world.intent.services().get(&group.service);
+        let targets = service.into_iter().flat_map(|service| &service.spec.targets);
+        let dial = u128::from(group.dial.get());
+        let mut serving = Serving::default();
+        for target in targets {
+            let weight = dial * u128::from(target.share());
+            let server = Server {
+                service: group.service.clone(),
+                address: target.address,
+                port: target.port.unwrap_or(listener.port),
+            };
+            serving.all += weight;
+            if !self.world.down.contains(&(exit.clone(), server)) {
+                serving.up += weight;
+                serving.lives = true;
+            }
+        }
+        serving
     }
 
     /// The number at an entry of its pair to an exit, if that has a path.
@@ -172,19 +216,87 @@ impl One<'_> {
     }
 
     /// The servers behind some of the groups, with their weights.
-    fn servers(&self, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = (u128, Target)> {
+    fn servers(&self, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = Weighed> {
         let services = self.world.intent.services();
         let groups = self.accelerator.spec.groups.iter();
         let groups = groups.filter(move |group| takes(group));
         let behind = groups.filter_map(|group| Some((group, services.get(&group.service)?)));
         behind.flat_map(|(group, service)| {
-            let dial = u128::from(group.dial.get());
-            let server = move |target: &kinds::Target| {
-                (dial * u128::from(target.weight.get()), reached(service, target))
+            let (dial, check) = (u128::from(group.dial.get()), check(&group.service, service));
+            let server = move |target: &kinds::Target| Weighed {
+                weight: dial * u128::from(target.share()),
+                target: reached(service, target),
+                check: check.clone(),
             };
             service.spec.targets.iter().map(server)
         })
     }
+}
+
+/// The weight of a group's servers: of those that serve, and of all.
+#[derive(Clone, Copy, Default)]
+struct Serving {
+    up: u128,
+    all: u128,
+    /// Whether any serves, be it with the flows alone that it has.
+    lives: bool,
+}
+
+/// A target and its weight, before that fits a state.
+struct Weighed {
+    weight: u128,
+    target: Target,
+    check: Option<Arc<Check>>,
+}
+
+impl Weighed {
+    const fn unchecked(weight: u128, target: Target) -> Self {
+        Self {
+            weight,
+            target,
+            check: None,
+        }
+    }
+}
+
+/// How a service's servers are checked.
+fn check(name: &Name, service: &Service) -> Option<Arc<Check>> {
+    let health = service.spec.health.as_ref()?;
+    let text = |word: &Option<Word>| word.as_ref().map_or_else(String::new, Word::to_string);
+    let octets = |payload: &Option<Payload>| payload.as_ref().map(Payload::octets).unwrap_or_default();
+    let ask = match health.kind {
+        CheckKind::Tcp => Ask::Tcp,
+        CheckKind::Http | CheckKind::Https => Ask::Http {
+            tls: health.kind == CheckKind::Https,
+            path: health.path.as_ref().map_or("/", UrlPath::as_str).to_owned(),
+            host: text(&health.host),
+            status: health.status.unwrap_or(Statuses::SUCCESSFUL).bounds(),
+        },
+        CheckKind::Udp => Ask::Udp {
+            send: octets(&health.send),
+            expect: octets(&health.expect),
+        },
+        CheckKind::A2s => Ask::A2s,
+        CheckKind::Quake3 => Ask::Quake3,
+        CheckKind::Minecraft => Ask::Minecraft,
+        CheckKind::Quic => Ask::Quic {
+            alpn: text(&health.alpn),
+            host: text(&health.host),
+        },
+        CheckKind::Grpc => Ask::Grpc {
+            service: text(&health.service),
+        },
+    };
+    Some(Arc::new(Check {
+        service: name.to_string(),
+        ask,
+        port: health.port.map(PortNumber::get),
+        interval_ms: health.interval_ms.get(),
+        timeout_ms: health.timeout_ms(),
+        rise: health.rise.get().into(),
+        fall: health.fall.get().into(),
+        least_percent: health.min_healthy_percent.get().into(),
+    }))
 }
 
 /// A listener of an object, without targets.
@@ -249,19 +361,23 @@ fn reached(service: &Service, target: &kinds::Target) -> Target {
     }
 }
 
-/// Targets with their weights; those without any are left out.
-fn shared(targets: impl Iterator<Item = (u128, Target)>) -> Vec<TargetState> {
-    let targets: Vec<(u128, Target)> = targets.filter(|(weight, _)| *weight > 0).collect();
+/// Targets with weights that fit a state.
+fn shared(targets: impl Iterator<Item = Weighed>) -> Vec<TargetState> {
+    let targets: Vec<Weighed> = targets.collect();
     let most = targets
         .iter()
-        .map(|(weight, _)| *weight)
+        .map(|target| target.weight)
         .max()
         .unwrap_or_default();
     // Ratios of more than 32 bits lose what is below.
     let spare = (u128::BITS - most.leading_zeros()).saturating_sub(u32::BITS);
-    let state = |(weight, target)| TargetState {
-        weight: u32::try_from(weight >> spare).unwrap_or(u32::MAX).max(1),
-        target,
+    let state = |target: Weighed| {
+        let weight = u32::try_from(target.weight >> spare).unwrap_or(u32::MAX);
+        TargetState {
+            weight: if target.weight > 0 { weight.max(1) } else { 0 },
+            target: target.target,
+            check: target.check,
+        }
     };
     targets.into_iter().map(state).collect()
 }
@@ -290,7 +406,7 @@ mod tests {
         let states = shared(
             targets
                 .into_iter()
-                .map(|(pair, weight)| (weight, Target::Pair(pair))),
+                .map(|(pair, weight)| Weighed::unchecked(weight, Target::Pair(pair))),
         );
         let [one, two] = [0, 1].map(|at| u64::from(states[at].weight));
         assert!(one > 1 << 31 && one.abs_diff(2 * two) <= 1, "{one} and {two}");

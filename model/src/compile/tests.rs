@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::{
-    Allocations, Choice, CompileError, Fleet, Input, PairName, compile, fallbacks, forbidden_relays, next,
-    pairs, stages, unchanged,
+    Allocations, Choice, CompileError, Down, Fleet, Input, PairName, Server, compile, fallbacks,
+    forbidden_relays, next, pairs, stages, unchanged,
 };
 use crate::contents::{Capacities, HostFacts, contents};
-use crate::kinds::{Class, Name};
+use crate::kinds::{Class, Name, PortNumber};
 use crate::manifest::{File, Intent};
 use crate::state::{HostState, LegState, SlotAction, SlotState, Target, TargetState};
 
@@ -70,6 +70,7 @@ pub(super) fn compiled(
         revision,
         intent,
         choices,
+        down: &Down::new(),
     };
     compile(&input, allocations, random).unwrap()
 }
@@ -165,6 +166,7 @@ pub(super) fn accepted(state: &HostState) {
         hand_over: 0,
         capacities: Capacities::default(),
         now: 0,
+        down: BTreeSet::new(),
     };
     contents(state, &host, None).unwrap_or_else(|error| panic!("{}: {error}", state.node.name));
 }
@@ -340,6 +342,7 @@ fn a_declared_vni_that_was_given_away_is_refused() {
         revision: 2,
         intent: &wrong,
         choices: &[],
+        down: &Down::new(),
     };
     let before = allocations.clone();
     let error = compile(&input, &mut allocations, &mut counted()).unwrap_err();
@@ -387,8 +390,8 @@ fn rules_about_relays_are_those_of_all_accelerators_that_use_a_pair() {
     assert_eq!(forbidden.len(), 2, "the pair and its reverse");
 }
 
-#[test]
-fn several_groups_share_by_their_dials_and_their_targets_weights() {
+/// An accelerator over services in two regions, and an entry that is an exit of one.
+fn two_regions() -> Intent {
     let node = |name: &str, region: &str, number: u32| {
         format!(
             "kind: Node\nmetadata: {{name: {name}}}\nspec: {{region: {region}, address: {{local: 192.0.2.{number}}}}}\n---\n"
@@ -410,38 +413,51 @@ fn several_groups_share_by_their_dials_and_their_targets_weights() {
          groups: [{service: s, region: a}, {service: t, region: b, dial: 50}]}\n---\n"
             .into(),
     ];
-    let (intent, mut allocations) = (intent(&world.concat()), Allocations::default());
+    intent(&world.concat())
+}
+
+/// What each target of a host's listener gets, by exit or server.
+fn shares(states: &States, node: &str, listener: usize) -> BTreeMap<String, u32> {
+    let state = &states[&name(node)];
+    let share = |target: &TargetState| {
+        let to = match &target.target {
+            Target::Pair(pair) => {
+                let pair = state.pairs.iter().find(|known| known.index == *pair);
+                pair.unwrap().peer.clone()
+            }
+            Target::Server { address, .. } | Target::Direct { address, .. } => address.to_string(),
+        };
+        (to, target.weight)
+    };
+    state.services[listener].targets.iter().map(share).collect()
+}
+
+fn these(shares: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    let owned = shares.iter().map(|(to, share)| ((*to).to_owned(), *share));
+    owned.collect()
+}
+
+#[test]
+fn several_groups_share_by_their_dials_and_their_targets_weights() {
+    let (intent, mut allocations) = (two_regions(), Allocations::default());
     let states = compiled((&intent, &[]), 1, &mut allocations, &mut counted());
     check(&states);
-    let shares = |node: &str, listener: usize| -> BTreeMap<String, u32> {
-        let state = &states[&name(node)];
-        let share = |target: &TargetState| {
-            let to = match &target.target {
-                Target::Pair(pair) => {
-                    let pair = state.pairs.iter().find(|known| known.index == *pair);
-                    pair.unwrap().peer.clone()
-                }
-                Target::Server { address, .. } | Target::Direct { address, .. } => address.to_string(),
-            };
-            (to, target.weight)
-        };
-        state.services[listener].targets.iter().map(share).collect()
-    };
-    let these = |shares: &[(&str, u32)]| -> BTreeMap<String, u32> {
-        shares
-            .iter()
-            .map(|(to, share)| ((*to).to_owned(), *share))
-            .collect()
-    };
+    let shares = |node, listener| shares(&states, node, listener);
     assert_eq!(shares("entry", 0), these(&[("a1", 400), ("a2", 400), ("b", 200)]));
-    let of_s = these(&[("198.51.100.1", 100), ("198.51.100.2", 300)]);
+    // One without weight is there for the flows that it has.
+    let of_s = these(&[("198.51.100.1", 100), ("198.51.100.2", 300), ("198.51.100.3", 0)]);
     assert_eq!(shares("a2", 0), of_s);
     assert_eq!(shares("b", 0), these(&[("198.51.100.4", 100)]));
     // What is an exit for one group and an entry for the other.
     let a1 = &states[&name("a1")];
     let at_exit: Vec<bool> = a1.services.iter().map(|service| service.at_exit).collect();
     assert_eq!(at_exit, [false, true]);
-    let mixed = [("198.51.100.1", 100), ("198.51.100.2", 300), ("b", 100)];
+    let mixed = [
+        ("198.51.100.1", 100),
+        ("198.51.100.2", 300),
+        ("198.51.100.3", 0),
+        ("b", 100),
+    ];
     assert_eq!(shares("a1", 0), these(&mixed));
     assert_eq!(shares("a1", 1), of_s);
     let names = |pair: PairName| (pair.entry.to_string(), pair.exit.to_string());
@@ -451,6 +467,50 @@ fn several_groups_share_by_their_dials_and_their_targets_weights() {
         wanted,
         expected.map(|(entry, exit)| (entry.to_owned(), exit.to_owned()))
     );
+}
+
+#[test]
+fn an_exit_counts_by_the_servers_that_serve_as_it_sees_them() {
+    let (intent, mut allocations) = (two_regions(), Allocations::default());
+    let mut of_entry = |down: &[(&str, &str, u8)]| {
+        let server = |(node, service, last): &(&str, &str, u8)| {
+            // What has no port of its own is asked at the listener's.
+            let port = if *last < 3 { 9 } else { 7000 };
+            let server = Server {
+                service: name(service),
+                address: format!("198.51.100.{last}").parse().unwrap(),
+                port: PortNumber::new(port).unwrap(),
+            };
+            (name(node), server)
+        };
+        let input = Input {
+            cluster: "test",
+            revision: 1,
+            intent: &intent,
+            choices: &[],
+            down: &down.iter().map(server).collect(),
+        };
+        let states = compile(&input, &mut allocations, &mut counted()).unwrap();
+        shares(&states, "entry", 0)
+    };
+    let all = these(&[("a1", 400), ("a2", 400), ("b", 200)]);
+    assert_eq!(of_entry(&[]), all);
+    // 198.51.100.2 has three quarters of the weight.
+    let half = these(&[("a1", 100), ("a2", 400), ("b", 200)]);
+    assert_eq!(of_entry(&[("a1", "s", 2)]), half);
+    // The third has no weight, and its flows.
+    let kept = these(&[("a1", 0), ("a2", 400), ("b", 200)]);
+    assert_eq!(of_entry(&[("a1", "s", 1), ("a1", "s", 2)]), kept);
+    let gone = these(&[("a2", 400), ("b", 200)]);
+    assert_eq!(of_entry(&[("a1", "s", 1), ("a1", "s", 2), ("a1", "s", 3)]), gone);
+    let everywhere = [
+        ("a1", "s", 1),
+        ("a1", "s", 2),
+        ("a2", "s", 1),
+        ("a2", "s", 2),
+        ("b", "t", 4),
+    ];
+    assert_eq!(of_entry(&everywhere), all, "where none serves, all count");
 }
 
 #[test]

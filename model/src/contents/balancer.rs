@@ -1,12 +1,10 @@
 //! Services on their own: what the edge needs to balance, without the rest of a host's state.
 
-use std::collections::HashMap;
-
 use kuafu_pipeline::header::ipv4::TCP;
 use kuafu_pipeline::map::{Be16, ConnectionIds, IpKey, NextHop, NodeConfig, Service, ServiceKey, policy};
 
 use super::error::fits;
-use super::service::{Listener, place};
+use super::service::{Listener, Share, numbers, place};
 use super::{Contents, Error, HostFacts, ring};
 
 /// What a host balances.
@@ -45,10 +43,11 @@ pub struct BalancedService {
 
 impl Balancer {
     /// A service's targets; of QUIC also those that its connection ids may name, which get no other flow.
-    fn targets(&self, service: &BalancedService) -> Vec<(NextHop, u32)> {
-        let mut targets = service.targets.clone();
+    fn targets(&self, service: &BalancedService) -> Vec<(NextHop, Share)> {
+        let targets = service.targets.iter();
+        let mut targets: Vec<_> = targets.map(|(hop, weight)| (*hop, Share::of(*weight))).collect();
         if service.policy & policy::QUIC != 0 {
-            targets.extend(self.quic_servers.iter().map(|(_, hop)| (*hop, 0)));
+            targets.extend(self.quic_servers.iter().map(|(_, hop)| (*hop, Share::Keeps)));
         }
         targets
     }
@@ -98,10 +97,7 @@ pub fn balancer(
     };
     let listeners = balancer.services.iter().zip(&vnis).map(listener).collect();
     place(&mut contents, listeners, previous, host)?;
-    let numbered = contents.targets.iter();
-    let numbers: HashMap<_, _> = numbered
-        .map(|(number, hop)| (ring::identity(hop), *number))
-        .collect();
+    let numbers = numbers(&contents);
     // Where no service is of QUIC, there is no number, and nobody asks.
     let servers = balancer.quic_servers.iter();
     contents.quic_servers = servers

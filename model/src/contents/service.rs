@@ -7,11 +7,13 @@ use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{Be16, IpKey, KEEPS, MemberKey, NextHop, Service, ServiceKey, TAKES, Wrap, policy};
+use kuafu_pipeline::stage::check;
 
 use super::allocate::{Numbers, Ranges};
 use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
 use super::{Contents, Error, HostFacts, limit, ring};
+use crate::health::{self, Subject};
 use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 
 /// For how many seconds flows that may have begun before a change of their ring belong to the ring before it, on a host
@@ -32,12 +34,19 @@ pub(super) fn fill(
 ) -> Result<(), Error> {
     let capacities = &host.capacities;
     let limits = limit::fill(contents, state, host, previous)?;
+    let down = health::down(state, &host.down);
     let mut listeners = Vec::with_capacity(state.services.len());
     for (index, service) in state.services.iter().enumerate() {
-        let hop = |target: &TargetState| {
+        let hop = |(target, is_used): (&TargetState, bool)| {
             let hop = hop(contents, neighbours, (index, service.at_exit), &target.target)?;
-            Ok((hop, target.weight))
+            let share = if is_used {
+                Share::of(target.weight)
+            } else {
+                Share::Down
+            };
+            Ok((hop, share))
         };
+        let targets = service.targets.iter().zip(health::in_use(service, &down));
         listeners.push(Listener {
             key: key(index, service)?,
             value: Service {
@@ -45,13 +54,49 @@ pub(super) fn fill(
                 limit: limits.get(&service.vni).copied().unwrap_or_default(),
                 ..Service::default()
             },
-            targets: service.targets.iter().map(hop).collect::<Result<_, _>>()?,
+            targets: at_exit(service, targets.map(hop).collect::<Result<_, _>>()?),
             size: None,
         });
     }
     place(contents, listeners, previous, host)?;
     whole_addresses(contents, state);
     fits("services", contents.services.len(), capacities.services)
+}
+
+/// The targets of a listener; at an exit none of whose targets takes new flows those that keep theirs take them: the
+/// entries are told to send none, but not at the same moment.
+fn at_exit(service: &ServiceState, targets: Vec<(NextHop, Share)>) -> Vec<(NextHop, Share)> {
+    if !service.at_exit || targets.iter().any(|(_, share)| matches!(share, Share::Takes(_))) {
+        return targets;
+    }
+    let take = |(hop, share)| match share {
+        Share::Keeps => (hop, Share::Takes(1)),
+        share => (hop, share),
+    };
+    targets.into_iter().map(take).collect()
+}
+
+/// What a target gets of a listener's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// New ones, in proportion to the others' weights, which are not 0; and it keeps those that it has.
+    Takes(u32),
+    /// None that are new: it keeps those that it has.
+    Keeps,
+    /// None: those that it had go to others. It has its number, by which it is asked whether it serves again.
+    Down,
+}
+
+impl Share {
+    /// By weight.
+    #[must_use]
+    pub const fn of(weight: u32) -> Self {
+        if weight == 0 {
+            Self::Keeps
+        } else {
+            Self::Takes(weight)
+        }
+    }
 }
 
 /// A listener, before its ring has a place.
@@ -61,8 +106,8 @@ pub(super) struct Listener {
     pub key: ServiceKey,
     /// Its value, apart from the rings.
     pub value: Service,
-    /// Where it leads, with weights. One of weight 0 takes no new flows, and keeps those that it has.
-    pub targets: Vec<(NextHop, u32)>,
+    /// Where it leads, with shares.
+    pub targets: Vec<(NextHop, Share)>,
     /// The size of its ring, a prime; `None`: by the number of targets.
     pub size: Option<u32>,
 }
@@ -211,6 +256,60 @@ fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
     })
 }
 
+/// Who was down when these contents were brought into force: a target that has its number, and no part in its service,
+/// where others have. What an agent knows of its host's servers after a restart.
+#[must_use]
+pub fn recovered(state: &HostState, contents: &Contents) -> BTreeSet<Subject> {
+    let numbers = numbers(contents);
+    let is_served: BTreeSet<u32> = contents.members.keys().map(|member| member.vni).collect();
+    let was_down = |service: &ServiceState, target: &TargetState| {
+        let number = numbers.get(&ring::identity(&bare(&target.target)));
+        let is_member = |number: &u32| {
+            let (vni, target) = (service.vni, *number);
+            contents.members.contains_key(&MemberKey { vni, target })
+        };
+        number.is_some_and(|number| is_served.contains(&service.vni) && !is_member(number))
+    };
+    let down = health::targets(state).filter(|(service, target)| was_down(service, target));
+    down.filter_map(|(service, target)| health::subject(service, target))
+        .collect()
+}
+
+/// Where a target is, but for a neighbour.
+fn bare(target: &Target) -> NextHop {
+    match target {
+        Target::Pair(pair) => NextHop::path(*pair),
+        Target::Server { address, port } => NextHop::server(v4(*address), port.unwrap_or(0)),
+        Target::Direct {
+            address,
+            encapsulation,
+        } => direct(*address, *encapsulation, 0),
+    }
+}
+
+/// The socket mark of what is asked of those who answer clients themselves: by it the port program knows where it goes.
+#[must_use]
+pub fn marks<'s>(
+    subjects: impl IntoIterator<Item = &'s Subject>,
+    contents: &Contents,
+) -> HashMap<&'s Subject, u32> {
+    let numbers = numbers(contents);
+    let mark = |subject: &'s Subject| {
+        let hop = direct(subject.server, subject.encapsulation?, 0);
+        let number = numbers.get(&ring::identity(&hop))?;
+        Some((subject, check::MARK | number))
+    };
+    subjects.into_iter().filter_map(mark).collect()
+}
+
+/// The numbers of all targets.
+pub(super) fn numbers(contents: &Contents) -> HashMap<ring::Identity, u32> {
+    let targets = contents.targets.iter();
+    targets
+        .map(|(number, hop)| (ring::identity(hop), *number))
+        .collect()
+}
+
 /// The ring of a listener: a target's number for each slot.
 fn slots(
     contents: &mut Contents,
@@ -218,7 +317,7 @@ fn slots(
     targets: &mut Numbers<'_, ring::Identity>,
 ) -> Result<Vec<u32>, Error> {
     let mut members: BTreeMap<ring::Identity, ring::Member> = BTreeMap::new();
-    for (hop, weight) in &listener.targets {
+    for (hop, share) in &listener.targets {
         let identity = ring::identity(hop);
         let number = targets.of(identity)?;
         contents.targets.insert(number, *hop);
@@ -226,17 +325,21 @@ fn slots(
             vni: listener.value.vni,
             target: number,
         };
-        if *weight == 0 {
-            contents.members.entry(key).or_insert(KEEPS);
-            continue;
-        }
+        let weight = match share {
+            Share::Takes(weight) => *weight,
+            Share::Keeps => {
+                contents.members.entry(key).or_insert(KEEPS);
+                continue;
+            }
+            Share::Down => continue,
+        };
         contents.members.insert(key, TAKES);
         let member = members.entry(identity).or_insert(ring::Member {
             identity,
             weight: 0,
             number,
         });
-        member.weight += u64::from(*weight);
+        member.weight += u64::from(weight);
     }
     let members: Vec<ring::Member> = members.into_values().collect();
     let least = ring::size(members.len()).ok_or_else(|| Error::Value {
@@ -263,38 +366,36 @@ fn hop(
     match target {
         Target::Pair(_) if at_exit => Err(not_at_exit("a pair")),
         Target::Direct { .. } if at_exit => Err(not_at_exit("a server that answers itself")),
-        Target::Pair(pair) if contents.pairs.contains_key(pair) => Ok(NextHop::path(*pair)),
+        Target::Pair(pair) if contents.pairs.contains_key(pair) => Ok(bare(target)),
         Target::Pair(pair) => Err(Error::Dangling {
             field: entry("services", index, "targets"),
             value: *pair,
             missing: "pairs",
         }),
-        Target::Server { address, port } => {
+        Target::Server { address, .. } => {
             in_range(
                 entry("services", index, "targets"),
                 u32::from(*address),
                 1..=u32::MAX,
                 "an IPv4 address",
             )?;
-            Ok(NextHop::server(v4(*address), port.unwrap_or(0)))
+            Ok(bare(target))
         }
         Target::Direct {
             address,
             encapsulation,
-        } => {
-            let (wrap, port) = match encapsulation {
-                Encapsulation::Ipip => (Wrap::Ipip, 0),
-                Encapsulation::Gue { variant: 0, port } => (Wrap::Gue0, *port),
-                Encapsulation::Gue { port, .. } => (Wrap::Gue1, *port),
-            };
-            Ok(NextHop::direct(
-                wrap,
-                v4(*address),
-                port,
-                neighbours.of(*address)?,
-            ))
-        }
+        } => Ok(direct(*address, *encapsulation, neighbours.of(*address)?)),
     }
+}
+
+/// A server that answers clients itself.
+fn direct(address: Ipv4Addr, encapsulation: Encapsulation, neighbour: u32) -> NextHop {
+    let (wrap, port) = match encapsulation {
+        Encapsulation::Ipip => (Wrap::Ipip, 0),
+        Encapsulation::Gue { variant: 0, port } => (Wrap::Gue0, port),
+        Encapsulation::Gue { port, .. } => (Wrap::Gue1, port),
+    };
+    NextHop::direct(wrap, v4(address), port, neighbour)
 }
 
 /// Where rings lie.

@@ -28,7 +28,7 @@ pub struct AcceleratorSpec {
     /// What it listens on, at least one, none twice.
     pub listeners: Vec<Listener>,
     /// The services behind it, at least one, none twice in a region. A group's share is its dial, times the weights of its
-    /// service's targets.
+    /// service's targets that serve.
     pub groups: Vec<Group>,
     /// What the traffic needs. Default: game.
     pub class: Class,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::common::{Invalid, integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
-use super::{Listener, Name, Resource};
+use super::{Health, Listener, Name, Resource};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
@@ -42,6 +42,9 @@ pub struct ServiceSpec {
     /// Of mode gue: the encapsulation.
     #[serde(skip_serializing_if = "Gue::is_default")]
     pub gue: Gue,
+    /// How it is found out whether a target serves. Default: all do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 impl Field for ServiceSpec {
@@ -54,6 +57,7 @@ impl Field for ServiceSpec {
             let targets = fields.list("targets", "at least one {address, port}");
             let mode = fields.or("mode", Mode::Nat);
             let gue = fields.optional("gue");
+            let health = fields.optional("health");
             let listeners: Option<Vec<Listener>> = listeners.map(Option::unwrap_or_default);
             let targets: Option<Vec<Target>> = targets;
             refuse_twice(fields, "listeners", listeners.iter().flatten());
@@ -69,6 +73,7 @@ impl Field for ServiceSpec {
                 targets: targets?,
                 mode: mode?,
                 gue: gue?.unwrap_or_default(),
+                health: health?,
             };
             spec.refuse_what_cannot_be(fields, gue?.is_some());
             Some(spec)
@@ -122,12 +127,22 @@ pub struct Target {
     /// Its port. Default: the listener's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortNumber>,
-    /// Its share of new connections, beside the other targets'; 0: none. Default: 1.
+    /// Its share of new connections, beside the other targets'; 0: none, and it keeps those that it has. Default: 1.
     #[serde(skip_serializing_if = "Weight::is_default")]
     pub weight: Weight,
+    /// Whether it gets no new connections, whatever its weight: it keeps those that it has. `kuafu drain` sets it.
+    /// Default: false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 impl Target {
+    /// Its share of new connections.
+    #[must_use]
+    pub const fn share(&self) -> u16 {
+        if self.drain { 0 } else { self.weight.get() }
+    }
+
     /// What no other target of its service may have too.
     fn end(&self) -> String {
         match self.port {
@@ -145,10 +160,12 @@ impl Field for Target {
             let address = fields.required("address");
             let port = fields.optional("port");
             let weight = fields.or("weight", Weight::DEFAULT);
+            let drain = fields.or("drain", false);
             Some(Self {
                 address: address?,
                 port: port?,
                 weight: weight?,
+                drain: drain?,
             })
         })
     }

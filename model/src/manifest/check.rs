@@ -339,6 +339,7 @@ impl<'a> Check<'a> {
     fn services(&mut self) {
         for service in self.in_order(Kind::Service, self.intent.services()) {
             let me = id(Kind::Service, service);
+            self.asks_where_it_is_answered(&me, service);
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
@@ -348,6 +349,42 @@ impl<'a> Check<'a> {
                     self.is_no_target(&me, service, address);
                 }
             }
+        }
+    }
+
+    /// A check without a port of its own asks in the protocol of the listeners that lead to the service.
+    fn asks_where_it_is_answered(&mut self, me: &ObjectRef, service: &Service) {
+        let Some(health) = service
+            .spec
+            .health
+            .as_ref()
+            .filter(|health| health.port.is_none())
+        else {
+            return;
+        };
+        let asks = health.protocol();
+        let leads_here = |accelerator: &&Arc<Accelerator>| {
+            let mut groups = accelerator.spec.groups.iter();
+            groups.any(|group| group.service == service.metadata.name)
+        };
+        let accelerators = self.intent.accelerators().values().filter(leads_here);
+        let of_accelerators =
+            accelerators.map(|accelerator| (id(Kind::Accelerator, accelerator), &accelerator.spec.listeners));
+        let mut all = std::iter::once((me.clone(), &service.spec.listeners)).chain(of_accelerators);
+        let found = all.find_map(|(object, listeners)| {
+            let other = listeners.iter().find(|listener| listener.protocol != asks)?;
+            Some((object, *other))
+        });
+        if let Some((object, listener)) = found {
+            let because = field(&object, "spec.listeners");
+            let (what, serves) = (listener.to_string(), listener.protocol);
+            let conflict = Conflict::AsksOtherwise {
+                asks,
+                what,
+                object,
+                serves,
+            };
+            self.add(field(me, "spec.health.type"), [because], conflict);
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::kinds::{Cidr, HostAddress, Invalid, Mode, Mtu, Name, ObjectRef, PortRange};
+use crate::kinds::{Cidr, HostAddress, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Protocol};
 
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -162,6 +162,21 @@ pub enum Conflict {
     SendsToItself {
         /// The node that carries the service's address.
         node: ObjectRef,
+    },
+    /// A health check that would ask in another protocol where a listener's packets go.
+    #[error(
+        "asks by {asks}, and {what} of {object} is served by {serves}; name the port that answers by {asks} in \
+         spec.health.port"
+    )]
+    AsksOtherwise {
+        /// The check's.
+        asks: Protocol,
+        /// The listener.
+        what: String,
+        /// Whose it is.
+        object: ObjectRef,
+        /// The listener's.
+        serves: Protocol,
     },
     /// A service behind an accelerator whose servers answer clients themselves.
     #[error(

@@ -3,7 +3,7 @@
 //! `host` has two tenants' ports, the system VPC's port, relays, exits, paths, pairs and listeners at an entry and at
 //! an exit. The others are `host` with one thing changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kuafu_model::contents::{self, BalancedService, Balancer, Capacities, Contents, HostFacts};
@@ -129,6 +129,7 @@ pub fn facts() -> HostFacts {
         hand_over: HAND_OVER,
         capacities: Capacities::default(),
         now: 0,
+        down: BTreeSet::new(),
     }
 }
 
@@ -416,7 +417,7 @@ fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
         };
         [6, 17].map(|protocol| ServiceState {
             own: true,
-            ..service(103, false, (protocol, port), Some(target.clone()))
+            ..service(103, false, (protocol, port), Some(target))
         })
     });
     each.collect()
@@ -456,7 +457,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         bandwidth_mbps: None,
         targets: target
             .into_iter()
-            .map(|target| TargetState { weight: 1, target })
+            .map(|target| TargetState::unchecked(1, target))
             .collect(),
     }
 }

@@ -1,10 +1,11 @@
 //! From messages to model's types: each value is checked once, here.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use kuafu_model::state::{
-    Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
-    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
+    Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState,
+    RemoteEndpoint, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 
 use super::StateError;
@@ -349,6 +350,86 @@ impl Read for TargetState {
         Ok(Self {
             weight: message.weight,
             target,
+            check: message
+                .check
+                .map(|check| Check::read(check).map_err(|error| error.within("check")))
+                .transpose()?
+                .map(Arc::new),
         })
     }
+}
+
+impl Read for Check {
+    type Message = v1::Check;
+
+    fn read(message: v1::Check) -> Result<Self> {
+        let one = |name, value| match value {
+            0 => Err(wrong(name, value, "1 or more")),
+            value => Ok(value),
+        };
+        Ok(Self {
+            port: message.port.map(|value| port("port", value)).transpose()?,
+            interval_ms: one("interval_ms", message.interval_ms)?,
+            timeout_ms: one("timeout_ms", message.timeout_ms)?,
+            rise: one("rise", message.rise)?,
+            fall: one("fall", message.fall)?,
+            least_percent: match message.least_percent {
+                percent @ 0..=100 => percent,
+                other => return Err(wrong("least_percent", other, "0 to 100")),
+            },
+            service: message.service.clone(),
+            ask: ask(message)?,
+        })
+    }
+}
+
+/// What a check asks.
+fn ask(message: v1::Check) -> Result<Ask> {
+    let plain = [
+        (message.tcp, Ask::Tcp),
+        (message.a2s, Ask::A2s),
+        (message.quake3, Ask::Quake3),
+        (message.minecraft, Ask::Minecraft),
+    ];
+    let plain = plain.into_iter().filter(|(given, _)| given.is_some());
+    let http = message.http.map(|http| -> Result<Ask> {
+        Ok(Ask::Http {
+            tls: http.tls,
+            path: http.path,
+            host: http.host,
+            status: (
+                status("http.first_status", http.first_status)?,
+                status("http.last_status", http.last_status)?,
+            ),
+        })
+    });
+    let udp = message.udp.map(|udp| Ask::Udp {
+        send: udp.send,
+        expect: udp.expect,
+    });
+    let quic = message.quic.map(|quic| Ask::Quic {
+        alpn: quic.alpn,
+        host: quic.host,
+    });
+    let grpc = message.grpc.map(|grpc| Ask::Grpc {
+        service: grpc.service,
+    });
+    let mut asks = plain
+        .map(|(_, ask)| ask)
+        .chain(http.transpose()?)
+        .chain(udp)
+        .chain(quic)
+        .chain(grpc);
+    match (asks.next(), asks.next()) {
+        (Some(ask), None) => Ok(ask),
+        (None, _) => Err(wrong("tcp", "", "given, or another one that is known here")),
+        (Some(_), Some(_)) => Err(wrong("tcp", "", "the only one")),
+    }
+}
+
+fn status(name: &'static str, value: u32) -> Result<u16> {
+    let status = u16::try_from(value)
+        .ok()
+        .filter(|status| (100..=599).contains(status));
+    status.ok_or_else(|| wrong(name, value, "100 to 599"))
 }

@@ -1,8 +1,11 @@
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use kuafu_model::state::*;
 
+use super::parse::Read;
 use super::*;
+use crate::Delta;
 
 fn leg(label: u32) -> LegState {
     LegState {
@@ -30,7 +33,7 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         port: 2342,
         idle_timeout_s: 60,
         bandwidth_mbps: at_exit.then_some(50),
-        targets: vec![TargetState { weight: 1, target }],
+        targets: vec![TargetState::unchecked(1, target)],
     }
 }
 
@@ -123,6 +126,76 @@ fn binary_and_json_read_what_they_write() {
     assert_eq!(from_json(&json).unwrap(), state);
     assert!(json.contains("\"mac\": \"02:00:00:00:00:1f\""), "{json}");
     assert!(json.contains(&"5a".repeat(16)), "{json}");
+}
+
+/// A check of a server, and of each kind another one.
+fn checks() -> Vec<Check> {
+    let (path, host) = ("/ready".to_owned(), "game.example".to_owned());
+    let status = (200, 399);
+    let http = |tls| Ask::Http {
+        tls,
+        path: path.clone(),
+        host: host.clone(),
+        status,
+    };
+    let asks = [
+        Ask::Tcp,
+        http(false),
+        http(true),
+        Ask::Udp {
+            send: vec![0xff, 0],
+            expect: Vec::new(),
+        },
+        Ask::A2s,
+        Ask::Quake3,
+        Ask::Minecraft,
+        Ask::Quic {
+            alpn: "h3".to_owned(),
+            host: String::new(),
+        },
+        Ask::Grpc {
+            service: "game".to_owned(),
+        },
+    ];
+    let check = |ask| Check {
+        service: "game".to_owned(),
+        ask,
+        port: Some(2343),
+        interval_ms: 100,
+        timeout_ms: 50,
+        rise: 2,
+        fall: 3,
+        least_percent: 50,
+    };
+    asks.into_iter().map(check).collect()
+}
+
+#[test]
+fn checks_survive_and_their_change_is_a_delta() {
+    for check in checks() {
+        let (before, mut state) = (sample(), sample());
+        state.services[1].targets[0].check = Some(Arc::new(check));
+        assert_eq!(from_bytes(&to_bytes(&state)).unwrap(), state);
+        assert_eq!(from_json(&to_json(&state).unwrap()).unwrap(), state);
+        assert_eq!(Delta::between(&before, &state).apply(&before).unwrap(), state);
+    }
+}
+
+#[test]
+fn wrong_checks_are_named() {
+    let of = |change: fn(&mut v1::Check)| {
+        let mut message = v1::Check::from(&checks()[0]);
+        change(&mut message);
+        Check::read(message).unwrap_err().to_string()
+    };
+    assert!(of(|check| check.interval_ms = 0).contains("interval_ms"));
+    assert!(of(|check| check.least_percent = 101).contains("0 to 100"));
+    assert!(of(|check| check.port = Some(0)).contains("port"));
+    assert!(
+        of(|check| check.tcp = None).contains("tcp"),
+        "nothing that is known here"
+    );
+    assert!(of(|check| check.a2s = check.tcp).contains("the only one"));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! From model's types to messages.
 
 use kuafu_model::state::{
-    Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
-    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
+    Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState,
+    RemoteEndpoint, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 
 use super::SCHEMA;
 use crate::v1;
+use crate::v1::check::{Grpc, Http, Plain, Quic, Udp};
 
 /// An Ethernet address as people write it.
 pub(crate) fn mac(bytes: [u8; 6]) -> String {
@@ -182,6 +183,7 @@ impl From<&TargetState> for v1::TargetState {
     fn from(state: &TargetState) -> Self {
         let mut message = Self {
             weight: state.weight,
+            check: state.check.as_deref().map(Into::into),
             ..Self::default()
         };
         match state.target {
@@ -206,6 +208,59 @@ impl From<&TargetState> for v1::TargetState {
                 message.direct = Some(v1::DirectTarget {
                     address: address.to_string(),
                     gue,
+                });
+            }
+        }
+        message
+    }
+}
+
+impl From<&Check> for v1::Check {
+    fn from(check: &Check) -> Self {
+        let mut message = Self {
+            service: check.service.clone(),
+            port: check.port.map(Into::into),
+            interval_ms: check.interval_ms,
+            timeout_ms: check.timeout_ms,
+            rise: check.rise,
+            fall: check.fall,
+            least_percent: check.least_percent,
+            ..Self::default()
+        };
+        match &check.ask {
+            Ask::Tcp => message.tcp = Some(Plain {}),
+            Ask::A2s => message.a2s = Some(Plain {}),
+            Ask::Quake3 => message.quake3 = Some(Plain {}),
+            Ask::Minecraft => message.minecraft = Some(Plain {}),
+            Ask::Http {
+                tls,
+                path,
+                host,
+                status: (first, last),
+            } => {
+                message.http = Some(Http {
+                    tls: *tls,
+                    path: path.clone(),
+                    host: host.clone(),
+                    first_status: u32::from(*first),
+                    last_status: u32::from(*last),
+                });
+            }
+            Ask::Udp { send, expect } => {
+                message.udp = Some(Udp {
+                    send: send.clone(),
+                    expect: expect.clone(),
+                });
+            }
+            Ask::Quic { alpn, host } => {
+                message.quic = Some(Quic {
+                    alpn: alpn.clone(),
+                    host: host.clone(),
+                });
+            }
+            Ask::Grpc { service } => {
+                message.grpc = Some(Grpc {
+                    service: service.clone(),
                 });
             }
         }

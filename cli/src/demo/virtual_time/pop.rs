@@ -1,6 +1,6 @@
 //! A point of presence: the pipeline over the model's tables, and the agent's and the prober's own cores over those.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -82,6 +82,7 @@ impl Pop {
                 hand_over: HAND_OVER,
                 capacities,
                 now: 0,
+                down: BTreeSet::new(),
             },
             state: None,
             quality: Quality::default(),

@@ -1,6 +1,6 @@
 //! A packet's walk over a state file: the model alone, without agent or kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result as Any;
 use kuafu_dataplane::explain::{at_underlay, told};
@@ -29,6 +29,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         hand_over: 0,
         capacities: Capacities::default(),
         now: 0,
+        down: BTreeSet::new(),
     };
     let tables = contents(state, &facts, None)?;
     let mut host = Host::new(&facts.capacities);

@@ -1,0 +1,239 @@
+//! Health checks of a host: whom it asks, and what follows from who is down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
+
+/// A server as a check sees it. Listeners that lead to it alike share one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    /// The server's own address.
+    pub server: Ipv4Addr,
+    /// Where the check is addressed to: the server, or the service's own address behind an outer header.
+    pub to: SocketAddrV4,
+    /// What is put around packets for it; `None`: they are rewritten.
+    pub encapsulation: Option<Encapsulation>,
+    /// What is asked.
+    pub check: Arc<Check>,
+}
+
+impl Subject {
+    /// What is asked and of whom, however often: where that is the same, what is known of the one holds for the other.
+    #[must_use]
+    pub fn question(&self) -> Question<'_> {
+        let Check { service, ask, .. } = self.check.as_ref();
+        (self.server, self.to, self.encapsulation, service, ask)
+    }
+}
+
+/// What is asked, and of whom.
+pub type Question<'s> = (Ipv4Addr, SocketAddrV4, Option<Encapsulation>, &'s str, &'s Ask);
+
+/// Targets that are down, and the number of whose they are. A target is one in all listeners of its accelerator or
+/// service: where it does not serve one of them, it is left out of all.
+pub type Down = BTreeSet<(u32, Target)>;
+
+/// The targets of a state that are down, where these subjects are.
+#[must_use]
+pub fn down(state: &HostState, subjects: &BTreeSet<Subject>) -> Down {
+    if subjects.is_empty() {
+        return Down::new();
+    }
+    let is_down = |(service, target): &(&ServiceState, &TargetState)| {
+        subject(service, target).is_some_and(|subject| subjects.contains(&subject))
+    };
+    let down = targets(state).filter(is_down);
+    down.map(|(service, target)| (service.vni, target.target))
+        .collect()
+}
+
+/// All targets, with their listeners.
+pub fn targets(state: &HostState) -> impl Iterator<Item = (&ServiceState, &TargetState)> {
+    let services = state.services.iter();
+    services.flat_map(|service| service.targets.iter().map(move |target| (service, target)))
+}
+
+/// Whom a host asks of a listener's target, if it is checked.
+#[must_use]
+pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> {
+    let check = Arc::clone(target.check.as_ref()?);
+    let (server, port, encapsulation) = match target.target {
+        Target::Pair(_) => return None,
+        Target::Server { address, port } => (address, port.unwrap_or(service.port), None),
+        Target::Direct {
+            address,
+            encapsulation,
+        } => (address, service.port, Some(encapsulation)),
+    };
+    let address = if encapsulation.is_some() {
+        service.local
+    } else {
+        server
+    };
+    Some(Subject {
+        to: SocketAddrV4::new(address, check.port.unwrap_or(port)),
+        check,
+        server,
+        encapsulation,
+    })
+}
+
+/// Everybody whom a host asks.
+#[must_use]
+pub fn subjects(state: &HostState) -> BTreeSet<Subject> {
+    targets(state)
+        .filter_map(|(service, target)| subject(service, target))
+        .collect()
+}
+
+/// Whether each target of a listener is to be used, in their order, where these are down: those that serve; all of a
+/// service of which too few do ([`Check::least_percent`]); and all, where nothing does.
+#[must_use]
+pub fn in_use(service: &ServiceState, down: &Down) -> Vec<bool> {
+    let serves = |target: &TargetState| !down.contains(&(service.vni, target.target));
+    let serve: Vec<bool> = service.targets.iter().map(serves).collect();
+    let sharing = || {
+        let targets = service.targets.iter().zip(&serve);
+        targets.filter(|(target, _)| target.weight > 0)
+    };
+    if !sharing().any(|(_, serves)| *serves) {
+        return vec![true; serve.len()];
+    }
+    let mut counts: BTreeMap<&Check, [usize; 2]> = BTreeMap::new();
+    for (target, serves) in sharing() {
+        if let Some(check) = &target.check {
+            let [all, serving] = counts.entry(check).or_default();
+            *all += 1;
+            *serving += usize::from(*serves);
+        }
+    }
+    let too_few = |check: &Arc<Check>| {
+        let counted = counts.get(check.as_ref());
+        counted
+            .is_some_and(|[all, serving]| *serving > 0 && serving * 100 < all * check.least_percent as usize)
+    };
+    let targets = service.targets.iter().zip(&serve);
+    targets
+        .map(|(target, serves)| *serves || target.check.as_ref().is_some_and(too_few))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(service: &str, least_percent: u32) -> Arc<Check> {
+        Arc::new(Check {
+            service: service.into(),
+            ask: Ask::Tcp,
+            port: None,
+            interval_ms: 1000,
+            timeout_ms: 1000,
+            rise: 2,
+            fall: 3,
+            least_percent,
+        })
+    }
+
+    fn server(last: u8, weight: u32, check: Option<&Arc<Check>>) -> TargetState {
+        let target = Target::Server {
+            address: Ipv4Addr::new(192, 0, 2, last),
+            port: None,
+        };
+        TargetState {
+            check: check.cloned(),
+            ..TargetState::unchecked(weight, target)
+        }
+    }
+
+    fn service(targets: Vec<TargetState>) -> ServiceState {
+        ServiceState {
+            vni: 7,
+            name: "web".into(),
+            own: false,
+            at_exit: true,
+            local: Ipv4Addr::new(198, 51, 100, 1),
+            public: Ipv4Addr::new(198, 51, 100, 1),
+            whole_address: true,
+            protocol: 6,
+            port: 443,
+            idle_timeout_s: 60,
+            bandwidth_mbps: None,
+            targets,
+        }
+    }
+
+    /// These targets.
+    fn down(service: &ServiceState, which: &[usize]) -> Down {
+        let of = |at: &usize| (service.vni, service.targets[*at].target);
+        which.iter().map(of).collect()
+    }
+
+    #[test]
+    fn who_is_down_is_left_out_unless_too_few_are_left() {
+        let half = check("web", 50);
+        let targets = (0..4).map(|last| server(last, 1, Some(&half))).collect();
+        let service = service(targets);
+        let used = |which: &[usize]| in_use(&service, &down(&service, which));
+        assert_eq!(used(&[]), [true; 4]);
+        assert_eq!(used(&[1]), [true, false, true, true]);
+        assert_eq!(used(&[1, 2]), [true, false, false, true], "half serve");
+        assert_eq!(used(&[0, 1, 2]), [true; 4], "fewer than half do");
+        assert_eq!(used(&[0, 1, 2, 3]), [true; 4], "none does");
+    }
+
+    #[test]
+    fn a_service_without_any_that_serves_leaves_the_traffic_to_another() {
+        let (one, other) = (check("one", 100), check("other", 0));
+        let targets = vec![
+            server(0, 1, Some(&one)),
+            server(1, 1, Some(&one)),
+            server(2, 1, Some(&other)),
+            server(3, 1, None),
+        ];
+        let service = service(targets);
+        let used = |which: &[usize]| in_use(&service, &down(&service, which));
+        assert_eq!(used(&[0, 1]), [false, false, true, true]);
+        assert_eq!(used(&[0]), [true; 4], "one of two is fewer than all");
+        assert_eq!(used(&[0, 1, 2]), [false, false, false, true]);
+    }
+
+    #[test]
+    fn one_that_takes_nothing_new_does_not_count() {
+        let half = check("web", 50);
+        let targets = vec![
+            server(0, 1, Some(&half)),
+            server(1, 0, Some(&half)),
+            server(2, 0, Some(&half)),
+            server(3, 0, Some(&half)),
+        ];
+        let service = service(targets);
+        let used = |which: &[usize]| in_use(&service, &down(&service, which));
+        assert_eq!(used(&[1, 2, 3]), [true, false, false, false]);
+        assert_eq!(used(&[0]), [true; 4], "nothing new would be served");
+    }
+
+    #[test]
+    fn listeners_that_lead_alike_share_a_subject() {
+        let check = check("web", 0);
+        let first = service(vec![server(0, 1, Some(&check))]);
+        let mut second = first.clone();
+        second.local = Ipv4Addr::new(198, 51, 100, 2);
+        let of = |service: &ServiceState| subject(service, &service.targets[0]);
+        assert_eq!(of(&first), of(&second));
+        second.port = 80;
+        assert_ne!(of(&first), of(&second), "it asks where packets go");
+        let direct = |local: u8| {
+            let mut service = first.clone();
+            service.local = Ipv4Addr::new(198, 51, 100, local);
+            service.targets[0].target = Target::Direct {
+                address: Ipv4Addr::new(192, 0, 2, 1),
+                encapsulation: Encapsulation::Ipip,
+            };
+            of(&service)
+        };
+        assert_ne!(direct(1), direct(2), "each has its own address at the server");
+    }
+}
