@@ -11,6 +11,7 @@
 
 mod declare;
 mod explain;
+mod health;
 mod history;
 mod key;
 mod keys;
@@ -27,10 +28,10 @@ mod tests;
 mod trial;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kuafu_model::HostState;
-use kuafu_model::compile::{Allocations, Choice, Fleet};
+use kuafu_model::compile::{Allocations, Choice, Fleet, Server};
 use kuafu_model::kinds::Name;
 use kuafu_model::manifest::Intent;
 use kuafu_proto::Delta;
@@ -82,6 +83,8 @@ pub struct Core {
     intent: Intent,
     allocations: Allocations,
     choices: Vec<Choice>,
+    /// Servers that are down, as each host sees them.
+    down: BTreeMap<Name, BTreeSet<Server>>,
     /// Where each host should be in the end.
     target: BTreeMap<Name, HostState>,
     fleet: Fleet,

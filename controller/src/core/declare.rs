@@ -231,6 +231,7 @@ impl Core {
             let ((), kept) = self.with_kept(&name, |core| core.fleet.forget(&name));
             writes.extend(kept);
             writes.push(Write::Delete(key::acknowledged(&name)));
+            writes.extend(self.forget_down(&name));
             writes.extend(self.forget_papers(&name));
             if let Some(session) = self.hosts.remove(&name).and_then(|host| host.session) {
                 let node = name.to_string();

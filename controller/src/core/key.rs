@@ -6,6 +6,8 @@ pub(super) const CLUSTER: &str = "cluster";
 pub(super) const REVISION: &str = "revision";
 pub(super) const ALLOCATIONS: &str = "allocations";
 pub(super) const CHOICES: &str = "choices";
+/// Servers that are down, as a host sees them.
+pub(super) const DOWN: &str = "down/";
 pub(super) const KEYS_RENEWED: &str = "keys-renewed";
 pub(super) const OBJECTS: &str = "object/";
 pub(super) const TOKENS: &str = "token/";
@@ -33,6 +35,10 @@ pub(super) fn certificate(node: &Name) -> String {
 
 pub(super) fn renewed(node: &Name) -> String {
     format!("{RENEWED}{node}")
+}
+
+pub(super) fn down(node: &Name) -> String {
+    format!("{DOWN}{node}")
 }
 
 pub(super) fn acknowledged(node: &Name) -> String {

@@ -1,13 +1,14 @@
 //! The core from what the store holds; the same way at the first start and after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kuafu_model::compile::{Allocations, Choice, CompileError, Fleet};
+use kuafu_model::compile::{Allocations, Choice, CompileError, Fleet, Server};
 use kuafu_model::kinds::{Invalid, Name};
 use kuafu_model::manifest::{File, Intent};
 use kuafu_proto::state;
 use serde::{Deserialize, Serialize};
 
+use super::health::StoredServer;
 use super::{Core, Random, key, measure::Measured};
 use crate::store::{Versioned, Write};
 
@@ -106,6 +107,7 @@ impl Core {
             intent: objects(&entries)?,
             allocations: json::<Allocations>(&entries, key::ALLOCATIONS)?.unwrap_or_default(),
             choices: choices(&entries)?,
+            down: down(&entries)?,
             target: BTreeMap::new(),
             fleet: fleet(&entries)?,
             hosts: BTreeMap::new(),
@@ -134,6 +136,15 @@ impl Core {
         core.install(target, allocations);
         Ok((core, writes))
     }
+}
+
+/// Servers that are down, by the nodes that said so.
+fn down(entries: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<Name, BTreeSet<Server>>, RestoreError> {
+    let of_node = |(node, at): (&str, &str)| {
+        let stored: Vec<StoredServer> = json(entries, at)?.unwrap_or_default();
+        Ok((name(at, node)?, stored.into_iter().map(Server::from).collect()))
+    };
+    named(entries, key::DOWN)?.map(of_node).collect()
 }
 
 /// Texts under the names of nodes.

@@ -9,7 +9,7 @@ use kuafu_model::manifest::Intent;
 use kuafu_proto::Delta;
 
 use super::restore::StoredChoice;
-use super::{Command, Core, Refused, SessionId, commit, key};
+use super::{Command, Core, Refused, SessionId, commit, health, key};
 use crate::store::Write;
 
 /// Where each host should be.
@@ -29,6 +29,7 @@ impl Core {
             revision: self.revision,
             intent,
             choices,
+            down: &health::of_all(&self.down),
         };
         let random = &mut self.random;
         let mut key = || {

@@ -9,6 +9,7 @@ use super::*;
 use crate::store::{Memory, Store};
 
 mod cluster;
+mod health;
 mod keys;
 mod papers;
 mod past;

@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use kuafu_model::kinds::Name;
+use kuafu_model::compile::Server;
+use kuafu_model::kinds::{Name, PortNumber};
 use kuafu_proto::v1;
 use kuafu_proto::v1::agent_message::Message;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -141,8 +142,22 @@ pub fn hear(core: &mut Core, now: Now, session: SessionId, message: Message) -> 
             core.handle_liveness(now, session, liveness.on);
             Vec::new()
         }
+        Message::Health(health) => {
+            let down = health.down.iter().filter_map(server).collect();
+            core.handle_health(session, down)
+        }
         Message::Hello(_) | Message::Answer(_) => Vec::new(),
     }
+}
+
+/// A server that is none is nothing that a state could name.
+fn server(server: &v1::Server) -> Option<Server> {
+    let port = u16::try_from(server.port).ok();
+    Some(Server {
+        service: server.service.parse().ok()?,
+        address: server.address.parse().ok()?,
+        port: port.and_then(PortNumber::new)?,
+    })
 }
 
 const fn report(report: &v1::LegReport) -> LegReport {
