@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::bpf::{Pins, Sizes, XdpMode};
+use crate::health::{Orders, checker};
 use crate::host::{self, Host};
 pub use error::Error;
 use handle::{Handle, Request};
@@ -69,7 +70,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         None => None,
     };
     let (events, _) = broadcast::channel(EVENTS);
-    let (host, begun, thread) = start(&options, events)?;
+    let (orders, to_ask) = watch::channel(Orders::new());
+    let (host, begun, thread) = start(&options, events, orders)?;
     // The controller is dialled while the host is opened: the greeting waits for it.
     let mut talking = Box::pin(talk(&options, host.clone()));
     tokio::select! {
@@ -81,6 +83,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let socket = local::Socket::bind(&options.places.socket())?;
     let (stop, stopped) = watch::channel(());
     let until = || ended(stopped.clone());
+    let verdicts = host.clone();
+    let checking = tokio::spawn(checker::run(to_ask, move |verdict| verdicts.tell(verdict)));
     let serving = tokio::spawn(socket.serve(host.clone(), until()));
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, host.clone(), until())));
     let result = tokio::select! {
@@ -90,6 +94,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     };
     drop(stop);
     drop((host, talking));
+    checking.abort();
+    let _ = checking.await;
     let _ = serving.await;
     if let Some(metrics) = metrics {
         let _ = metrics.await;
@@ -129,7 +135,11 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// What the host's thread begins with: who this host is, and where its states come from.
-fn begin(options: &Options, events: broadcast::Sender<Message>) -> Result<Begin, Error> {
+fn begin(
+    options: &Options,
+    events: broadcast::Sender<Message>,
+    orders: watch::Sender<Orders>,
+) -> Result<Begin, Error> {
     let places = &options.places;
     if let Some(path) = &options.state_file {
         return Ok(Begin {
@@ -138,6 +148,7 @@ fn begin(options: &Options, events: broadcast::Sender<Message>) -> Result<Begin,
             cluster: None,
             control_port: None,
             events,
+            orders,
         });
     }
     Ok(Begin {
@@ -146,6 +157,7 @@ fn begin(options: &Options, events: broadcast::Sender<Message>) -> Result<Begin,
         cluster: read_line(&places.cluster())?,
         control_port: controller(options)?.as_deref().and_then(port_of),
         events,
+        orders,
     })
 }
 
@@ -157,8 +169,12 @@ type Started = (
 );
 
 /// Starts the host's thread.
-fn start(options: &Options, events: broadcast::Sender<Message>) -> Result<Started, Error> {
-    let begin = begin(options, events)?;
+fn start(
+    options: &Options,
+    events: broadcast::Sender<Message>,
+    orders: watch::Sender<Orders>,
+) -> Result<Started, Error> {
+    let begin = begin(options, events, orders)?;
     let host = host::Options {
         pins: Pins::new(&options.pin_root, &begin.node),
         node: begin.node.clone(),

@@ -3,6 +3,7 @@
 //! What is brought into force stays in force when the value is dropped: programs, links and maps are pinned, and the
 //! next [`Host`] adopts them.
 
+mod checks;
 mod control;
 mod incarnation;
 mod links;
@@ -14,18 +15,20 @@ mod sockets;
 mod sweep;
 mod sysctl;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kuafu_model::HostState;
-use kuafu_model::contents::{Batch, Contents, HostFacts, contents};
+use kuafu_model::contents::{Batch, Contents, HostFacts, contents, recovered};
+use kuafu_model::health::{Subject, subjects};
 use kuafu_model::state::{PortState, ServiceState};
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
 use crate::error::{Error, Result};
 use crate::read;
+pub(crate) use checks::stop as stop_checks;
 use links::{Links, Wanted};
 use neighbours::Neighbours;
 pub use net::Device;
@@ -93,6 +96,8 @@ pub struct Host {
     neighbours: Neighbours,
     facts: HostFacts,
     contents: Contents,
+    /// Servers that are down, with whom no connection is left.
+    cut: sweep::Down,
     state: Option<HostState>,
 }
 
@@ -137,10 +142,12 @@ impl Host {
                 hand_over: contents.node.hand_over,
                 capacities: bpf.maps.capacities(),
                 now: 0,
+                down: BTreeSet::new(),
             },
             clock,
             neighbours,
             contents,
+            cut: sweep::Down::default(),
             state: None,
             bpf,
             options,
@@ -152,11 +159,39 @@ impl Host {
     /// # Errors
     /// Why the host cannot satisfy it; then what was in force stays in force.
     pub fn apply(&mut self, state: &HostState) -> Result<()> {
-        let ground = self.survey(state)?;
+        let before = match self.state {
+            None => recovered(state, &self.contents),
+            Some(_) => self.facts.down.clone(),
+        };
+        let before: HashSet<_> = before.iter().map(Subject::question).collect();
+        let mut down = subjects(state);
+        down.retain(|subject| before.contains(&subject.question()));
+        let ground = self.survey(state, down)?;
         self.refuse_taken_ports(state)?;
         self.establish(state, ground)?;
         self.state = Some(state.clone());
         Ok(())
+    }
+
+    /// Leaves out the servers that are down, and takes those back that are not any more.
+    ///
+    /// # Errors
+    /// What keeps it from doing so; then those that were left out still are.
+    pub fn leave_out(&mut self, down: BTreeSet<Subject>) -> Result<()> {
+        let Some(state) = self.state.take() else {
+            return Ok(());
+        };
+        let done = self
+            .survey(&state, down)
+            .and_then(|ground| self.establish(&state, ground));
+        self.state = Some(state);
+        done
+    }
+
+    /// The servers that are left out, since they are down.
+    #[must_use]
+    pub fn down(&self) -> &BTreeSet<Subject> {
+        &self.facts.down
     }
 
     /// Looks after what is in force, each second: devices that came or went, neighbours. Returns what is wrong.
@@ -180,6 +215,7 @@ impl Host {
     /// # Errors
     /// `Io`.
     pub fn sweep(&mut self) -> Result<usize> {
+        sweep::cut(&self.bpf.maps, &self.cut)?;
         sweep::sweep(&self.bpf.maps, &self.clock, self.state.as_ref())
     }
 
@@ -226,7 +262,7 @@ impl Host {
     }
 
     /// What a state finds here: the underlay, and the devices of its ports that are there.
-    fn survey(&self, state: &HostState) -> Result<Ground> {
+    fn survey(&self, state: &HostState, down: BTreeSet<Subject>) -> Result<Ground> {
         let local = state.node.local;
         let underlay = self.net.with_address(local)?.ok_or(Error::NoUnderlay(local))?;
         let numbered = |name: &String| {
@@ -243,6 +279,7 @@ impl Host {
             underlay_mtu: underlay.mtu,
             interfaces,
             hand_over: nix::net::if_::if_nametoindex(overlay::NAME).unwrap_or_default(),
+            down,
             ..self.facts.clone()
         };
         Ok(Ground { underlay, facts })
@@ -315,6 +352,7 @@ impl Host {
         let range = state.node.nat_ports.as_ref();
         self.sysctls
             .reserve(range.map(|range| (*range.start(), *range.end())))?;
+        self.lead_checks(state, &ground.facts)?;
         let written = write_all(
             &self.bpf.maps,
             &mut self.neighbours,
@@ -323,19 +361,34 @@ impl Host {
             &next,
         );
         written?;
-        self.links.keep_only(&wanted)?;
         self.contents = next;
         self.facts = ground.facts;
+        self.links.keep_only(&wanted)?;
+        self.cut = sweep::Down::of(state, &self.facts.down);
+        // What this misses the next sweep finds.
+        sweep::cut(&self.bpf.maps, &self.cut)?;
+        if !checks::are_wanted(state) {
+            checks::stop(&self.net)?;
+        }
         Ok(())
     }
 
     /// Follows devices that came, went or changed.
     fn look_after(&mut self, state: &HostState) -> Result<()> {
-        let ground = self.survey(state)?;
+        let ground = self.survey(state, self.facts.down.clone())?;
         if ground.facts == self.facts && !self.links.is_one_gone() {
-            return Ok(());
+            // Whoever manages the network may have removed what it did not know.
+            return self.lead_checks(state, &self.facts);
         }
         self.establish(state, ground)
+    }
+
+    /// Leads health checks to the programs, where the state has any that take that way.
+    fn lead_checks(&self, state: &HostState, facts: &HostFacts) -> Result<()> {
+        if checks::are_wanted(state) {
+            checks::lead(&self.net, facts.hand_over, facts.underlay_mtu)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a host can be asked: its state, what it drops, its flows, and what becomes of a packet.
 
+mod draining;
 mod drops;
 mod flows;
 mod status;
@@ -44,6 +45,8 @@ pub struct View<'a> {
     pub faults: &'a [String],
     /// What was measured of a path, by its number on this host.
     pub measured: &'a dyn Fn(u32) -> Option<Measured>,
+    /// Servers that are checked.
+    pub servers: &'a dyn Fn() -> Vec<v1::ServerStatus>,
     /// When drops were seen.
     pub drops: &'a DropWatch,
 }

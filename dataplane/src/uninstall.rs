@@ -7,9 +7,9 @@ use kuafu_pipeline::map::{Mac, MacPair};
 
 use crate::bpf::{Maps, Pins};
 use crate::error::Result;
-use crate::host::{Net, Sysctls, remove_overlay};
+use crate::host::{Net, Sysctls, remove_overlay, stop_checks};
 
-/// Detaches the programs, removes pins and `kuafu0`, and makes the settings recorded in `data` what they were. Returns
+/// Detaches the programs, removes pins, `kuafu0` and what led there, and makes the settings recorded in `data` what they were. Returns
 /// what was done, one line each: nothing, where nothing was there. What an agent keeps in `data` beside that
 /// (identity, state, incarnation) stays.
 ///
@@ -30,6 +30,9 @@ pub fn uninstall(pins: &Pins, data: &Path) -> Result<Vec<String>> {
     }
     if was_there {
         done.push(format!("{} is removed", pins.folder().display()));
+    }
+    if stop_checks(&net)? {
+        done.push("health checks are no longer led to kuafu0".to_owned());
     }
     if remove_overlay(&net)? {
         done.push("the interface kuafu0 is removed".to_owned());

@@ -10,6 +10,8 @@
     reason = "a test that cannot go on has failed; what tests share is used in parts"
 )]
 
+#[path = "host/checks.rs"]
+mod checks;
 #[path = "host/site.rs"]
 mod site;
 #[path = "host/upgrade.rs"]

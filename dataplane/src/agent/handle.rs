@@ -5,6 +5,7 @@ use kuafu_proto::v1::agent_message::Message;
 use tokio::sync::{broadcast, oneshot};
 
 use super::error::Error;
+use crate::health::Verdict;
 
 /// What the host's thread is asked. Each has where its answer goes.
 pub(super) enum Request {
@@ -14,6 +15,8 @@ pub(super) enum Request {
     Ask(v1::Query, oneshot::Sender<v1::QueryAnswer>),
     /// What a session begins with.
     Greet(oneshot::Sender<Greeting>),
+    /// A server is not what it was.
+    Verdict(Verdict),
     /// All metrics, as Prometheus reads them.
     Metrics(oneshot::Sender<String>),
 }
@@ -57,6 +60,11 @@ impl Handle {
 
     pub(super) async fn metrics(&self) -> Result<String, Error> {
         self.ask_for(Request::Metrics).await
+    }
+
+    /// Says that a server is not what it was. Once the host's thread is gone nobody needs to know.
+    pub(super) fn tell(&self, verdict: Verdict) {
+        let _ = self.requests.send(Request::Verdict(verdict));
     }
 
     async fn ask_for<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {

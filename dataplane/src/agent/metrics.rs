@@ -55,6 +55,15 @@ fn observe(view: &View<'_>) -> Result<()> {
     let status = status(view)?;
     observe_host(&status);
     status.paths.iter().for_each(observe_path);
+    for server in &status.servers {
+        let labels = [
+            ("service", server.service.clone()),
+            ("server", server.address.clone()),
+            ("asked", server.asked.clone()),
+        ];
+        // What is not known yet gets packets.
+        gauge!("kuafu_server_up", &labels).set(flag(server.standing != "down"));
+    }
     for pair in &status.pairs {
         let labels = [("peer", pair.peer.clone()), ("class", pair.class.clone())];
         gauge!("kuafu_pair_on_backup", &labels).set(flag(pair.down));

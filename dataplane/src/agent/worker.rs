@@ -14,13 +14,14 @@ use kuafu_model::HostState;
 use kuafu_proto::v1::agent_message::Message;
 use kuafu_proto::{Delta, v1};
 use kuafu_topology::Millis;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::handle::{Change, Greeting, Request};
 use super::store::{self, Staged, Version, read_state};
 use super::{metrics, refusal};
 use crate::bpf::LAYOUT;
 use crate::error::{Error, Result};
+use crate::health::{Health, Orders};
 use crate::host::{Attached, Host};
 use crate::live::{Kernel, Opened};
 use crate::quality::Quality;
@@ -54,6 +55,8 @@ pub(super) struct Begin {
     /// The TCP port of the controller, where there is one.
     pub(super) control_port: Option<u16>,
     pub(super) events: broadcast::Sender<Message>,
+    /// For those who ask servers how they are.
+    pub(super) orders: watch::Sender<Orders>,
 }
 
 pub(super) struct Worker {
@@ -69,6 +72,9 @@ pub(super) struct Worker {
     /// What the host goes back to, where the state in force is on trial.
     trial: Option<Kept>,
     quality: Quality,
+    health: Health,
+    /// Whether servers that are down could not be left out.
+    is_left_undone: bool,
     /// The zero of what is measured.
     start: Instant,
     opened: Opened,
@@ -107,6 +113,8 @@ impl Worker {
     pub(super) fn begin(begin: Begin, host: Host) -> Result<Self> {
         let mut worker = Self {
             quality: Quality::default(),
+            health: Health::new(begin.orders),
+            is_left_undone: false,
             start: Instant::now(),
             opened: Opened::with_samples(host.maps())?,
             drops: DropWatch::new(host.maps())?,
@@ -163,6 +171,7 @@ impl Worker {
             }
             let now = Instant::now();
             if now >= drain {
+                self.leave_out();
                 self.drain();
                 drain = on_time(drain + DRAIN, now, DRAIN);
             }
@@ -190,6 +199,7 @@ impl Worker {
             Request::Greet(reply) => {
                 let _ = reply.send(self.greeting());
             }
+            Request::Verdict(verdict) => self.health.heard(verdict),
             Request::Metrics(reply) => {
                 let text = self.view(metrics::text);
                 let _ = reply.send(text.unwrap_or_else(|error| format!("# {error}\n")));
@@ -213,11 +223,12 @@ impl Worker {
             probing: self.quality.probing(),
             faults: &faults,
             measured: &|path| self.quality.measured(path),
+            servers: &|| self.health.statuses(self.host.state()),
             drops: &self.drops,
         })
     }
 
-    fn greeting(&self) -> Greeting {
+    fn greeting(&mut self) -> Greeting {
         let state = self.host.state();
         let of_state = state.map(|state| &state.cluster);
         let hello = v1::Hello {
@@ -229,10 +240,11 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let liveness = Message::Liveness(v1::Liveness { on: self.liveness });
+        let health = Message::Health(self.health.greeting(self.host.state()));
         let alarms = self.alarms.values().copied().map(Message::Alarm);
         Greeting {
             hello,
-            news: std::iter::once(liveness).chain(alarms).collect(),
+            news: [liveness, health].into_iter().chain(alarms).collect(),
             events: self.events.subscribe(),
         }
     }
@@ -281,6 +293,7 @@ impl Worker {
         };
         self.host.apply(state)?;
         self.quality.follow(state);
+        self.health.follow(state, self.host.contents(), self.host.down());
         self.pending = None;
         self.faults.state = None;
         self.faults.returned = None;
@@ -337,6 +350,21 @@ impl Worker {
         Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Leaves out servers that are down, and takes those back that serve again. What cannot be done is tried again with
+    /// the next second.
+    fn leave_out(&mut self) {
+        let Some(down) = self.health.news() else { return };
+        if down != *self.host.down()
+            && let Err(error) = self.host.leave_out(down)
+        {
+            self.is_left_undone = true;
+            self.work_failed(&error);
+        }
+        if let Some(news) = self.health.report(self.host.state()) {
+            self.tell(Message::Health(news));
+        }
+    }
+
     fn drain(&mut self) {
         let (now, quality) = (self.now(), &mut self.quality);
         let mut live = Kernel {
@@ -367,6 +395,9 @@ impl Worker {
         self.go_back_in_time();
         self.retry_pending();
         self.look_at_file();
+        if std::mem::take(&mut self.is_left_undone) {
+            self.health.try_again();
+        }
         match self.host.tick() {
             Ok(faults) => {
                 for fault in faults.iter().filter(|fault| !self.faults.host.contains(fault)) {

@@ -12,7 +12,8 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType};
+use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -57,6 +58,15 @@ pub(crate) struct Step {
     pub(crate) interface: u32,
     /// The gateway, or the host itself.
     pub(crate) address: Ipv4Addr,
+}
+
+/// Where packets leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The device to send out of.
+    pub(super) interface: u32,
+    /// Octets of the largest IP packet, where the route itself says so.
+    pub(super) mtu: Option<u32>,
 }
 
 /// An entry of the kernel's table of neighbours.
@@ -148,15 +158,50 @@ impl Net {
 
     /// The first step of the host's own route; `None` where there is no route, or it ends here.
     pub(crate) fn step_to(&self, to: Ipv4Addr) -> Result<Option<Step>> {
+        Ok(self.route_to(to, 0)?.and_then(|route| step(&route, to)))
+    }
+
+    /// Where a packet with this mark leaves; `None` where there is no route, or it ends here.
+    pub(super) fn way_of(&self, to: Ipv4Addr, mark: u32) -> Result<Option<Way>> {
+        Ok(self.route_to(to, mark)?.and_then(|route| way(&route)))
+    }
+
+    fn route_to(&self, to: Ipv4Addr, mark: u32) -> Result<Option<RouteMessage>> {
         let query = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(to, 32)
+            .mark(mark)
             .build();
         let found = self.list("look up a route", self.handle.route().get(query).execute());
-        let routes = match found {
+        let mut routes = match found {
             Err(Error::Netlink { source, .. }) if is_no_route(&source) => return Ok(None),
             found => found?,
         };
-        Ok(routes.first().and_then(|route| step(route, to)))
+        Ok((!routes.is_empty()).then(|| routes.swap_remove(0)))
+    }
+
+    /// Adds a route, or puts it in the place of the one to the same destination.
+    pub(super) fn set_route(&self, action: &str, route: RouteMessage) -> Result<()> {
+        self.wait(action, self.handle.route().add(route).replace().execute())
+    }
+
+    /// Removes the first route that is as said; whether there was one.
+    pub(super) fn remove_route(&self, action: &str, route: RouteMessage) -> Result<bool> {
+        was_there(self.wait(action, self.handle.route().del(route).execute()))
+    }
+
+    /// Adds a rule for IPv4; that it is there already is no error.
+    pub(super) fn add_rule(&self, action: &str, rule: RuleMessage) -> Result<()> {
+        let mut request = self.handle.rule().add().v4();
+        *request.message_mut() = rule;
+        match self.wait(action, request.execute()) {
+            Err(error) if code(&error) == Some(libc::EEXIST) => Ok(()),
+            added => added,
+        }
+    }
+
+    /// Removes the first rule that is as said; whether there was one.
+    pub(super) fn remove_rule(&self, action: &str, rule: RuleMessage) -> Result<bool> {
+        was_there(self.wait(action, self.handle.rule().del(rule).execute()))
     }
 
     /// The kernel's table of IPv4 neighbours.
@@ -207,12 +252,13 @@ impl Net {
         )
     }
 
-    /// Brings a device up, without ARP and multicast.
+    /// Brings a device up, without ARP and multicast. Where GRO is on, no packets are so small that it joins them.
     pub(crate) fn quiet_up(&self, index: u32, mtu: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index)
             .arp(false)
             .multicast(false)
             .mtu(mtu)
+            .append_extra_attribute(LinkAttribute::GroMaxSize(1))
             .up()
             .build();
         self.wait("bring up kuafu0", self.handle.link().set(message).execute())
@@ -272,6 +318,26 @@ fn absent_is_none<T>(found: Result<T>) -> Result<Option<T>> {
             Ok(None)
         }
         found => found.map(Some),
+    }
+}
+
+/// Whether what was to be removed was there. A kernel without rules has none.
+fn was_there(removed: Result<()>) -> Result<bool> {
+    let absent = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+    match removed {
+        Err(error) if code(&error).is_some_and(|code| absent.contains(&code)) => Ok(false),
+        removed => removed.map(|()| true),
+    }
+}
+
+/// What the kernel refused a request with.
+fn code(error: &Error) -> Option<i32> {
+    match error {
+        Error::Netlink {
+            source: rtnetlink::Error::NetlinkError(message),
+            ..
+        } => message.to_io().raw_os_error(),
+        _ => None,
     }
 }
 
@@ -337,6 +403,26 @@ fn step(route: &RouteMessage, to: Ipv4Addr) -> Option<Step> {
         }
     }
     interface.map(|interface| Step { interface, address })
+}
+
+fn way(route: &RouteMessage) -> Option<Way> {
+    if route.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut interface, mut mtu) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    interface.map(|interface| Way { interface, mtu })
 }
 
 fn entry(message: &NeighbourMessage) -> Option<Entry> {

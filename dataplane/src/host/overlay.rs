@@ -1,7 +1,7 @@
 //! `kuafu0`: the host's own port in the system VPC, from which probes leave.
 //!
 //! A veth pair: the prober sends on `kuafu0`, and the port program takes the packets where they arrive, at the other
-//! end. What the edge has for the prober goes the same way back.
+//! end. What the edge has for the prober goes the same way back. Health checks leave by it too (`checks`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -26,8 +26,8 @@ const PREFIX: u8 = 10;
 const MTU: u32 = 65_535;
 /// `ETHTOOL_STXCSUM`, `ETHTOOL_SSG`, `ETHTOOL_STSO` and `ETHTOOL_SGSO`: packets leave as they are sent.
 const OFFLOADS: [u32; 4] = [0x17, 0x19, 0x1f, 0x24];
-/// `ETHTOOL_SGRO`. XDP redirects into a veth only where the end that receives has it. It joins nothing here: what the
-/// edge hands over either has an ethertype that nobody joins, or no two packets have the same Ethernet header.
+/// `ETHTOOL_SGRO`. XDP redirects into a veth only where the end that receives has it. It joins nothing here (see
+/// [`Net::quiet_up`]): a health check's segments would be larger than the underlay carries.
 const GRO: u32 = 0x2c;
 
 /// Makes the pair, where it is not there, and gives it its settings and the overlay's address. Returns its ends, the
@@ -57,7 +57,7 @@ fn make(net: &Net) -> Result<(u32, u32)> {
     }
 }
 
-/// Nothing but what the prober sends leaves it, and as it is.
+/// Nothing but what the host sends by it leaves it, and as it is.
 fn quiet(name: &str) -> Result<()> {
     match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
         // A kernel without IPv6.

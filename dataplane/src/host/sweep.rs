@@ -1,9 +1,11 @@
 //! The end of idle connections, and of flows whose targets are remembered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use kuafu_model::HostState;
+use kuafu_model::health::{self, Subject};
+use kuafu_model::state::{ServiceState, Target};
 use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Tracked};
 
 use crate::bpf::{Clock, Maps};
@@ -15,9 +17,6 @@ const ORPHAN: Duration = Duration::from_secs(60);
 const CLOSED: Duration = Duration::from_secs(10);
 /// For a tracked flow that its client has closed: its server may still be sending.
 const CLOSED_BY_CLIENT: Duration = Duration::from_secs(60);
-/// TCP's flags.
-const FIN: u64 = 1;
-const RST: u64 = 4;
 
 /// Removes the connections and tracked flows that were idle for their listener's time-out. Returns how many.
 pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Result<usize> {
@@ -97,21 +96,72 @@ fn last(connection: &Connection) -> u64 {
     connection.last_packet.get()
 }
 
+/// A listener, as connections name it.
+type Listener = (u32, IpKey, u32, Be16);
+
+/// Listeners' servers that get no packets, since they are down.
+#[derive(Debug, Default)]
+pub(super) struct Down(HashSet<(Listener, IpKey, Be16)>);
+
+impl Down {
+    /// Those of a state, where these are down.
+    pub(super) fn of(state: &HostState, down: &BTreeSet<Subject>) -> Self {
+        let (mut all, down) = (HashSet::new(), health::down(state, down));
+        for service in &state.services {
+            let targets = service.targets.iter().zip(health::in_use(service, &down));
+            for (target, _) in targets.filter(|(_, is_used)| !is_used) {
+                if let Target::Server { address, port } = target.target {
+                    let port = Be16::new(port.unwrap_or(service.port));
+                    all.insert((listener(service), IpKey::v4(u32::from(address)), port));
+                }
+            }
+        }
+        Self(all)
+    }
+}
+
+/// Ends the connections with servers that are down: what their clients send next is led to another one.
+pub(super) fn cut(maps: &Maps, down: &Down) -> Result<()> {
+    if down.0.is_empty() {
+        return Ok(());
+    }
+    let mut lost = Vec::new();
+    maps.connections.for_each(|key, there| {
+        let listener = (key.vni, key.destination, key.protocol, key.destination_port);
+        if down
+            .0
+            .contains(&(listener, there.destination, there.destination_port))
+        {
+            lost.push((key, leaves(&key, &there).turned_round(0)));
+        }
+    })?;
+    for (key, back_key) in &lost {
+        maps.connections.delete(key)?;
+        maps.connections.delete(back_key)?;
+    }
+    Ok(())
+}
+
+/// A listener's name.
+fn listener(service: &ServiceState) -> Listener {
+    let address = IpKey::v4(u32::from(service.local));
+    (
+        service.vni,
+        address,
+        u32::from(service.protocol),
+        Be16::new(service.port),
+    )
+}
+
 /// How long each listener's connections may be idle.
-struct Timeouts(HashMap<(u32, IpKey, u32, Be16), Duration>);
+struct Timeouts(HashMap<Listener, Duration>);
 
 impl Timeouts {
     fn of(state: Option<&HostState>) -> Self {
         let services = state.into_iter().flat_map(|state| &state.services);
-        let entry = |service: &kuafu_model::state::ServiceState| {
-            let address = IpKey::v4(u32::from(service.local));
-            let key = (
-                service.vni,
-                address,
-                u32::from(service.protocol),
-                Be16::new(service.port),
-            );
-            (key, Duration::from_secs(service.idle_timeout_s.into()))
+        let entry = |service: &ServiceState| {
+            let idle = Duration::from_secs(service.idle_timeout_s.into());
+            (listener(service), idle)
         };
         Self(services.map(entry).collect())
     }
@@ -132,8 +182,10 @@ impl Timeouts {
 
     fn of_connection(&self, key: &ConnectionKey, there: &Connection, back: Option<&Connection>) -> Duration {
         let timeout = self.of_listener(key);
-        let (there, back) = (there.flags.get(), back.map_or(0, |back| back.flags.get()));
-        let is_closed = (there | back) & RST != 0 || there & back & FIN != 0;
-        if is_closed { timeout.min(CLOSED) } else { timeout }
+        if there.is_over(back) {
+            timeout.min(CLOSED)
+        } else {
+            timeout
+        }
     }
 }

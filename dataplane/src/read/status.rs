@@ -1,11 +1,17 @@
 //! How the host is.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kuafu_pipeline::map::PathState;
 use kuafu_proto::v1;
 
+use super::draining::draining;
 use super::{View, milliseconds};
 use crate::bpf::{LAYOUT, Maps};
 use crate::error::Result;
+
+/// Servers of a service that are named where they are down.
+const NAMED: usize = 3;
 
 /// How the host is: the state in force, programs, ports, paths, pairs, maps, and what is wrong.
 ///
@@ -23,6 +29,7 @@ pub fn status(view: &View<'_>) -> Result<v1::HostStatus> {
             pairs.push(pair_status(view, pair, now)?);
         }
     }
+    let servers = (view.servers)();
     Ok(v1::HostStatus {
         node: view.node().to_owned(),
         cluster: view.state.map(|state| state.cluster.clone()).unwrap_or_default(),
@@ -33,11 +40,13 @@ pub fn status(view: &View<'_>) -> Result<v1::HostStatus> {
         liveness: view.liveness,
         probing: Some(view.probing),
         programs: view.programs.to_vec(),
-        faults: faults(view, &ports),
+        faults: faults(view, &ports, &servers),
         ports,
         paths,
         pairs,
         maps: map_statuses(view)?,
+        servers,
+        draining: draining(view)?,
     })
 }
 
@@ -104,8 +113,9 @@ fn age_ms(view: &View<'_>, then: u64, now: u64) -> Option<u64> {
 }
 
 /// Each fault once.
-fn faults(view: &View<'_>, ports: &[v1::PortStatus]) -> Vec<String> {
+fn faults(view: &View<'_>, ports: &[v1::PortStatus], servers: &[v1::ServerStatus]) -> Vec<String> {
     let mut faults = view.faults.to_vec();
+    faults.extend(services_with_servers_down(servers));
     let waiting = &view.contents.waiting;
     faults.extend(waiting.iter().map(|waiting| {
         format!(
@@ -129,6 +139,62 @@ fn faults(view: &View<'_>, ports: &[v1::PortStatus]) -> Vec<String> {
     faults.sort();
     faults.dedup();
     faults
+}
+
+/// Each service of which a server is down, or cannot be asked.
+fn services_with_servers_down(servers: &[v1::ServerStatus]) -> Vec<String> {
+    let mut services: BTreeMap<&str, Vec<&v1::ServerStatus>> = BTreeMap::new();
+    for server in servers {
+        services.entry(&server.service).or_default().push(server);
+    }
+    let fault = |(service, asked): (&str, Vec<&v1::ServerStatus>)| {
+        let is_down = |server: &&v1::ServerStatus| server.standing == "down";
+        let (down, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(is_down);
+        // Asked at several ports, it is one.
+        let count = |servers: &[&v1::ServerStatus]| {
+            let addresses: BTreeSet<&str> = servers.iter().map(|server| server.address.as_str()).collect();
+            addresses.len()
+        };
+        let all: Vec<_> = down.iter().chain(&others).copied().collect();
+        let are_used = down.iter().any(|server| server.used);
+        let mut faults = Vec::new();
+        if !down.is_empty() {
+            faults.push(format!(
+                "service {service}: {} of {} servers down: {}{}",
+                count(&down),
+                count(&all),
+                named(&down),
+                if are_used {
+                    "; they are used all the same, since too few serve"
+                } else {
+                    ""
+                }
+            ));
+        }
+        let unasked: Vec<_> = others
+            .into_iter()
+            .filter(|server| !server.reason.is_empty())
+            .collect();
+        if !unasked.is_empty() {
+            faults.push(format!("service {service}: {}", named(&unasked)));
+        }
+        faults
+    };
+    services.into_iter().flat_map(fault).collect()
+}
+
+/// The first of them, and why.
+fn named(servers: &[&v1::ServerStatus]) -> String {
+    let name = |server: &&v1::ServerStatus| {
+        let (address, asked, seconds) = (&server.address, &server.asked, server.since_ms / 1000);
+        format!("{address} asked at {asked} ({}, for {seconds} s)", server.reason)
+    };
+    let names: Vec<String> = servers.iter().take(NAMED).map(name).collect();
+    let more = match servers.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names.join(", ") + &more
 }
 
 /// How full the maps are. Arrays count what is entered, not what was allocated.

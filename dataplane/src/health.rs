@@ -1,0 +1,403 @@
+//! Health checks: whether the servers that this host sends to serve.
+//!
+//! [`Health`] is with the host's thread: whom to ask, and who is down. [`checker`] asks, beside it, and tells what has
+//! changed. Who serves and who does not follows by [`kuafu_model::health`].
+
+pub mod ask;
+pub(crate) mod checker;
+pub mod diagnosis;
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use kuafu_model::HostState;
+use kuafu_model::contents::{Contents, marks};
+use kuafu_model::health::{self, Subject, subjects};
+use kuafu_proto::v1;
+use tokio::sync::watch;
+
+/// What is known of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It was not asked often enough: it counts as serving.
+    Unknown,
+    Up,
+    Down,
+}
+
+impl Standing {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// How a server is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Another one where the asking begins anew.
+    serial: u64,
+    /// The host's own address.
+    from: Ipv4Addr,
+    /// The socket's mark, where it goes behind an outer header.
+    mark: Option<u32>,
+    /// What is known of it when the asking begins.
+    standing: Standing,
+}
+
+/// Everybody who is to be asked.
+pub(crate) type Orders = BTreeMap<Subject, Order>;
+
+/// What has changed of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    /// The order's.
+    serial: u64,
+    subject: Subject,
+    standing: Standing,
+    /// Why the last check failed, or could not be made; empty: neither.
+    reason: String,
+}
+
+/// What the host's thread knows of servers.
+pub(crate) struct Health {
+    known: BTreeMap<Subject, Known>,
+    orders: watch::Sender<Orders>,
+    serials: u64,
+    /// Whether anything is known that has not been acted upon.
+    has_news: bool,
+    /// What the controller was told last.
+    told: Vec<v1::Server>,
+}
+
+struct Known {
+    order: Order,
+    standing: Standing,
+    since: Instant,
+    reason: String,
+}
+
+impl Health {
+    pub(crate) fn new(orders: watch::Sender<Orders>) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            orders,
+            serials: 0,
+            has_news: false,
+            told: Vec::new(),
+        }
+    }
+
+    /// A state is in force, in which these are left out.
+    pub(crate) fn follow(&mut self, state: &HostState, contents: &Contents, down: &BTreeSet<Subject>) {
+        let asked = subjects(state);
+        let marks = marks(&asked, contents);
+        self.known.retain(|subject, _| asked.contains(subject));
+        for subject in &asked {
+            let (from, mark) = (state.node.local, marks.get(subject).copied());
+            if let Some(known) = self.known.get_mut(subject) {
+                if (known.order.from, known.order.mark) == (from, mark) {
+                    continue;
+                }
+                // The one who asked may just be saying something: that counts no more.
+                self.serials += 1;
+                known.order = Order {
+                    serial: self.serials,
+                    from,
+                    mark,
+                    standing: known.standing,
+                };
+                continue;
+            }
+            self.serials += 1;
+            let (standing, reason) = if down.contains(subject) {
+                (Standing::Down, "it was so before")
+            } else {
+                (Standing::Unknown, "")
+            };
+            let order = Order {
+                serial: self.serials,
+                from,
+                mark,
+                standing,
+            };
+            let known = Known {
+                order,
+                standing,
+                since: Instant::now(),
+                reason: reason.to_owned(),
+            };
+            self.known.insert(subject.clone(), known);
+        }
+        let orders = self.known.iter();
+        let orders = orders
+            .map(|(subject, known)| (subject.clone(), known.order))
+            .collect();
+        self.orders.send_replace(orders);
+        self.has_news = true;
+    }
+
+    /// Takes what the checker found, unless that was asked otherwise, or nobody asks any more.
+    pub(crate) fn heard(&mut self, verdict: Verdict) {
+        let known = self.known.get_mut(&verdict.subject);
+        let Some(known) = known.filter(|known| known.order.serial == verdict.serial) else {
+            return;
+        };
+        let (service, server) = (&verdict.subject.check.service, verdict.subject.server);
+        let (port, reason) = (verdict.subject.to.port(), &verdict.reason);
+        match verdict.standing {
+            Standing::Down => tracing::warn!(service, %server, port, reason, "a server is down"),
+            standing => tracing::info!(service, %server, port, reason, "a server is {}", standing.word()),
+        }
+        if known.standing != verdict.standing {
+            known.standing = verdict.standing;
+            known.since = Instant::now();
+            self.has_news = true;
+        }
+        known.reason = verdict.reason;
+    }
+
+    /// Who is down, where anything has changed since this was asked last.
+    pub(crate) fn news(&mut self) -> Option<BTreeSet<Subject>> {
+        std::mem::take(&mut self.has_news).then(|| self.down())
+    }
+
+    /// What was to follow from the news did not: they are news once more.
+    pub(crate) fn try_again(&mut self) {
+        self.has_news = true;
+    }
+
+    fn down(&self) -> BTreeSet<Subject> {
+        let down = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.standing == Standing::Down);
+        down.map(|(subject, _)| subject.clone()).collect()
+    }
+
+    /// What the controller is to be told, where it does not know that.
+    pub(crate) fn report(&mut self, state: Option<&HostState>) -> Option<v1::Health> {
+        let down = state.map(|state| self.servers_down(state)).unwrap_or_default();
+        if down == self.told {
+            return None;
+        }
+        self.told.clone_from(&down);
+        Some(v1::Health { down })
+    }
+
+    /// What a controller is told at first.
+    pub(crate) fn greeting(&mut self, state: Option<&HostState>) -> v1::Health {
+        self.report(state);
+        v1::Health {
+            down: self.told.clone(),
+        }
+    }
+
+    /// The servers that are down, each once, by where packets for it go.
+    fn servers_down(&self, state: &HostState) -> Vec<v1::Server> {
+        let down = health::down(state, &self.down());
+        let mut servers = BTreeSet::new();
+        for (service, target) in health::targets(state) {
+            let (Some(subject), true) = (
+                health::subject(service, target),
+                down.contains(&(service.vni, target.target)),
+            ) else {
+                continue;
+            };
+            let port = target.target.port().unwrap_or(service.port);
+            servers.insert((subject.check.service.clone(), subject.server, port));
+        }
+        let server = |(service, address, port): (String, Ipv4Addr, u16)| v1::Server {
+            service,
+            address: address.to_string(),
+            port: port.into(),
+        };
+        servers.into_iter().map(server).collect()
+    }
+
+    /// Everybody who is asked, and whether packets go there.
+    pub(crate) fn statuses(&self, state: Option<&HostState>) -> Vec<v1::ServerStatus> {
+        let used = state.map(|state| self.used(state)).unwrap_or_default();
+        let status = |(subject, known): (&Subject, &Known)| v1::ServerStatus {
+            service: subject.check.service.clone(),
+            address: subject.server.to_string(),
+            asked: subject.to.to_string(),
+            standing: known.standing.word().to_owned(),
+            since_ms: u64::try_from(known.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            reason: known.reason.clone(),
+            used: used.contains(subject),
+        };
+        self.known.iter().map(status).collect()
+    }
+
+    /// Those to whom any listener sends.
+    fn used(&self, state: &HostState) -> BTreeSet<Subject> {
+        let (mut used, down) = (BTreeSet::new(), health::down(state, &self.down()));
+        for service in &state.services {
+            let targets = service.targets.iter().zip(health::in_use(service, &down));
+            let in_use = targets.filter(|(_, is_used)| *is_used);
+            used.extend(in_use.filter_map(|(target, _)| health::subject(service, target)));
+        }
+        used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kuafu_model::state::{Ask, Check, Host, ServiceState, Target, TargetState};
+
+    use super::*;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    /// A host with a service of two servers.
+    fn state() -> HostState {
+        let check = Arc::new(Check {
+            service: "web".into(),
+            ask: Ask::Tcp,
+            port: None,
+            interval_ms: 1000,
+            timeout_ms: 1000,
+            rise: 2,
+            fall: 3,
+            least_percent: 0,
+        });
+        let server = |last| TargetState {
+            check: Some(Arc::clone(&check)),
+            ..TargetState::unchecked(
+                1,
+                Target::Server {
+                    address: Ipv4Addr::new(198, 51, 100, last),
+                    port: None,
+                },
+            )
+        };
+        HostState {
+            cluster: "test".into(),
+            revision: 1,
+            node: Host {
+                id: 1,
+                name: "osaka".into(),
+                local: OWN,
+                public: OWN,
+                overlay: Ipv4Addr::new(100, 64, 0, 1),
+                udp_port: 6081,
+                nat_ports: None,
+            },
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            vteps: Vec::new(),
+            slots: Vec::new(),
+            paths: Vec::new(),
+            pairs: Vec::new(),
+            services: vec![ServiceState {
+                vni: 100,
+                name: "web".into(),
+                own: true,
+                at_exit: false,
+                local: Ipv4Addr::new(203, 0, 113, 1),
+                public: Ipv4Addr::new(203, 0, 113, 1),
+                whole_address: true,
+                protocol: 6,
+                port: 80,
+                idle_timeout_s: 60,
+                bandwidth_mbps: None,
+                targets: vec![server(1), server(2)],
+            }],
+        }
+    }
+
+    fn followed() -> (Health, watch::Receiver<Orders>) {
+        let (orders, asked) = watch::channel(Orders::new());
+        let mut health = Health::new(orders);
+        health.follow(&state(), &Contents::default(), &BTreeSet::new());
+        (health, asked)
+    }
+
+    /// What the first server's asker would say.
+    fn verdict(orders: &watch::Receiver<Orders>, standing: Standing) -> Verdict {
+        let (subject, order) = orders
+            .borrow()
+            .first_key_value()
+            .map(|(a, b)| (a.clone(), *b))
+            .unwrap();
+        Verdict {
+            serial: order.serial,
+            subject,
+            standing,
+            reason: "connection refused".into(),
+        }
+    }
+
+    #[test]
+    fn what_changes_is_news_once() {
+        let (mut health, orders) = followed();
+        assert_eq!(health.news(), Some(BTreeSet::new()), "a state came");
+        assert_eq!(health.news(), None);
+        let down = verdict(&orders, Standing::Down);
+        health.heard(down.clone());
+        health.heard(down.clone());
+        assert_eq!(health.news(), Some(BTreeSet::from([down.subject])));
+        assert_eq!(health.news(), None);
+        health.try_again();
+        assert!(health.news().is_some());
+        let told = health.report(Some(&state())).unwrap();
+        let named: Vec<_> = told
+            .down
+            .iter()
+            .map(|server| (server.address.as_str(), server.port))
+            .collect();
+        assert_eq!(named, [("198.51.100.1", 80)]);
+        assert_eq!(health.report(Some(&state())), None);
+        assert_eq!(health.greeting(Some(&state())), told, "to whoever connects");
+        let used: Vec<bool> = health
+            .statuses(Some(&state()))
+            .iter()
+            .map(|server| server.used)
+            .collect();
+        assert_eq!(used, [false, true]);
+    }
+
+    #[test]
+    fn who_was_asked_otherwise_has_nothing_to_say() {
+        let (mut health, orders) = followed();
+        let late = verdict(&orders, Standing::Down);
+        let mut moved = state();
+        moved.node.local = Ipv4Addr::new(192, 0, 2, 9);
+        health.follow(&moved, &Contents::default(), &BTreeSet::new());
+        assert_ne!(orders.borrow()[&late.subject].serial, late.serial);
+        health.heard(late.clone());
+        assert_eq!(health.news(), Some(BTreeSet::new()));
+        // The same after it was gone and came back.
+        let late = verdict(&orders, Standing::Down);
+        let mut without = moved.clone();
+        without.services.clear();
+        health.follow(&without, &Contents::default(), &BTreeSet::new());
+        health.follow(&moved, &Contents::default(), &BTreeSet::new());
+        health.heard(late);
+        assert_eq!(health.news(), Some(BTreeSet::new()));
+    }
+
+    #[test]
+    fn who_was_down_stays_so_until_asked() {
+        let (orders, asked) = watch::channel(Orders::new());
+        let mut health = Health::new(orders);
+        let down = subjects(&state()).into_iter().take(1).collect();
+        health.follow(&state(), &Contents::default(), &down);
+        assert_eq!(health.news(), Some(down));
+        let begins: Vec<Standing> = asked.borrow().values().map(|order| order.standing).collect();
+        assert_eq!(begins, [Standing::Down, Standing::Unknown]);
+        assert_eq!(
+            health.greeting(Some(&state())).down.len(),
+            1,
+            "before anything was asked"
+        );
+    }
+}

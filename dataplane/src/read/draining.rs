@@ -1,0 +1,77 @@
+//! Servers that get no new flows, and how many they still have.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use kuafu_model::HostState;
+use kuafu_model::state::Target;
+use kuafu_pipeline::header::tcp;
+use kuafu_pipeline::map::{Be16, HopKind, IpKey};
+use kuafu_proto::v1;
+
+use super::View;
+use crate::error::Result;
+
+/// By which a client ends a connection.
+const CLOSES: u64 = (tcp::FIN | tcp::RST) as u64;
+
+/// By address and port.
+type Counts = BTreeMap<(Ipv4Addr, u16), u64>;
+
+/// The servers of this host that have no weight, and their flows.
+pub(super) fn draining(view: &View<'_>) -> Result<Vec<v1::Draining>> {
+    let mut counts = view.state.map(without_weight).unwrap_or_default();
+    // Where nothing is drained, no table is read.
+    if !counts.is_empty() {
+        count_connections(view, &mut counts)?;
+        count_tracked(view, &mut counts)?;
+    }
+    let server = |((address, port), flows): ((Ipv4Addr, u16), u64)| v1::Draining {
+        address: address.to_string(),
+        port: port.into(),
+        flows,
+    };
+    Ok(counts.into_iter().map(server).collect())
+}
+
+fn without_weight(state: &HostState) -> Counts {
+    let mut counts = Counts::new();
+    for service in &state.services {
+        for target in service.targets.iter().filter(|target| target.weight == 0) {
+            let (Target::Server { address, .. } | Target::Direct { address, .. }) = target.target else {
+                continue;
+            };
+            let port = target.target.port().unwrap_or(service.port);
+            counts.insert((address, port), 0);
+        }
+    }
+    counts
+}
+
+/// Rewritten ones.
+fn count_connections(view: &View<'_>, counts: &mut Counts) -> Result<()> {
+    view.maps.connections.for_each(|key, there| {
+        if key.vni != 0 && there.flags.get() & CLOSES == 0 {
+            count(counts, there.destination, there.destination_port);
+        }
+    })
+}
+
+/// Those of servers that answer clients themselves.
+fn count_tracked(view: &View<'_>, counts: &mut Counts) -> Result<()> {
+    view.maps.tracked.for_each(|key, flow| {
+        let ((number, _), (_, is_closed)) = (flow.choice(), flow.last_packet());
+        let target = view.contents.targets.get(&number);
+        let direct = target.filter(|hop| matches!(hop.kind(), HopKind::Direct(_)));
+        if let Some(hop) = direct.filter(|_| !is_closed) {
+            count(counts, hop.address, key.destination_port);
+        }
+    })
+}
+
+fn count(counts: &mut Counts, address: IpKey, port: Be16) {
+    let server = (Ipv4Addr::from(address.low()), port.get());
+    if let Some(flows) = counts.get_mut(&server) {
+        *flows += 1;
+    }
+}
