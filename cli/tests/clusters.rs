@@ -17,6 +17,8 @@ mod common;
 mod copies;
 #[path = "clusters/endpoints.rs"]
 mod endpoints;
+#[path = "clusters/health.rs"]
+mod health;
 #[path = "../src/demo/intent.rs"]
 mod intent;
 #[path = "clusters/join.rs"]

@@ -1,12 +1,15 @@
 //! `kuafu drain`.
 
+mod node;
+mod target;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, ensure};
+use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 use kuafu_model::kinds::{Kind, Name, ObjectRef};
-use kuafu_proto::v1::{ApplyRequest, ClusterStatus, ClusterStatusRequest, GetRequest, ManifestFile};
-use serde_json::{Value, json};
+use kuafu_proto::v1::{ApplyRequest, ClusterStatus, ClusterStatusRequest, ManifestFile};
+use target::Server;
 
 use super::apply;
 use crate::args::Global;
@@ -14,47 +17,92 @@ use crate::ask::{self, Controller};
 use crate::failure::Result;
 use crate::out::{self, Format, Output};
 
-/// Between two looks at what still passes the node.
+/// Between two looks at what is left.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 
-/// Lead all paths around a node, so that it can be taken away
+/// Lead all paths around a node, or new connections around a server, so that it can be taken away
 ///
-/// Sets spec.drain of the node: it relays nothing more. Paths around it are complete before any traffic moves; then
+/// Of a node it sets spec.drain: it relays nothing more. Paths around it are complete before any traffic moves; then
 /// those over it are removed. Waits until no host has one. What enters or leaves at the node itself stays there.
+///
+/// Of a server it sets drain of each service's target with that address: it gets no new connections, and keeps those
+/// that it has. Waits until none is left.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu drain node/taipei
   kuafu drain node/taipei --undo
-  kuafu drain node/taipei --wait 0    # do not wait")]
+  kuafu drain node/taipei --wait 0               # do not wait
+  kuafu drain target/198.51.100.7 --wait 3600
+  kuafu drain target/198.51.100.7:2342 --undo")]
 pub(crate) struct Args {
-    /// A node such as node/taipei
-    #[arg(value_name = "node/NAME", value_parser = node)]
-    node: Name,
-    /// Let it relay again
+    /// A node such as node/taipei, or a server such as target/198.51.100.7 or target/198.51.100.7:2342
+    #[arg(value_name = "node/NAME|target/ADDRESS", value_parser = what)]
+    what: What,
+    /// Use it again
     #[arg(long)]
     undo: bool,
-    /// Wait at most so long until nothing passes it
+    /// Wait at most so long until nothing is left
     #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "undo")]
     wait: u64,
     #[command(flatten)]
     output: Output,
 }
 
-fn node(text: &str) -> std::result::Result<Name, String> {
+/// What is drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Node(Name),
+    Target(Server),
+}
+
+fn what(text: &str) -> std::result::Result<What, String> {
+    if let Some(server) = text.strip_prefix("target/") {
+        return server.parse().map(What::Target);
+    }
     match text.parse::<ObjectRef>() {
-        Ok(object) if object.kind == Kind::Node => Ok(object.name),
+        Ok(object) if object.kind == Kind::Node => Ok(What::Node(object.name)),
         Ok(object) => Err(format!(
-            "a {} does not drain; only a node does",
+            "a {} does not drain; only a node does, and a server: target/ADDRESS",
             object.kind.word()
         )),
         Err(error) => Err(error.to_string()),
     }
 }
 
+impl What {
+    /// The objects that declare it, with its drain as it shall be.
+    async fn declared(&self, controller: &mut Controller, drain: bool) -> anyhow::Result<Vec<ManifestFile>> {
+        match self {
+            Self::Node(name) => Ok(vec![node::declared(controller, name, drain).await?]),
+            Self::Target(server) => target::declared(controller, server, drain).await,
+        }
+    }
+
+    fn left(&self, status: &ClusterStatus) -> Left {
+        match self {
+            Self::Node(name) => node::left(status, name),
+            Self::Target(server) => target::left(status, server),
+        }
+    }
+}
+
+/// What is still there.
+struct Left {
+    count: u64,
+    /// What it is, in words.
+    what: String,
+    /// Once nothing is.
+    gone: String,
+    /// How it may come to an end.
+    advice: &'static str,
+    /// Who is still to be heard of.
+    silent: Vec<String>,
+}
+
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
     let mut controller = ask::controller(global).await?;
     let request = ApplyRequest {
-        files: vec![declared(&mut controller, &args.node, !args.undo).await?],
+        files: args.what.declared(&mut controller, !args.undo).await?,
         dry_run: false,
         confirm_s: 0,
     };
@@ -66,26 +114,7 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
     wait(&mut controller, &args, Duration::from_secs(args.wait)).await
 }
 
-/// The node as it is declared, but for its drain.
-async fn declared(controller: &mut Controller, node: &Name, drain: bool) -> anyhow::Result<ManifestFile> {
-    let request = GetRequest {
-        kind: Kind::Node.word().to_owned(),
-        name: node.to_string(),
-    };
-    let answer = controller.api.get(request).await;
-    let answer = controller.unwrap(answer)?;
-    ensure!(!answer.objects.is_empty(), "no node is called {node}");
-    let mut object: Value = serde_json::from_str(&answer.json)?;
-    let spec = object.get_mut("spec").and_then(Value::as_object_mut);
-    let spec = spec.ok_or_else(|| anyhow!("the controller does not say how node/{node} is declared"))?;
-    spec.insert("drain".to_owned(), json!(drain));
-    Ok(ManifestFile {
-        name: format!("node/{node}"),
-        text: object.to_string(),
-    })
-}
-
-/// Until no host has a path over the node.
+/// Until nothing is left.
 async fn wait(controller: &mut Controller, args: &Args, limit: Duration) -> Result {
     let deadline = Instant::now() + limit;
     let bar = bar();
@@ -94,28 +123,28 @@ async fn wait(controller: &mut Controller, args: &Args, limit: Duration) -> Resu
             .api
             .status(ClusterStatusRequest { details: true })
             .await;
-        let status = controller.unwrap(answer)?;
-        let left = over(&status, args.node.as_str());
-        let silent = unknown(&status);
-        if left == 0 && silent.is_empty() {
+        let left = args.what.left(&controller.unwrap(answer)?);
+        if left.count == 0 && left.silent.is_empty() {
             bar.finish_and_clear();
             if args.output.format == Format::Table {
-                out::complain(&format!("Nothing passes node/{} any more.", args.node));
+                out::complain(&left.gone);
             }
             return Ok(());
         }
-        bar.set_message(format!("{left} paths over {}", args.node));
+        bar.set_message(format!("{} {}", left.count, left.what));
         if Instant::now() >= deadline {
             bar.finish_and_clear();
-            let more = if silent.is_empty() {
+            let more = if left.silent.is_empty() {
                 String::new()
             } else {
-                format!("; not known of {}", silent.join(", "))
+                format!(" (not known of {})", left.silent.join(", "))
             };
             return Err(anyhow!(
-                "after {} s {left} paths still pass node/{}{more}: kuafu routes says why each stays",
+                "after {} s there are still {} {}{more}: {}",
                 limit.as_secs(),
-                args.node
+                left.count,
+                left.what,
+                left.advice
             )
             .into());
         }
@@ -132,68 +161,19 @@ pub(super) fn bar() -> ProgressBar {
     bar
 }
 
-/// Paths in force that pass the node between their ends.
-fn over(status: &ClusterStatus, node: &str) -> usize {
-    let hosts = status.hosts.iter().filter_map(|host| host.status.as_ref());
-    let paths = hosts.flat_map(|host| &host.paths);
-    let passes = |nodes: &[String]| match nodes {
-        [_, relays @ .., _] => relays.iter().any(|relay| relay == node),
-        _ => false,
-    };
-    paths.filter(|path| passes(&path.nodes)).count()
-}
-
-/// Connected hosts that did not say how they are.
-fn unknown(status: &ClusterStatus) -> Vec<String> {
-    let silent = status
-        .hosts
-        .iter()
-        .filter(|host| host.connected && host.status.is_none());
-    silent.map(|host| host.node.clone()).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use kuafu_proto::v1::{HostEntry, HostStatus, PathStatus};
-
     use super::*;
 
     #[test]
-    fn only_a_node_drains() {
-        assert_eq!(node("node/taipei").unwrap().as_str(), "taipei");
-        assert!(node("vpc/red").unwrap_err().contains("only a node"));
-        assert!(node("taipei").is_err());
-    }
-
-    #[test]
-    fn what_passes_a_node_is_counted_and_its_own_ends_are_not() {
-        let path = |nodes: &[&str]| PathStatus {
-            nodes: nodes.iter().map(ToString::to_string).collect(),
-            ..PathStatus::default()
-        };
-        let host = |paths| HostEntry {
-            connected: true,
-            status: Some(HostStatus {
-                paths,
-                ..HostStatus::default()
-            }),
-            ..HostEntry::default()
-        };
-        let mut status = ClusterStatus {
-            hosts: vec![
-                host(vec![
-                    path(&["a", "x", "b"]),
-                    path(&["a", "x"]),
-                    path(&["a", "y", "x", "b"]),
-                ]),
-                host(vec![path(&["x", "y", "b"]), path(&["b", "x", "a"])]),
-            ],
-            ..ClusterStatus::default()
-        };
-        assert_eq!(over(&status, "x"), 3);
-        assert!(unknown(&status).is_empty());
-        status.hosts[1].node = "b".to_owned();
-        status.hosts[1].status = None;
-        assert_eq!(unknown(&status), ["b"]);
+    fn only_a_node_and_a_server_drain() {
+        assert_eq!(
+            what("node/taipei").unwrap(),
+            What::Node("taipei".parse().unwrap())
+        );
+        assert!(matches!(what("target/198.51.100.7:80").unwrap(), What::Target(_)));
+        assert!(what("vpc/red").unwrap_err().contains("only a node"));
+        assert!(what("target/taipei").is_err());
+        assert!(what("taipei").is_err());
     }
 }

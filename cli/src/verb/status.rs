@@ -14,7 +14,7 @@ use crate::out::Output;
 /// Print how the hosts are: programs, legs, limits, and each fault once with its cause
 ///
 /// What follows from a fault is below it: a host that is down, then its legs, and the pairs that are on their backups.
-/// With -v also ports, paths, and every map's limit.
+/// With -v also ports, paths, the servers that are checked, and every map's limit.
 ///
 /// Exit status: 0, with --check 4 where there is a fault; 1 where nobody answers.
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,5 @@
-//! An accelerator with three endpoints in two regions: each gets its share of the clients, and keeps each of them.
+//! An accelerator with three endpoints in two regions: each gets its share of the clients, and keeps each of them. When
+//! one dies its clients go to the others, which keep theirs.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -30,6 +31,11 @@ const PORT: u16 = 7_777;
 const ENDPOINTS: [(&str, u32); 3] = [("one", 1), ("two", 2), ("three", 3)];
 /// Their ports are the clients.
 const CLIENTS: Range<u16> = 20_000..30_000;
+/// Those that come when one of the endpoints is dead.
+const LATER: Range<u16> = 31_000..33_000;
+/// What a health check asks, and how the answer begins.
+const PING: &[u8] = b"ping";
+const HEALTH: &str = "{type: udp, send: ping, expect: ping, interval_ms: 500}";
 /// So many at once, then a pause: no queue is longer.
 const BURST: usize = 20;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,7 +50,7 @@ fn endpoints_of_two_regions_get_their_shares() {
         return;
     }
     let stage = Stage::of(WORLD, manifests).unwrap();
-    let servers: Vec<Server> = ENDPOINTS
+    let mut servers: Vec<Server> = ENDPOINTS
         .iter()
         .map(|(name, _)| Server::start(&stage.world, name))
         .collect();
@@ -54,27 +60,10 @@ fn endpoints_of_two_regions_get_their_shares() {
         let heard = |server: &Server| !server.heard().is_empty();
         servers.iter().all(heard).then_some(())
     });
-    let clients = || -> Vec<BTreeSet<u16>> {
-        let of = |server: &Server| {
-            server
-                .heard()
-                .into_iter()
-                .filter(|client| CLIENTS.contains(client))
-                .collect()
-        };
-        servers.iter().map(of).collect()
-    };
-    // Twice from each, and again from those that a busy machine lost.
+    // Twice from each.
     send(&stage.world, CLIENTS);
-    send(&stage.world, CLIENTS);
-    soon("each client is heard", || {
-        let heard: BTreeSet<u16> = clients().into_iter().flatten().collect();
-        let unheard: Vec<u16> = CLIENTS.filter(|client| !heard.contains(client)).collect();
-        send(&stage.world, unheard.iter().copied());
-        thread::sleep(UNDER_WAY);
-        unheard.is_empty().then_some(())
-    });
-    let clients = clients();
+    until_heard(&stage.world, CLIENTS, &servers);
+    let clients = clients_of(&servers, &CLIENTS);
     let all: usize = clients.iter().map(BTreeSet::len).sum();
     assert_eq!(all, CLIENTS.len(), "some were heard by two");
     let weights: u32 = ENDPOINTS.iter().map(|(_, weight)| weight).sum();
@@ -91,6 +80,80 @@ fn endpoints_of_two_regions_get_their_shares() {
         );
         assert!((share - due).abs() <= WITHIN, "{name}: {share} of {due}");
     }
+    one_dies(&stage, &mut servers, &clients);
+}
+
+/// The second endpoint dies: the entry leads less to its region, and whoever was not its client stays.
+fn one_dies(stage: &Stage, servers: &mut Vec<Server>, before: &[BTreeSet<u16>]) {
+    let dead = servers.remove(1);
+    drop(dead);
+    soon("the exit has left it out", || {
+        let status = stage.status("bahrain")?.status?;
+        let mut down = status.servers.iter().filter(|server| server.standing == "down");
+        let reason = down.next()?.reason.clone();
+        println!("down: {reason}");
+        Some(())
+    });
+    // One of the region's three shares is left, beside the other region's three.
+    soon("the entry leads there by what is left", || {
+        let state = stage.state("osaka");
+        let weights: Vec<u32> = state
+            .services
+            .iter()
+            .flat_map(|service| &service.targets)
+            .map(|target| target.weight)
+            .collect();
+        let (most, least) = (weights.iter().max()?, weights.iter().min()?);
+        (weights.len() == 2 && *most == 3 * least).then_some(())
+    });
+    for server in servers.iter() {
+        server.forget();
+    }
+    let stayed: Vec<&BTreeSet<u16>> = [&before[0], &before[2]].to_vec();
+    let others: BTreeSet<u16> = stayed.iter().copied().flatten().copied().collect();
+    send(&stage.world, others.iter().copied());
+    until_heard(&stage.world, others.iter().copied(), servers);
+    for (server, stayed) in servers.iter().zip(stayed) {
+        let now: BTreeSet<u16> = server
+            .heard()
+            .into_iter()
+            .filter(|client| CLIENTS.contains(client))
+            .collect();
+        let moved = now.difference(stayed).count();
+        assert_eq!(
+            (moved, now.len()),
+            (0, stayed.len()),
+            "flows with endpoints that live stay there"
+        );
+    }
+    // The dead one's clients, and new ones. These share by the new weights only after 30 s, in which they might be
+    // clients of before.
+    until_heard(&stage.world, before[1].iter().copied(), servers);
+    until_heard(&stage.world, LATER, servers);
+}
+
+/// The clients of each server.
+fn clients_of(servers: &[Server], range: &Range<u16>) -> Vec<BTreeSet<u16>> {
+    let of = |server: &Server| {
+        server
+            .heard()
+            .into_iter()
+            .filter(|client| range.contains(client))
+            .collect()
+    };
+    servers.iter().map(of).collect()
+}
+
+/// Sends from each client, and again from those that a busy machine lost.
+fn until_heard(world: &World, clients: impl Iterator<Item = u16> + Clone + Send, servers: &[Server]) {
+    send(world, clients.clone());
+    soon("each client is heard", || {
+        thread::sleep(UNDER_WAY);
+        let heard: BTreeSet<u16> = servers.iter().flat_map(Server::heard).collect();
+        let unheard: Vec<u16> = clients.clone().filter(|client| !heard.contains(client)).collect();
+        send(world, unheard.iter().copied());
+        unheard.is_empty().then_some(())
+    });
 }
 
 fn manifests(world: &World) -> anyhow::Result<String> {
@@ -111,11 +174,11 @@ spec:
 ---
 kind: Service
 metadata: {{name: bahrain}}
-spec: {{targets: [{}, {}]}}
+spec: {{targets: [{}, {}], health: {HEALTH}}}
 ---
 kind: Service
 metadata: {{name: cape-town}}
-spec: {{targets: [{}]}}
+spec: {{targets: [{}], health: {HEALTH}}}
 ---
 kind: Accelerator
 metadata: {{name: arena}}
@@ -163,10 +226,15 @@ impl Server {
         let (ends, heard) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<u16>>>::default());
         let (until, into) = (ends.clone(), heard.clone());
         let thread = thread::spawn(move || {
-            let mut octets = [0; 2];
+            let mut octets = [0; 16];
             while !until.load(Ordering::Relaxed) {
-                if socket.recv(&mut octets).is_ok() {
-                    into.lock().unwrap().push(u16::from_be_bytes(octets));
+                let Ok((count, from)) = socket.recv_from(&mut octets) else {
+                    continue;
+                };
+                match &octets[..count] {
+                    &[high, low] => into.lock().unwrap().push(u16::from_be_bytes([high, low])),
+                    PING => drop(socket.send_to(PING, from)),
+                    _ => {}
                 }
             }
         });
@@ -175,6 +243,11 @@ impl Server {
             heard,
             thread: Some(thread),
         }
+    }
+
+    /// Forgets whom it heard.
+    fn forget(&self) {
+        self.heard.lock().unwrap().clear();
     }
 
     /// The ports, a packet each.

@@ -1,16 +1,23 @@
 //! What runs in the guest: a server that only the printed lines have set up, behind the programs on a device.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kuafu_dataplane::bpf::Pins;
+use kuafu_dataplane::bpf::{Pins, Sizes, XdpMode};
+use kuafu_dataplane::health::ask::{Way, ask};
+use kuafu_dataplane::health::diagnosis;
+use kuafu_dataplane::host::{Host, Options};
 use kuafu_lab::Namespace;
 use kuafu_lab::link::{Feature, set_offload};
+use kuafu_model::contents::marks;
+use kuafu_model::health::{Subject, subjects};
 use kuafu_model::kinds::Object;
 use kuafu_model::manifest::{File, parse};
+use kuafu_model::state::{self, Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
 
 use crate::inside::{Pinned, attach};
 use crate::kernel::namespace;
@@ -195,4 +202,173 @@ fn upload(outside: &Namespace, server: &Namespace, port: u16) {
         drop(connection);
         assert_eq!(client.join().unwrap().unwrap(), [7; 9]);
     });
+}
+
+/// The services' check, on the first listener of each.
+const ASKED: [(u16, Encapsulation); 2] = [
+    (7020, Encapsulation::Ipip),
+    (
+        7021,
+        Encapsulation::Gue {
+            port: 6080,
+            variant: 0,
+        },
+    ),
+];
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+
+/// What its set-up lacks is said of a server that does not answer checks.
+#[test]
+#[ignore = "runs in a guest"]
+fn what_a_server_lacks_is_named() {
+    let host = Namespace::create("check", "host").unwrap();
+    fallback_devices(true);
+    let server = Namespace::create("check", "server").unwrap();
+    on_one_link(&host, &server);
+    let pins = Pins::new(Path::new("/sys/fs/bpf/kuafu-guest"), "host");
+    let (checking, asked) = host.run(|| checking(&pins)).unwrap();
+    let pinned = Pinned(&pins);
+    let listen = |(port, _): &(u16, _)| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).unwrap();
+    let _listening = server
+        .run(|| ASKED.iter().map(listen).collect::<Vec<_>>())
+        .unwrap();
+    let said = |what: &str| -> Vec<String> {
+        let say = |(subject, way): &(Subject, Way)| host.run(|| found(subject, way)).unwrap();
+        let said: Vec<String> = asked.iter().map(say).collect();
+        println!("{what}: {said:#?}");
+        said
+    };
+    let all = |said: &[String], words: &str| said.iter().all(|said| said.contains(words));
+
+    assert!(all(
+        &said("nothing is set up"),
+        "no device there takes packets out of"
+    ));
+    set_up(&server);
+    assert!(all(&said("by the printed lines"), "it answers"));
+    server.ip([format!("address del {ADDRESS}/32 dev lo")]).unwrap();
+    assert!(all(
+        &said("without the address"),
+        "198.51.100.1 is not its address: add that to lo"
+    ));
+    server.ip([format!("address add {ADDRESS}/32 dev lo")]).unwrap();
+    server.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+    assert!(all(
+        &said("with a strict rp_filter"),
+        "rp_filter of the device that takes them out"
+    ));
+    server.sysctl("net/ipv4/conf/all/rp_filter", "0").unwrap();
+    assert!(all(&said("set right again"), "it answers"));
+    server.ip(["link set eth0 down"]).unwrap();
+    assert!(all(&said("off the network"), "nothing can be told"));
+    drop((checking, pinned));
+}
+
+/// The host and the server, on one link.
+fn on_one_link(host: &Namespace, server: &Namespace) {
+    host.ip([
+        "link add under type veth peer name eth0".to_owned(),
+        format!("link set eth0 netns {}", server.name()),
+        "addr add 192.0.2.1/24 dev under".into(),
+        "link set under up".into(),
+        format!("route add default via {SERVER} dev under"),
+    ])
+    .unwrap();
+    server
+        .ip([
+            format!("addr add {SERVER}/24 dev eth0"),
+            "link set eth0 up".into(),
+            "route add default via 192.0.2.1 dev eth0".into(),
+        ])
+        .unwrap();
+}
+
+/// A host whose state has the checks, and how it asks.
+fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
+    let check = Check {
+        service: "web".into(),
+        ask: Ask::Tcp,
+        port: None,
+        interval_ms: 1000,
+        timeout_ms: 1000,
+        rise: 1,
+        fall: 1,
+        least_percent: 0,
+    };
+    let from = Ipv4Addr::new(192, 0, 2, 1);
+    let service = |(port, encapsulation)| ServiceState {
+        vni: 103,
+        name: "web".into(),
+        own: true,
+        at_exit: false,
+        local: ADDRESS.parse().unwrap(),
+        public: ADDRESS.parse().unwrap(),
+        whole_address: true,
+        protocol: 6,
+        port,
+        idle_timeout_s: 60,
+        bandwidth_mbps: None,
+        targets: vec![TargetState {
+            weight: 1,
+            target: Target::Direct {
+                address: SERVER,
+                encapsulation,
+            },
+            check: Some(Arc::new(check.clone())),
+        }],
+    };
+    let state = HostState {
+        cluster: "guest".into(),
+        revision: 1,
+        node: state::Host {
+            id: 1,
+            name: "host".into(),
+            local: from,
+            public: from,
+            overlay: Ipv4Addr::new(100, 64, 0, 1),
+            udp_port: 6081,
+            nat_ports: None,
+        },
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        vteps: Vec::new(),
+        slots: Vec::new(),
+        paths: Vec::new(),
+        pairs: Vec::new(),
+        services: ASKED.map(service).to_vec(),
+    };
+    let options = Options {
+        node: "host".into(),
+        pins: pins.clone(),
+        data: "/tmp/kuafu".into(),
+        xdp: Some(XdpMode::Generic),
+        sizes: Sizes::default(),
+    };
+    let mut host = Host::open(options).unwrap();
+    host.apply(&state).unwrap();
+    let asked = subjects(&state);
+    let marks = marks(&asked, host.contents());
+    let ways = asked.iter().map(|subject| {
+        let (to, mark) = (subject.to, marks.get(subject).copied());
+        (subject.clone(), Way { from, to, mark })
+    });
+    let ways = ways.collect();
+    (host, ways)
+}
+
+/// What the host says of the server.
+fn found(subject: &Subject, way: &Way) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        match ask(&subject.check, way).await {
+            Ok(()) => "it answers".to_owned(),
+            Err(failure) => match diagnosis::of(subject, way).await {
+                Some(found) => format!("{failure}: {found}"),
+                None => format!("{failure}: nothing can be told"),
+            },
+        }
+    })
 }

@@ -5,7 +5,7 @@ use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus, Pr
 use crate::out::{ago, columns, or_dash, us_as_ms};
 use crate::verb::apply::on_trial;
 
-/// Hosts, programs, legs, what is near its limit, faults; with `all` also ports, paths and all limits.
+/// Hosts, programs, legs, what is near its limit, faults; with `all` also ports, paths, servers and all limits.
 pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
     let mut text = format!("Cluster {}, revision {}\n", status.cluster, status.revision);
     if let Some(trial) = &status.trial {
@@ -19,6 +19,7 @@ pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
         legs(status),
         if all { ports(status) } else { String::new() },
         if all { paths(status) } else { String::new() },
+        if all { servers(status) } else { String::new() },
         limits(status, all),
     ];
     for section in sections.iter().filter(|section| !section.is_empty()) {
@@ -209,6 +210,27 @@ fn paths(status: &ClusterStatus) -> String {
                     path.sent.to_string(),
                     path.received.to_string(),
                     or_dash(path.last_echo_ms.map(|ms| ago(ms) + " ago")),
+                ]
+            });
+            rows.collect()
+        },
+    )
+}
+
+fn servers(status: &ClusterStatus) -> String {
+    listed(
+        status,
+        ["HOST", "SERVICE", "SERVER", "ASKED AT", "STANDING", "FOR", "WHY"],
+        |host| {
+            let rows = host.servers.iter().map(|server| {
+                [
+                    host.node.clone(),
+                    server.service.clone(),
+                    server.address.clone(),
+                    server.asked.clone(),
+                    server.standing.clone(),
+                    ago(server.since_ms),
+                    or_dash(Some(&server.reason).filter(|reason| !reason.is_empty())),
                 ]
             });
             rows.collect()

@@ -1,0 +1,180 @@
+//! A server: it gets no new connections.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
+
+use anyhow::ensure;
+use kuafu_model::kinds::Kind;
+use kuafu_proto::v1::{ClusterStatus, GetRequest, HostEntry, ManifestFile};
+use serde_json::{Value, json};
+
+use super::Left;
+use crate::ask::Controller;
+
+/// A server's address, and its port where only that one is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    address: Ipv4Addr,
+    port: Option<u16>,
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let whole = text.parse().map(|address| Self { address, port: None });
+        let with_port = || {
+            let end: SocketAddrV4 = text.parse()?;
+            let port = Some(end.port());
+            Ok(Self {
+                address: *end.ip(),
+                port,
+            })
+        };
+        whole.or_else(|_| with_port()).map_err(|_: std::net::AddrParseError| {
+            format!("{text} is no server; expected an IPv4 address, with or without a port, such as 198.51.100.7:2342")
+        })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddrV4::new(self.address, port).fmt(f),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+impl Server {
+    /// Whether a target is it, as manifests declare one.
+    fn is(&self, target: &Value) -> bool {
+        let port = target.get("port").and_then(Value::as_u64);
+        target.get("address").and_then(Value::as_str) == Some(&self.address.to_string())
+            && self.port.is_none_or(|own| port == Some(own.into()))
+    }
+}
+
+/// The services that have it as a target, as they are declared, but for its drain.
+pub(super) async fn declared(
+    controller: &mut Controller,
+    server: &Server,
+    drain: bool,
+) -> anyhow::Result<Vec<ManifestFile>> {
+    let request = GetRequest {
+        kind: Kind::Service.word().to_owned(),
+        name: String::new(),
+    };
+    let answer = controller.api.get(request).await;
+    let objects = match serde_json::from_str(&controller.unwrap(answer)?.json)? {
+        Value::Array(objects) => objects,
+        object => vec![object],
+    };
+    let files: Vec<ManifestFile> = objects
+        .into_iter()
+        .filter_map(|object| with_drain(object, server, drain))
+        .collect();
+    ensure!(
+        !files.is_empty(),
+        "no service has the target {server}; kuafu get services -o yaml shows what each has"
+    );
+    Ok(files)
+}
+
+/// A service whose target this server is, with its drain as it shall be.
+fn with_drain(mut object: Value, server: &Server, drain: bool) -> Option<ManifestFile> {
+    let targets = object.pointer_mut("/spec/targets")?.as_array_mut()?;
+    let mut found = false;
+    for target in targets.iter_mut().filter(|target| server.is(target)) {
+        target.as_object_mut()?.insert("drain".to_owned(), json!(drain));
+        found = true;
+    }
+    let name = object.pointer("/metadata/name")?.as_str()?.to_owned();
+    found.then(|| ManifestFile {
+        name: format!("service/{name}"),
+        text: object.to_string(),
+    })
+}
+
+/// Its flows, by the hosts that send them.
+pub(super) fn left(status: &ClusterStatus, server: &Server) -> Left {
+    // Who does not say that it has heard may still send new ones.
+    let has_heard = |host: &&HostEntry| {
+        host.connected && host.refused.is_empty() && host.status.is_some() && host.acked == host.revision
+    };
+    let hosts = status.hosts.iter().filter(|host| !host.foreign);
+    let silent: Vec<String> = hosts
+        .filter(|host| !has_heard(host))
+        .map(|host| host.node.clone())
+        .collect();
+    let hosts = status.hosts.iter().filter_map(|host| host.status.as_ref());
+    let draining = hosts.flat_map(|host| &host.draining).filter(|draining| {
+        draining.address == server.address.to_string()
+            && server.port.is_none_or(|port| draining.port == u32::from(port))
+    });
+    Left {
+        count: draining.map(|draining| draining.flows).sum(),
+        what: format!("flows with {server}"),
+        gone: format!("{server} has no flow any more."),
+        advice: if silent.is_empty() {
+            "they go on until they end, or until the target is taken out of its services"
+        } else {
+            "who has not said so may still send new ones; kuafu status says why"
+        },
+        silent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kuafu_proto::v1::{Draining, HostStatus};
+
+    use super::*;
+
+    fn service(targets: Value) -> Value {
+        json!({"kind": "Service", "metadata": {"name": "web"}, "spec": {"targets": targets}})
+    }
+
+    #[test]
+    fn a_server_is_drained_in_each_service_that_has_it() {
+        let targets = json!([{"address": "192.0.2.7", "port": 80}, {"address": "192.0.2.8", "port": 80}]);
+        let of = |server: &str, drain| {
+            let file = with_drain(service(targets.clone()), &server.parse().unwrap(), drain)?;
+            let object: Value = serde_json::from_str(&file.text).unwrap();
+            Some(object["spec"]["targets"].clone())
+        };
+        let drained = json!([{"address": "192.0.2.7", "port": 80, "drain": true}, {"address": "192.0.2.8", "port": 80}]);
+        assert_eq!(of("192.0.2.7", true), Some(drained.clone()));
+        assert_eq!(of("192.0.2.7:80", true), Some(drained));
+        assert_eq!(of("192.0.2.7:81", true), None);
+        assert_eq!(of("192.0.2.9", true), None);
+    }
+
+    #[test]
+    fn what_is_left_is_counted_over_all_hosts() {
+        let host = |flows, acked| HostEntry {
+            node: "osaka".into(),
+            connected: true,
+            revision: 7,
+            acked,
+            status: Some(HostStatus {
+                draining: vec![Draining {
+                    address: "192.0.2.7".into(),
+                    port: 80,
+                    flows,
+                }],
+                ..HostStatus::default()
+            }),
+            ..HostEntry::default()
+        };
+        let status = ClusterStatus {
+            hosts: vec![host(3, 7), host(4, 6)],
+            ..ClusterStatus::default()
+        };
+        let left_of = |server: &str| left(&status, &server.parse().unwrap());
+        assert_eq!(left_of("192.0.2.7").count, 7);
+        assert_eq!(left_of("192.0.2.7:81").count, 0);
+        assert_eq!(left_of("192.0.2.7").silent, ["osaka"], "who has not acknowledged");
+    }
+}

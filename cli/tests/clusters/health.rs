@@ -1,0 +1,444 @@
+//! Servers that die, and servers that are drained: what of their services' clients notices it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::common::{Stage, skipped, soon};
+use super::intent;
+use kuafu_lab::Process;
+use kuafu_lab::decapsulator::Decapsulator;
+use kuafu_lab::world::World;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const WORLD: &str = "
+seed: 29
+mtu: 1500
+sites:
+  - {name: osaka, role: node, region: ap-northeast-3, spare: 4}
+  - {name: player, role: client, region: ap-northeast-3, access_ms: 1}
+  - {name: one, role: server, region: ap-northeast-3, access_ms: 1}
+  - {name: two, role: server, region: ap-northeast-3, access_ms: 1}
+  - {name: three, role: server, region: ap-northeast-3, access_ms: 1}
+  - {name: control, role: controller, region: us-east-1, access_ms: 1}
+";
+const SERVERS: [&str; 3] = ["one", "two", "three"];
+/// Each at an address of its own.
+const MODES: [&str; 4] = ["nat", "ipip", "gue, gue: {variant: 0}", "gue, gue: {variant: 1}"];
+const HTTP: u16 = 80;
+/// Where connections stay open.
+const LONG: u16 = 7_000;
+const GUE: u16 = 6_080;
+const INTERVAL: Duration = Duration::from_millis(300);
+const FALL: u32 = 3;
+/// Long connections to each service.
+const CONNECTIONS: usize = 30;
+/// For an answer: shorter than what a packet that is lost takes to be sent again.
+const ANSWER: Duration = Duration::from_millis(900);
+/// Between two requests.
+const PAUSE: Duration = Duration::from_millis(2);
+/// For what is to stay as it is.
+const WHILE: Duration = Duration::from_secs(3);
+
+#[test]
+fn servers_that_die_are_left_out_and_drained_ones_lose_nothing() {
+    if skipped() {
+        return;
+    }
+    let stage = Stage::of(WORLD, manifests).unwrap();
+    let addresses: Vec<Ipv4Addr> = spares(&stage.world).collect();
+    let pages = tempfile::tempdir().unwrap();
+    let servers: Vec<Server> = SERVERS
+        .iter()
+        .map(|name| Server::start(&stage.world, name, &addresses, pages.path()))
+        .collect();
+    soon("all servers are up in all services", || {
+        let standings = standings(&stage)?;
+        (standings.len() == MODES.len() * SERVERS.len()
+            && standings.values().all(|standing| standing == "up"))
+        .then_some(())
+    });
+    for (mode, address) in MODES.iter().zip(&addresses) {
+        soon(&format!("{mode} answers"), || ask(&stage.world, *address));
+    }
+    one_dies(&stage, &addresses, &servers[1]);
+    let _agent = an_agent_that_starts_anew_knows_it(&stage, &addresses);
+    one_comes_back(&stage, &addresses, &servers[1]);
+    all_are_drained_in_turn(&stage, &addresses);
+    let wrong: Vec<String> = servers
+        .iter()
+        .flat_map(|server| server.decapsulator.unwrapped().wrong)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// A host goes without a word. Its connections are gone; those of the others are not, and new ones avoid it.
+fn one_dies(stage: &Stage, addresses: &[Ipv4Addr], server: &Server) {
+    let connected = |address: &Ipv4Addr| connections(&stage.world, *address);
+    let mut long: Vec<Vec<Long>> = addresses.iter().map(connected).collect();
+    let (mut died, mut known) = (Instant::now(), Instant::now());
+    let all = under_load(&stage.world, addresses, |_| {
+        thread::sleep(WHILE);
+        died = Instant::now();
+        server.cut(&stage.world, true);
+        soon("it is down in all services", || {
+            let standings = standings(stage)?;
+            let of_it = standings.iter().filter(|((_, name), _)| name == server.name);
+            let down = of_it.filter(|(_, standing)| *standing == "down");
+            (down.count() == MODES.len()).then_some(())
+        });
+        known = Instant::now();
+        thread::sleep(WHILE);
+    });
+    println!("down in all services {:?} after it died", known - died);
+    for ((mode, requests), long) in MODES.iter().zip(&all).zip(&mut long) {
+        let failed: Vec<Instant> = failed(requests).map(|request| request.began).collect();
+        let span = failed
+            .iter()
+            .max()
+            .zip(failed.iter().min())
+            .map(|(last, first)| *last - *first);
+        let (count, span) = (requests.len(), span.unwrap_or_default());
+        println!(
+            "{mode}: {count} requests, {} failed, the last {span:?} after the first",
+            failed.len()
+        );
+        // One that was under way when it died began up to its time before.
+        assert!(
+            failed.iter().all(|began| *began + ANSWER >= died),
+            "{mode}: before it died"
+        );
+        assert!(
+            failed.iter().all(|began| *began <= known),
+            "{mode}: after it was left out"
+        );
+        assert!(
+            span <= INTERVAL * FALL + Duration::from_secs(1),
+            "{mode}: {span:?}"
+        );
+        let after = requests.iter().filter(|request| request.began > known);
+        let who: BTreeSet<&str> = after.filter_map(|request| request.who.as_deref()).collect();
+        assert_eq!(who, BTreeSet::from(["one", "three"]), "{mode}");
+        let others = long
+            .iter_mut()
+            .filter(|connection| connection.server != server.name);
+        let lost = others.filter_map(|connection| connection.echoes().err());
+        assert_eq!(lost.count(), 0, "{mode}: connections to the others");
+    }
+}
+
+/// What is in force says which servers were down: no request goes there when an agent starts. Returns the new one.
+fn an_agent_that_starts_anew_knows_it(stage: &Stage, addresses: &[Ipv4Addr]) -> Process {
+    let mut agent = None;
+    let all = under_load(&stage.world, addresses, |_| {
+        thread::sleep(WHILE / 2);
+        let killed = Pid::from_raw(stage.cluster.nodes["osaka"].agent.id().try_into().unwrap());
+        kill(killed, Signal::SIGKILL).unwrap();
+        let osaka = stage.world.site("osaka").unwrap();
+        agent = Some(stage.cluster.process(osaka, "agent").unwrap());
+        stage.until_connected("osaka");
+        thread::sleep(WHILE);
+    });
+    for (mode, requests) in MODES.iter().zip(&all) {
+        let (count, failed) = (requests.len(), failed(requests).count());
+        println!("{mode}: {count} requests while the agent was killed and started, {failed} failed");
+        assert_eq!(failed, 0, "{mode}");
+    }
+    agent.expect("it was started")
+}
+
+fn one_comes_back(stage: &Stage, addresses: &[Ipv4Addr], server: &Server) {
+    server.cut(&stage.world, false);
+    for (mode, address) in MODES.iter().zip(addresses) {
+        soon(&format!("{mode} uses it again"), || {
+            (ask(&stage.world, *address)? == server.name).then_some(())
+        });
+    }
+}
+
+/// Each server is drained and used again, under load: no request fails, and no connection is lost.
+fn all_are_drained_in_turn(stage: &Stage, addresses: &[Ipv4Addr]) {
+    soon("all servers are up again", || {
+        let standings = standings(stage)?;
+        standings.values().all(|standing| standing == "up").then_some(())
+    });
+    let all = under_load(&stage.world, addresses, |so_far| {
+        for name in SERVERS {
+            is_drained(stage, (name, addresses), so_far);
+            for address in addresses {
+                soon(&format!("{name} is used again"), || {
+                    (ask(&stage.world, *address)? == name).then_some(())
+                });
+            }
+        }
+    });
+    for (mode, requests) in MODES.iter().zip(&all) {
+        let (count, failed) = (requests.len(), failed(requests).count());
+        println!("{mode}: {count} requests while each server was drained, {failed} failed");
+        assert_eq!(failed, 0, "{mode}");
+    }
+}
+
+/// One gets nothing new and keeps what it has; once that has ended, the drain says so.
+fn is_drained(stage: &Stage, (name, addresses): (&str, &[Ipv4Addr]), so_far: &[Mutex<Vec<Request>>]) {
+    let connected = |address: &Ipv4Addr| connections(&stage.world, *address);
+    let mut long: Vec<Long> = addresses.iter().flat_map(connected).collect();
+    let target = format!("target/{}", stage.world.site(name).unwrap().address().public);
+    let drain = |more: &[&str]| {
+        let verb = [&["drain", target.as_str()], more].concat();
+        stage.cluster.ask(&stage.world, &verb)
+    };
+    let refused = drain(&["--wait", "2"]).unwrap_err().to_string();
+    let with_it = long.iter().filter(|connection| connection.server == name).count();
+    // A request to each service may be on its way besides.
+    let said = |more| refused.contains(&format!("there are still {} flows with", with_it + more));
+    assert!((0..=MODES.len()).any(said), "{refused}, and {with_it} stand");
+    let drained = Instant::now();
+    thread::sleep(WHILE);
+    for (mode, requests) in MODES.iter().zip(so_far) {
+        // A copy: whoever asks goes on.
+        let requests = requests.lock().unwrap().clone();
+        let after = requests.iter().filter(|request| request.began > drained);
+        let of_it = after.filter(|request| request.who.as_deref() == Some(name));
+        let of_it = of_it.count();
+        assert_eq!(of_it, 0, "{mode}: {name} gets new ones");
+    }
+    let lost = long.iter_mut().filter_map(|connection| connection.echoes().err());
+    assert_eq!(lost.count(), 0, "connections while {name} is drained");
+    drop(long);
+    drain(&["--wait", "60"]).unwrap();
+    drain(&["--undo"]).unwrap();
+}
+
+fn failed(requests: &[Request]) -> impl Iterator<Item = &Request> {
+    requests.iter().filter(|request| request.who.is_none())
+}
+
+fn spares(world: &World) -> impl Iterator<Item = Ipv4Addr> {
+    world.site("osaka").unwrap().spare().iter().map(|at| at.public)
+}
+
+fn manifests(world: &World) -> anyhow::Result<String> {
+    let mut text = intent::nodes(world)?;
+    let targets: anyhow::Result<Vec<String>> = SERVERS
+        .iter()
+        .map(|name| Ok(format!("{{address: {}}}", world.site(name)?.address().public)))
+        .collect();
+    let (targets, interval) = (targets?.join(", "), INTERVAL.as_millis());
+    for (number, (mode, address)) in MODES.iter().zip(spares(world)).enumerate() {
+        text += &format!(
+            "
+---
+kind: AddressPool
+metadata: {{name: pool-{number}}}
+spec: {{addresses: [{{node: osaka, public: {address}}}]}}
+---
+kind: Service
+metadata: {{name: web-{number}}}
+spec:
+  pool: pool-{number}
+  listeners: [{{protocol: tcp, port: {HTTP}}}, {{protocol: tcp, port: {LONG}}}]
+  targets: [{targets}]
+  health: {{type: http, path: /who, port: {HTTP}, interval_ms: {interval}, fall: {FALL}}}
+  mode: {}
+",
+            mode.replace(", ", "\n  ")
+        );
+    }
+    Ok(text)
+}
+
+/// What osaka says of each server in each service.
+fn standings(stage: &Stage) -> Option<BTreeMap<(String, String), String>> {
+    let name = |address: &str| {
+        let is = |name: &&&str| stage.world.site(name).unwrap().address().public.to_string() == address;
+        SERVERS.iter().find(is).map(|name| (*name).to_owned())
+    };
+    let status = stage.status("osaka")?.status?;
+    let servers = status.servers.into_iter();
+    servers
+        .map(|server| Some(((server.service, name(&server.address)?), server.standing)))
+        .collect()
+}
+
+/// A host without agent: a web server, one whose connections stay open, and what takes packets out.
+struct Server {
+    name: &'static str,
+    decapsulator: Decapsulator,
+    _web: Process,
+}
+
+impl Server {
+    fn start(world: &World, name: &'static str, addresses: &[Ipv4Addr], pages: &Path) -> Self {
+        let host = world.netns(name).unwrap();
+        // The first one is rewritten: its servers do not have the service's address.
+        let direct = &addresses[1..];
+        host.ip(direct
+            .iter()
+            .map(|address| format!("address add {address}/32 dev lo")))
+            .unwrap();
+        let folder = pages.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("who"), name).unwrap();
+        let mut web = Command::new("busybox");
+        web.args(["httpd", "-f", "-p", &HTTP.to_string(), "-h"])
+            .arg(&folder);
+        let bind = || TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, LONG)));
+        let listener = host.run(bind).unwrap().unwrap();
+        // It ends with the test.
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                thread::spawn(move || echo(name, connection));
+            }
+        });
+        Self {
+            name,
+            decapsulator: Decapsulator::start(host, direct, GUE).unwrap(),
+            _web: host.spawn(web).unwrap(),
+        }
+    }
+
+    /// Takes it off the network, or puts it back.
+    fn cut(&self, world: &World, off: bool) {
+        let host = world.netns(self.name).unwrap();
+        let gateway = world.site(self.name).unwrap().gateway();
+        let line = if off {
+            "link set eth0 down".to_owned()
+        } else {
+            "link set eth0 up".to_owned()
+        };
+        let route = (!off).then(|| format!("route replace default via {gateway}"));
+        host.ip(std::iter::once(line).chain(route)).unwrap();
+    }
+}
+
+/// Says who it is, and then what it hears.
+fn echo(name: &str, mut connection: TcpStream) -> Option<()> {
+    connection.write_all(format!("{name}\n").as_bytes()).ok()?;
+    let mut heard = [0; 64];
+    loop {
+        let count = connection.read(&mut heard).ok().filter(|count| *count > 0)?;
+        connection.write_all(&heard[..count]).ok()?;
+    }
+}
+
+/// A connection from the calling thread's namespace.
+fn connect(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    let connection = TcpStream::connect_timeout(&SocketAddr::from((address, port)), ANSWER)?;
+    connection.set_read_timeout(Some(ANSWER))?;
+    Ok(connection)
+}
+
+/// A connection that stays open.
+struct Long {
+    server: String,
+    connection: BufReader<TcpStream>,
+}
+
+impl Long {
+    fn line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        self.connection.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Whether it still stands.
+    fn echoes(&mut self) -> std::io::Result<()> {
+        self.connection
+            .get_ref()
+            .set_read_timeout(Some(Duration::from_secs(10)))?;
+        self.connection.get_mut().write_all(b"still there?\n")?;
+        match self.line()?.as_str() {
+            "still there?" => Ok(()),
+            other => Err(std::io::Error::other(other.to_owned())),
+        }
+    }
+}
+
+fn connections(world: &World, address: Ipv4Addr) -> Vec<Long> {
+    let player = world.netns("player").unwrap();
+    let long = |_| {
+        soon("a connection stands", || {
+            let connect = || connect(address, LONG);
+            let connection = BufReader::new(player.run(connect).unwrap().ok()?);
+            let mut long = Long {
+                server: String::new(),
+                connection,
+            };
+            long.server = long.line().ok()?;
+            Some(long)
+        })
+    };
+    (0..CONNECTIONS).map(long).collect()
+}
+
+/// Who answers the player's request.
+fn ask(world: &World, address: Ipv4Addr) -> Option<String> {
+    world.netns("player").unwrap().run(|| request(address)).unwrap()
+}
+
+/// Who answers a request from the calling thread's namespace.
+fn request(address: Ipv4Addr) -> Option<String> {
+    let mut connection = connect(address, HTTP).ok()?;
+    connection.write_all(b"GET /who HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text).ok()?;
+    let (_, body) = text.split_once("\r\n\r\n")?;
+    Some(body.to_owned())
+}
+
+/// A request, and who answered it.
+#[derive(Clone, Debug)]
+struct Request {
+    began: Instant,
+    who: Option<String>,
+}
+
+/// Asks each service again and again, a connection each, while `work` goes on, which sees what came of it so far.
+fn under_load(
+    world: &World,
+    addresses: &[Ipv4Addr],
+    work: impl FnOnce(&[Mutex<Vec<Request>>]),
+) -> Vec<Vec<Request>> {
+    let ends = AtomicBool::new(false);
+    let all: Vec<Mutex<Vec<Request>>> = addresses.iter().map(|_| Mutex::default()).collect();
+    thread::scope(|scope| {
+        // Whatever `work` comes to.
+        let _ends = End(&ends);
+        for (address, requests) in addresses.iter().zip(&all) {
+            let until = &ends;
+            let player = world.netns("player").unwrap();
+            scope.spawn(move || {
+                let asking = player.run(|| {
+                    while !until.load(Ordering::Relaxed) {
+                        let began = Instant::now();
+                        let who = request(*address);
+                        requests.lock().unwrap().push(Request { began, who });
+                        thread::sleep(PAUSE);
+                    }
+                });
+                asking.unwrap();
+            });
+        }
+        work(&all);
+    });
+    all.into_iter()
+        .map(|requests| requests.into_inner().unwrap())
+        .collect()
+}
+
+/// Says that it is over.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
