@@ -1,9 +1,9 @@
 //! The edge as a balancer on its own: pinned, without an agent, reached by whoever holds the pin.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use kuafu_model::contents::{self, Balancer, Capacities, Contents, HostFacts};
+use kuafu_model::health::Servers;
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
 
 use crate::bpf::{Bpf, Clock, Pins, Sizes};
@@ -76,7 +76,7 @@ pub fn facts(capacities: Capacities, hz: u64, now: u64) -> HostFacts {
         hand_over: 0,
         capacities,
         now,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     }
 }
 

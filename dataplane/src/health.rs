@@ -10,11 +10,11 @@ mod judge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Contents, marks};
-use kuafu_model::health::{self, Subject, subjects};
+use kuafu_model::health::{self, Servers, Subject, subjects};
 use kuafu_proto::v1;
 use tokio::sync::watch;
 
@@ -69,6 +69,8 @@ pub(crate) struct Health {
     known: BTreeMap<Subject, Known>,
     orders: watch::Sender<Orders>,
     serials: u64,
+    /// Whether a state has been followed: who comes later joins the others.
+    has_begun: bool,
     /// Whether anything is known that has not been acted upon.
     has_news: bool,
     /// What the controller was told last.
@@ -79,6 +81,8 @@ struct Known {
     order: Order,
     standing: Standing,
     since: Instant,
+    /// Since when it is on the way to its whole share.
+    starts: Option<Instant>,
     reason: String,
 }
 
@@ -88,6 +92,7 @@ impl Health {
             known: BTreeMap::new(),
             orders,
             serials: 0,
+            has_begun: false,
             has_news: false,
             told: Vec::new(),
         }
@@ -130,6 +135,7 @@ impl Health {
                 order,
                 standing,
                 since: Instant::now(),
+                starts: (self.has_begun && standing == Standing::Unknown).then(Instant::now),
                 reason: reason.to_owned(),
             };
             self.known.insert(subject.clone(), known);
@@ -139,7 +145,7 @@ impl Health {
             .map(|(subject, known)| (subject.clone(), known.order))
             .collect();
         self.orders.send_replace(orders);
-        self.has_news = true;
+        (self.has_begun, self.has_news) = (true, true);
     }
 
     /// Takes what the checker found, unless that was asked otherwise, or nobody asks any more.
@@ -155,6 +161,11 @@ impl Health {
             standing => tracing::info!(service, %server, port, reason, "a server is {}", standing.word()),
         }
         if known.standing != verdict.standing {
+            match (known.standing, verdict.standing) {
+                (Standing::Down, Standing::Up) => known.starts = Some(Instant::now()),
+                (_, Standing::Down) => known.starts = None,
+                _ => {}
+            }
             known.standing = verdict.standing;
             known.since = Instant::now();
             self.has_news = true;
@@ -162,9 +173,30 @@ impl Health {
         known.reason = verdict.reason;
     }
 
-    /// Who is down, where anything has changed since this was asked last.
-    pub(crate) fn news(&mut self) -> Option<BTreeSet<Subject>> {
-        std::mem::take(&mut self.has_news).then(|| self.down())
+    /// What is known of the servers, where anything has changed since this was asked last.
+    pub(crate) fn news(&mut self) -> Option<Servers> {
+        std::mem::take(&mut self.has_news).then(|| Servers {
+            down: self.down(),
+            starting: self.starting(),
+        })
+    }
+
+    /// A second has passed.
+    pub(crate) fn tick(&mut self) {
+        for (subject, known) in &mut self.known {
+            if known.starts.is_some() {
+                // Its share has grown, or it is whole.
+                self.has_news = true;
+                known.starts = known.starts.filter(|starts| percent(subject, *starts).is_some());
+            }
+        }
+    }
+
+    fn starting(&self) -> BTreeMap<Subject, u32> {
+        let known = self.known.iter();
+        let starting =
+            known.filter_map(|(subject, known)| Some((subject.clone(), percent(subject, known.starts?)?)));
+        starting.collect()
     }
 
     /// What was to follow from the news did not: they are news once more.
@@ -247,6 +279,16 @@ impl Health {
     }
 }
 
+/// How much of its share a server has that began then, in tenths of it; nothing where that is all.
+fn percent(subject: &Subject, starts: Instant) -> Option<u32> {
+    let whole = Duration::from_secs(subject.check.slow_start_s.into());
+    let passed = starts.elapsed();
+    let tenths = passed.as_millis() * 10 / whole.as_millis().max(1) + 1;
+    u32::try_from(tenths * 10)
+        .ok()
+        .filter(|percent| *percent < 100 && passed < whole)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -268,6 +310,7 @@ mod tests {
             rise: 2,
             fall: 3,
             least_percent: 0,
+            slow_start_s: 0,
         });
         let server = |last| TargetState {
             check: Some(Arc::clone(&check)),
@@ -339,12 +382,12 @@ mod tests {
     #[test]
     fn what_changes_is_news_once() {
         let (mut health, orders) = followed();
-        assert_eq!(health.news(), Some(BTreeSet::new()), "a state came");
+        assert_eq!(health.news(), Some(Servers::default()), "a state came");
         assert_eq!(health.news(), None);
         let down = verdict(&orders, Standing::Down);
         health.heard(down.clone());
         health.heard(down.clone());
-        assert_eq!(health.news(), Some(BTreeSet::from([down.subject])));
+        assert_eq!(health.news().unwrap().down, BTreeSet::from([down.subject]));
         assert_eq!(health.news(), None);
         health.try_again();
         assert!(health.news().is_some());
@@ -374,7 +417,7 @@ mod tests {
         health.follow(&moved, &Contents::default(), &BTreeSet::new());
         assert_ne!(orders.borrow()[&late.subject].serial, late.serial);
         health.heard(late.clone());
-        assert_eq!(health.news(), Some(BTreeSet::new()));
+        assert_eq!(health.news().unwrap().down, BTreeSet::new());
         // The same after it was gone and came back.
         let late = verdict(&orders, Standing::Down);
         let mut without = moved.clone();
@@ -382,7 +425,45 @@ mod tests {
         health.follow(&without, &Contents::default(), &BTreeSet::new());
         health.follow(&moved, &Contents::default(), &BTreeSet::new());
         health.heard(late);
-        assert_eq!(health.news(), Some(BTreeSet::new()));
+        assert_eq!(health.news().unwrap().down, BTreeSet::new());
+    }
+
+    /// The same with a slow start.
+    fn slowly(mut state: HostState) -> HostState {
+        for target in &mut state.services[0].targets {
+            Arc::make_mut(target.check.as_mut().unwrap()).slow_start_s = 900;
+        }
+        state
+    }
+
+    #[test]
+    fn who_joins_or_serves_again_starts_slowly() {
+        let (orders, asked) = watch::channel(Orders::new());
+        let mut health = Health::new(orders);
+        let (mut one, both) = (slowly(state()), slowly(state()));
+        one.services[0].targets.truncate(1);
+        health.follow(&one, &Contents::default(), &BTreeSet::new());
+        assert_eq!(
+            health.news().unwrap(),
+            Servers::default(),
+            "what was there when it began"
+        );
+        health.follow(&both, &Contents::default(), &BTreeSet::new());
+        let second = subjects(&both).into_iter().nth(1).unwrap();
+        let starting = |health: &mut Health| health.news().unwrap().starting;
+        assert_eq!(
+            starting(&mut health),
+            BTreeMap::from([(second.clone(), 10)]),
+            "who joins"
+        );
+        health.heard(verdict(&asked, Standing::Down));
+        assert_eq!(starting(&mut health).len(), 1);
+        let up = verdict(&asked, Standing::Up);
+        health.heard(up.clone());
+        let all = BTreeMap::from([(up.subject, 10), (second, 10)]);
+        assert_eq!(starting(&mut health), all, "who serves again");
+        health.tick();
+        assert_eq!(starting(&mut health), all, "none is whole yet");
     }
 
     #[test]
@@ -391,7 +472,7 @@ mod tests {
         let mut health = Health::new(orders);
         let down = subjects(&state()).into_iter().take(1).collect();
         health.follow(&state(), &Contents::default(), &down);
-        assert_eq!(health.news(), Some(down));
+        assert_eq!(health.news().unwrap().down, down);
         let begins: Vec<Standing> = asked.borrow().values().map(|order| order.standing).collect();
         assert_eq!(begins, [Standing::Down, Standing::Unknown]);
         assert_eq!(

@@ -15,14 +15,14 @@ mod sockets;
 mod sweep;
 mod sysctl;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Batch, Contents, HostFacts, contents, recovered};
-use kuafu_model::health::{Subject, subjects};
+use kuafu_model::health::Servers;
 use kuafu_model::state::{PortState, ServiceState};
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
@@ -142,7 +142,7 @@ impl Host {
                 hand_over: contents.node.hand_over,
                 capacities: bpf.maps.capacities(),
                 now: 0,
-                down: BTreeSet::new(),
+                servers: Servers::default(),
             },
             clock,
             neighbours,
@@ -160,38 +160,39 @@ impl Host {
     /// Why the host cannot satisfy it; then what was in force stays in force.
     pub fn apply(&mut self, state: &HostState) -> Result<()> {
         let before = match self.state {
-            None => recovered(state, &self.contents),
-            Some(_) => self.facts.down.clone(),
+            None => Servers {
+                down: recovered(state, &self.contents),
+                ..Servers::default()
+            },
+            Some(_) => self.facts.servers.clone(),
         };
-        let before: HashSet<_> = before.iter().map(Subject::question).collect();
-        let mut down = subjects(state);
-        down.retain(|subject| before.contains(&subject.question()));
-        let ground = self.survey(state, down)?;
+        let ground = self.survey(state, before.of(state))?;
         self.refuse_taken_ports(state)?;
         self.establish(state, ground)?;
         self.state = Some(state.clone());
         Ok(())
     }
 
-    /// Leaves out the servers that are down, and takes those back that are not any more.
+    /// Shares flows out by what is known of the servers now: leaves out those that are down, and takes those back that
+    /// serve again.
     ///
     /// # Errors
-    /// What keeps it from doing so; then those that were left out still are.
-    pub fn leave_out(&mut self, down: BTreeSet<Subject>) -> Result<()> {
+    /// What keeps it from doing so; then they are shared out as before.
+    pub fn share_out(&mut self, servers: Servers) -> Result<()> {
         let Some(state) = self.state.take() else {
             return Ok(());
         };
         let done = self
-            .survey(&state, down)
+            .survey(&state, servers)
             .and_then(|ground| self.establish(&state, ground));
         self.state = Some(state);
         done
     }
 
-    /// The servers that are left out, since they are down.
+    /// What is known of the servers, as flows are shared out now.
     #[must_use]
-    pub fn down(&self) -> &BTreeSet<Subject> {
-        &self.facts.down
+    pub fn servers(&self) -> &Servers {
+        &self.facts.servers
     }
 
     /// Looks after what is in force, each second: devices that came or went, neighbours. Returns what is wrong.
@@ -262,7 +263,7 @@ impl Host {
     }
 
     /// What a state finds here: the underlay, and the devices of its ports that are there.
-    fn survey(&self, state: &HostState, down: BTreeSet<Subject>) -> Result<Ground> {
+    fn survey(&self, state: &HostState, servers: Servers) -> Result<Ground> {
         let local = state.node.local;
         let underlay = self.net.with_address(local)?.ok_or(Error::NoUnderlay(local))?;
         let numbered = |name: &String| {
@@ -279,7 +280,7 @@ impl Host {
             underlay_mtu: underlay.mtu,
             interfaces,
             hand_over: nix::net::if_::if_nametoindex(overlay::NAME).unwrap_or_default(),
-            down,
+            servers,
             ..self.facts.clone()
         };
         Ok(Ground { underlay, facts })
@@ -364,7 +365,7 @@ impl Host {
         self.contents = next;
         self.facts = ground.facts;
         self.links.keep_only(&wanted)?;
-        self.cut = sweep::Down::of(state, &self.facts.down);
+        self.cut = sweep::Down::of(state, &self.facts.servers.down);
         // What this misses the next sweep finds.
         sweep::cut(&self.bpf.maps, &self.cut)?;
         if !checks::are_wanted(state) {
@@ -375,7 +376,7 @@ impl Host {
 
     /// Follows devices that came, went or changed.
     fn look_after(&mut self, state: &HostState) -> Result<()> {
-        let ground = self.survey(state, self.facts.down.clone())?;
+        let ground = self.survey(state, self.facts.servers.clone())?;
         if ground.facts == self.facts && !self.links.is_one_gone() {
             // Whoever manages the network may have removed what it did not know.
             return self.lead_checks(state, &self.facts);

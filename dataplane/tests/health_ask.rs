@@ -48,6 +48,7 @@ async fn asked_within(timeout_ms: u32, what: Ask, port: u16) -> Result<(), Strin
         rise: 1,
         fall: 1,
         least_percent: 0,
+        slow_start_s: 0,
     };
     let way = Way {
         from: FROM,

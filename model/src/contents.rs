@@ -28,7 +28,7 @@ pub use error::Error;
 pub use service::{Share, marks, recovered};
 pub use update::{Batch, NO_PAIR, Update};
 
-use crate::health::Subject;
+use crate::health::Servers;
 use crate::state::{Host, HostState};
 use error::in_range;
 
@@ -56,8 +56,8 @@ pub struct HostFacts {
     pub capacities: Capacities,
     /// Jiffies since boot: how long a ring that is replaced still counts.
     pub now: u64,
-    /// Who is down, as health checks say.
-    pub down: BTreeSet<Subject>,
+    /// What health checks say.
+    pub servers: Servers,
 }
 
 /// Entries that each map holds. The default is what the object declares.

@@ -1,6 +1,6 @@
 //! Health checks of a host: whom it asks, and what follows from who is down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -25,6 +25,36 @@ impl Subject {
     pub fn question(&self) -> Question<'_> {
         let Check { service, ask, .. } = self.check.as_ref();
         (self.server, self.to, self.encapsulation, service, ask)
+    }
+}
+
+/// What a host knows of the servers that it sends to. Who is not named serves, with its whole share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Servers {
+    /// Who is down.
+    pub down: BTreeSet<Subject>,
+    /// Who is on the way to its whole share, and how much of it it has, in percent.
+    pub starting: BTreeMap<Subject, u32>,
+}
+
+impl Servers {
+    /// Those of them that a state has checked, whatever else of their checks has changed.
+    #[must_use]
+    pub fn of(&self, state: &HostState) -> Self {
+        let down: HashSet<_> = self.down.iter().map(Subject::question).collect();
+        let starting = self.starting.iter();
+        let starting: HashMap<_, _> = starting
+            .map(|(subject, percent)| (subject.question(), *percent))
+            .collect();
+        let mut servers = Self::default();
+        for subject in subjects(state) {
+            if down.contains(&subject.question()) {
+                servers.down.insert(subject);
+            } else if let Some(percent) = starting.get(&subject.question()).copied() {
+                servers.starting.insert(subject, percent);
+            }
+        }
+        servers
     }
 }
 
@@ -134,6 +164,7 @@ mod tests {
             rise: 2,
             fall: 3,
             least_percent,
+            slow_start_s: 0,
         })
     }
 

@@ -254,6 +254,8 @@ pub struct Check {
     pub fall: u32,
     /// Where fewer of the service's servers serve, in percent, all are used.
     pub least_percent: u32,
+    /// How long a server that joins, or serves again, takes to get its whole share.
+    pub slow_start_s: u32,
 }
 
 /// What a health check asks.

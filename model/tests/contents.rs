@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kuafu_model::contents::{Batch, Capacities, Contents, Error, HostFacts, contents, recovered};
-use kuafu_model::health::{Subject, subjects};
+use kuafu_model::health::{Servers, Subject, subjects};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
     ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
@@ -33,7 +33,7 @@ fn facts() -> HostFacts {
         hand_over: 0,
         capacities: Capacities::default(),
         now: 0,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     }
 }
 
@@ -250,6 +250,7 @@ fn checked() -> HostState {
         rise: 2,
         fall: 3,
         least_percent: 0,
+        slow_start_s: 0,
     });
     let mut one = service(true, 2);
     for target in &mut one.targets {
@@ -286,7 +287,7 @@ fn a_server_that_is_down_at_one_port_is_left_out_and_known_again() {
     let (number, asked) = first_server(&state, &before);
     assert_eq!(asked.len(), 2);
     let mut host = facts();
-    host.down.insert(asked[0].clone());
+    host.servers.down.insert(asked[0].clone());
     let after = contents(&state, &host, Some(&before)).unwrap();
     let ring = |contents: &Contents, port| {
         let service = contents.services[&key(100, port, 17)];
@@ -314,9 +315,29 @@ fn a_server_that_is_down_at_one_port_is_left_out_and_known_again() {
         "nothing was in force"
     );
     // Where none serves, all are used.
-    host.down = subjects(&state);
+    host.servers.down = subjects(&state);
     let none = contents(&state, &host, Some(&after)).unwrap();
     assert_eq!(ring(&none, 7000), ring(&before, 7000));
+}
+
+#[test]
+fn a_server_that_starts_has_a_part_of_its_share() {
+    let state = checked();
+    let (whole, mut host) = (compiled(&state, None), facts());
+    let (number, asked) = first_server(&state, &whole);
+    host.servers.starting = asked.into_iter().map(|subject| (subject, 20)).collect();
+    let starting = contents(&state, &host, Some(&whole)).unwrap();
+    let slots = |contents: &Contents| {
+        let service = contents.services[&key(100, 7000, 17)];
+        let ring = &contents.rings[&service.first];
+        (ring.iter().filter(|slot| **slot == number).count(), ring.len())
+    };
+    let ((third, all), (eleventh, size)) = (slots(&whole), slots(&starting));
+    // 100 of 300, and 20 of 220.
+    assert!(
+        third.abs_diff(all / 3) <= 1 && eleventh.abs_diff(size / 11) <= 1,
+        "{third}, {eleventh}"
+    );
 }
 
 #[test]

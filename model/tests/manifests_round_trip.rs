@@ -163,6 +163,7 @@ fn health() -> impl Strategy<Value = Value> {
         ask["rise"] = streak.into();
         ask["fall"] = streak.into();
         ask["min_healthy_percent"] = percent.into();
+        ask["slow_start_s"] = interval.min(900).into();
         given(ask)
     })
 }

@@ -1,6 +1,6 @@
 //! The host that is measured: relay, entry, exit and balancer at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
@@ -9,6 +9,7 @@ use kuafu_dataplane::bpf::Bpf;
 use kuafu_lab::Namespace;
 use kuafu_lab::link::{End, veth};
 use kuafu_model::contents::{Contents, HostFacts, contents};
+use kuafu_model::health::Servers;
 use kuafu_model::state::{
     Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction,
     SlotState, Target, TargetState,
@@ -75,7 +76,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
         interfaces: BTreeMap::new(),
         capacities: bpf.maps.capacities(),
         now: 0,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     };
     let contents = contents(&state(), &facts, None)?;
     for batch in contents.update_from(&Contents::default()).batches() {

@@ -1,12 +1,13 @@
 //! Ours: the programs and maps of an agent on both hosts, written as the agent writes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kuafu_dataplane::bpf::{Bpf, Link, Pins, Sizes, XdpMode};
 use kuafu_model::contents::{Batch, Contents, HostFacts, contents};
+use kuafu_model::health::Servers;
 use kuafu_model::state::{Host, HostState, PortState, RemoteEndpoint, VtepState};
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
 
@@ -51,7 +52,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
         interfaces: BTreeMap::from([(PORT.to_owned(), port)]),
         capacities: connected.bpf.maps.capacities(),
         now: 0,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     };
     let contents = contents(&state(side, other), &facts, None)?;
     let neighbour = Neighbour {

@@ -294,6 +294,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         rise: 1,
         fall: 1,
         least_percent: 0,
+        slow_start_s: 0,
     };
     let from = Ipv4Addr::new(192, 0, 2, 1);
     let service = |(port, encapsulation)| ServiceState {

@@ -73,7 +73,7 @@ pub(super) struct Worker {
     trial: Option<Kept>,
     quality: Quality,
     health: Health,
-    /// Whether servers that are down could not be left out.
+    /// Whether flows could not be shared out as servers are.
     is_left_undone: bool,
     /// The zero of what is measured.
     start: Instant,
@@ -171,7 +171,7 @@ impl Worker {
             }
             let now = Instant::now();
             if now >= drain {
-                self.leave_out();
+                self.share_out();
                 self.drain();
                 drain = on_time(drain + DRAIN, now, DRAIN);
             }
@@ -293,7 +293,8 @@ impl Worker {
         };
         self.host.apply(state)?;
         self.quality.follow(state);
-        self.health.follow(state, self.host.contents(), self.host.down());
+        self.health
+            .follow(state, self.host.contents(), &self.host.servers().down);
         self.pending = None;
         self.faults.state = None;
         self.faults.returned = None;
@@ -350,12 +351,14 @@ impl Worker {
         Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Leaves out servers that are down, and takes those back that serve again. What cannot be done is tried again with
+    /// Shares flows out anew where servers are not what they were. What cannot be done is tried again with
     /// the next second.
-    fn leave_out(&mut self) {
-        let Some(down) = self.health.news() else { return };
-        if down != *self.host.down()
-            && let Err(error) = self.host.leave_out(down)
+    fn share_out(&mut self) {
+        let Some(servers) = self.health.news() else {
+            return;
+        };
+        if servers != *self.host.servers()
+            && let Err(error) = self.host.share_out(servers)
         {
             self.is_left_undone = true;
             self.work_failed(&error);
@@ -395,6 +398,7 @@ impl Worker {
         self.go_back_in_time();
         self.retry_pending();
         self.look_at_file();
+        self.health.tick();
         if std::mem::take(&mut self.is_left_undone) {
             self.health.try_again();
         }

@@ -59,6 +59,7 @@ mod tests {
             rise: 2,
             fall: 3,
             least_percent: 0,
+            slow_start_s: 0,
         };
         let (mut judge, mut now) = (Judge::new(begins), begins);
         let mut standing = |serves: &bool| {

@@ -52,6 +52,7 @@ fn check() -> Option<Arc<Check>> {
         rise: 1,
         fall: 3,
         least_percent: 0,
+        slow_start_s: 0,
     }))
 }
 

@@ -296,6 +296,7 @@ fn check(name: &Name, service: &Service) -> Option<Arc<Check>> {
         rise: health.rise.get().into(),
         fall: health.fall.get().into(),
         least_percent: health.min_healthy_percent.get().into(),
+        slow_start_s: health.slow_start_s.get().into(),
     }))
 }
 

@@ -12,6 +12,7 @@ use super::{
     forbidden_relays, next, pairs, stages, unchanged,
 };
 use crate::contents::{Capacities, HostFacts, contents};
+use crate::health::Servers;
 use crate::kinds::{Class, Name, PortNumber};
 use crate::manifest::{File, Intent};
 use crate::state::{HostState, LegState, SlotAction, SlotState, Target, TargetState};
@@ -166,7 +167,7 @@ pub(super) fn accepted(state: &HostState) {
         hand_over: 0,
         capacities: Capacities::default(),
         now: 0,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     };
     contents(state, &host, None).unwrap_or_else(|error| panic!("{}: {error}", state.node.name));
 }

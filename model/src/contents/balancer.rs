@@ -45,7 +45,9 @@ impl Balancer {
     /// A service's targets; of QUIC also those that its connection ids may name, which get no other flow.
     fn targets(&self, service: &BalancedService) -> Vec<(NextHop, Share)> {
         let targets = service.targets.iter();
-        let mut targets: Vec<_> = targets.map(|(hop, weight)| (*hop, Share::of(*weight))).collect();
+        let mut targets: Vec<_> = targets
+            .map(|(hop, weight)| (*hop, Share::of(u64::from(*weight))))
+            .collect();
         if service.policy & policy::QUIC != 0 {
             targets.extend(self.quic_servers.iter().map(|(_, hop)| (*hop, Share::Keeps)));
         }

@@ -34,13 +34,13 @@ pub(super) fn fill(
 ) -> Result<(), Error> {
     let capacities = &host.capacities;
     let limits = limit::fill(contents, state, host, previous)?;
-    let down = health::down(state, &host.down);
+    let down = health::down(state, &host.servers.down);
     let mut listeners = Vec::with_capacity(state.services.len());
     for (index, service) in state.services.iter().enumerate() {
         let hop = |(target, is_used): (&TargetState, bool)| {
             let hop = hop(contents, neighbours, (index, service.at_exit), &target.target)?;
             let share = if is_used {
-                Share::of(target.weight)
+                Share::of(u64::from(target.weight) * percent(service, target, host))
             } else {
                 Share::Down
             };
@@ -63,6 +63,17 @@ pub(super) fn fill(
     fits("services", contents.services.len(), capacities.services)
 }
 
+/// How much of its weight a target has, in percent.
+fn percent(service: &ServiceState, target: &TargetState, host: &HostFacts) -> u64 {
+    const WHOLE: u32 = 100;
+    if host.servers.starting.is_empty() {
+        return WHOLE.into();
+    }
+    let subject = health::subject(service, target);
+    let percent = subject.and_then(|subject| host.servers.starting.get(&subject));
+    percent.copied().unwrap_or(WHOLE).into()
+}
+
 /// The targets of a listener; at an exit none of whose targets takes new flows those that keep theirs take them: the
 /// entries are told to send none, but not at the same moment.
 fn at_exit(service: &ServiceState, targets: Vec<(NextHop, Share)>) -> Vec<(NextHop, Share)> {
@@ -80,7 +91,7 @@ fn at_exit(service: &ServiceState, targets: Vec<(NextHop, Share)>) -> Vec<(NextH
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     /// New ones, in proportion to the others' weights, which are not 0; and it keeps those that it has.
-    Takes(u32),
+    Takes(u64),
     /// None that are new: it keeps those that it has.
     Keeps,
     /// None: those that it had go to others. It has its number, by which it is asked whether it serves again.
@@ -90,7 +101,7 @@ pub enum Share {
 impl Share {
     /// By weight.
     #[must_use]
-    pub const fn of(weight: u32) -> Self {
+    pub const fn of(weight: u64) -> Self {
         if weight == 0 {
             Self::Keeps
         } else {
@@ -339,7 +350,7 @@ fn slots(
             weight: 0,
             number,
         });
-        member.weight += u64::from(weight);
+        member.weight += weight;
     }
     let members: Vec<ring::Member> = members.into_values().collect();
     let least = ring::size(members.len()).ok_or_else(|| Error::Value {

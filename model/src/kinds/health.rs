@@ -44,6 +44,9 @@ pub struct Health {
     /// an accelerator has other services that serve. Default: 0.
     #[serde(skip_serializing_if = "Percent::is_none")]
     pub min_healthy_percent: Percent,
+    /// How long a target that joins, or serves again, takes to get its whole share, in tenths. Default: 0.
+    #[serde(skip_serializing_if = "SlowStart::is_none")]
+    pub slow_start_s: SlowStart,
     /// Of http and https: the path. Default: /.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<UrlPath>,
@@ -145,6 +148,7 @@ impl Field for Health {
             let rise = fields.or("rise", Streak::literal(2));
             let fall = fields.or("fall", Streak::literal(3));
             let min_healthy_percent = fields.or("min_healthy_percent", Percent::MIN);
+            let slow_start_s = fields.or("slow_start_s", SlowStart::MIN);
             let path = fields.optional("path");
             let host = fields.optional("host");
             let status = fields.optional("status");
@@ -160,6 +164,7 @@ impl Field for Health {
                 rise: rise?,
                 fall: fall?,
                 min_healthy_percent: min_healthy_percent?,
+                slow_start_s: slow_start_s?,
                 path: path?,
                 host: host?,
                 status: status?,
@@ -205,8 +210,16 @@ integers! {
     Timeout(u32), "milliseconds", 20..=300000;
     /// So many in a row.
     Streak(u8), "a number of checks", 1..=20;
+    /// Until a target has its whole share.
+    SlowStart(u16), "seconds", 0..=900;
     /// A part of the targets.
     Percent(u8), "a part in percent", 0..=100;
+}
+
+impl SlowStart {
+    fn is_none(&self) -> bool {
+        *self == Self::MIN
+    }
 }
 
 impl Percent {

@@ -39,7 +39,9 @@ pub use accelerator::{
 pub use address_pool::{AddressPool, AddressPoolSpec, PoolAddress, Reach};
 pub use common::Invalid;
 pub(crate) use common::{Text, quoted};
-pub use health::{CheckKind, Health, Interval, Payload, Percent, Statuses, Streak, Timeout, UrlPath, Word};
+pub use health::{
+    CheckKind, Health, Interval, Payload, Percent, SlowStart, Statuses, Streak, Timeout, UrlPath, Word,
+};
 pub use name::{Labels, Metadata, Name};
 pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};

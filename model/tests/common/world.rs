@@ -3,10 +3,11 @@
 //! `host` has two tenants' ports, the system VPC's port, relays, exits, paths, pairs and listeners at an entry and at
 //! an exit. The others are `host` with one thing changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kuafu_model::contents::{self, BalancedService, Balancer, Capacities, Contents, HostFacts};
+use kuafu_model::health::Servers;
 use kuafu_model::runner::Host;
 use kuafu_model::state::{
     self, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState,
@@ -129,7 +130,7 @@ pub fn facts() -> HostFacts {
         hand_over: HAND_OVER,
         capacities: Capacities::default(),
         now: 0,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     }
 }
 

@@ -377,6 +377,7 @@ impl Read for Check {
                 percent @ 0..=100 => percent,
                 other => return Err(wrong("least_percent", other, "0 to 100")),
             },
+            slow_start_s: message.slow_start_s,
             service: message.service.clone(),
             ask: ask(message)?,
         })

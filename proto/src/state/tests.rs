@@ -166,6 +166,7 @@ fn checks() -> Vec<Check> {
         rise: 2,
         fall: 3,
         least_percent: 50,
+        slow_start_s: 0,
     };
     asks.into_iter().map(check).collect()
 }

@@ -225,6 +225,7 @@ impl From<&Check> for v1::Check {
             rise: check.rise,
             fall: check.fall,
             least_percent: check.least_percent,
+            slow_start_s: check.slow_start_s,
             ..Self::default()
         };
         match &check.ask {

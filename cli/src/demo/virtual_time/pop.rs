@@ -1,6 +1,6 @@
 //! A point of presence: the pipeline over the model's tables, and the agent's and the prober's own cores over those.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -13,6 +13,7 @@ use kuafu_lab::virtual_time;
 use kuafu_lab::world::Site;
 use kuafu_model::HostState;
 use kuafu_model::contents::{Capacities, HostFacts, contents};
+use kuafu_model::health::Servers;
 use kuafu_model::runner::{Host, VecFrame, Verdict, Walk};
 use kuafu_pipeline::Route;
 use kuafu_pipeline::map::{Fragmenter, Mac, MacPair, Neighbour};
@@ -82,7 +83,7 @@ impl Pop {
                 hand_over: HAND_OVER,
                 capacities,
                 now: 0,
-                down: BTreeSet::new(),
+                servers: Servers::default(),
             },
             state: None,
             quality: Quality::default(),

@@ -1,11 +1,12 @@
 //! A packet's walk over a state file: the model alone, without agent or kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result as Any;
 use kuafu_dataplane::explain::{at_underlay, told};
 use kuafu_model::HostState;
 use kuafu_model::contents::{Capacities, HostFacts, contents};
+use kuafu_model::health::Servers;
 use kuafu_model::runner::{Host, VecFrame};
 use kuafu_pipeline::Route;
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
@@ -29,7 +30,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         hand_over: 0,
         capacities: Capacities::default(),
         now: 0,
-        down: BTreeSet::new(),
+        servers: Servers::default(),
     };
     let tables = contents(state, &facts, None)?;
     let mut host = Host::new(&facts.capacities);
