@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kuafu_dataplane::bpf::{Link, XdpMode};
 use kuafu_lab::Namespace;
@@ -54,10 +54,10 @@ fn a_client_that_changes_its_address_keeps_its_server() {
         .collect();
     let (client, mut moved) = (world.client(&certificate), 0);
     for _ in 0..CONNECTIONS {
-        let before = world.unwrapped();
+        let before = world.at_rest();
         let transferred = tokio::time::timeout(LIMIT, transfer(&world, &client));
         let who = runtime.block_on(transferred).expect("a transfer in time");
-        let after = world.unwrapped();
+        let after = world.at_rest();
         let at: Vec<bool> = before
             .iter()
             .zip(&after)
@@ -176,6 +176,19 @@ impl World {
         let mut endpoint = Endpoint::new(EndpointConfig::default(), None, self.socket(), runtime).unwrap();
         endpoint.set_default_client_config(ClientConfig::with_root_certificates(Arc::new(roots)).unwrap());
         endpoint
+    }
+
+    /// The same, once no packet is on its way any more.
+    fn at_rest(&self) -> Vec<u64> {
+        let mut last = self.unwrapped();
+        let mut before = Vec::new();
+        let deadline = Instant::now() + LIMIT;
+        while before != last {
+            assert!(Instant::now() < deadline, "packets go on and on: {last:?}");
+            std::thread::sleep(Duration::from_millis(100));
+            before = std::mem::replace(&mut last, self.unwrapped());
+        }
+        last
     }
 
     /// Packets that each server has got from the balancer.
