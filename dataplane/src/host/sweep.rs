@@ -6,7 +6,8 @@ use std::time::Duration;
 use kuafu_model::HostState;
 use kuafu_model::health::{self, Subject};
 use kuafu_model::state::{ServiceState, Target};
-use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Tracked};
+use kuafu_pipeline::header::ipv4;
+use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Phase, Tracked};
 
 use crate::bpf::{Clock, Maps};
 use crate::error::Result;
@@ -15,8 +16,9 @@ use crate::error::Result;
 const ORPHAN: Duration = Duration::from_secs(60);
 /// For a TCP connection that both ends have closed, or one has reset.
 const CLOSED: Duration = Duration::from_secs(10);
-/// For a tracked flow that its client has closed: its server may still be sending.
-const CLOSED_BY_CLIENT: Duration = Duration::from_secs(60);
+/// For a tracked flow that its client has closed, since its server may still be sending; and for a flow whose beginning
+/// nothing follows.
+const NOT_OPEN: Duration = Duration::from_secs(60);
 
 /// Removes the connections and tracked flows that were idle for their listener's time-out. Returns how many.
 pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Result<usize> {
@@ -26,24 +28,21 @@ pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Re
 
 /// Removes idle flows.
 fn tracked(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize> {
-    let (mut idle, now) = (Vec::new(), clock.jiffies()?);
+    let now = clock.jiffies()?;
+    let is_idle = |key: &ConnectionKey, flow: &Tracked| {
+        let idle = clock.duration(now.saturating_sub(flow.last_packet()));
+        idle >= timeouts.of_flow(key, flow.phase())
+    };
+    let mut idle = Vec::new();
     maps.tracked.for_each(|key, flow| {
-        let (last, is_closed) = flow.last_packet();
-        let timeout = timeouts.of_flow(&key, is_closed);
-        if clock.duration(now.saturating_sub(last)) >= timeout {
+        if is_idle(&key, &flow) {
             idle.push(key);
         }
     })?;
-    // One that was heard meanwhile stays.
-    let is_still_idle = |key: &ConnectionKey, flow: Option<Tracked>| {
-        flow.is_some_and(|flow| {
-            let (last, is_closed) = flow.last_packet();
-            clock.duration(now.saturating_sub(last)) >= timeouts.of_flow(key, is_closed)
-        })
-    };
     let mut removed = 0;
     for key in &idle {
-        if is_still_idle(key, maps.tracked.get(key)?) {
+        // One that was heard meanwhile stays.
+        if maps.tracked.get(key)?.is_some_and(|flow| is_idle(key, &flow)) {
             maps.tracked.delete(key)?;
             removed += 1;
         }
@@ -58,15 +57,22 @@ fn connections(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize>
         all.insert(key, value);
     })?;
     let now = clock.jiffies()?;
+    let idle = |last: u64| clock.duration(now.saturating_sub(last));
+    let is_idle = |key: &ConnectionKey, there: &Connection, back: Option<&Connection>| {
+        let last = last(there).max(back.map_or(0, last));
+        idle(last) >= timeouts.of_connection(key, there, back)
+    };
     let (mut removed, mut paired) = (0, HashSet::new());
     for (key, there) in all.iter().filter(|(key, _)| key.vni != 0) {
         let back_key = leaves(key, there).turned_round(0);
         let back = all.get(&back_key);
         paired.insert(back_key);
-        let idle = clock.duration(now.saturating_sub(last(there).max(back.map_or(0, last))));
-        if idle >= timeouts.of_connection(key, there, back) {
-            maps.connections.delete(key)?;
-            maps.connections.delete(&back_key)?;
+        // Meanwhile it may have been heard, or its client's port may have been used anew.
+        if is_idle(key, there, back)
+            && let Some(there) = still(maps, key, there)?
+            && is_idle(key, &there, maps.connections.get(&back_key)?.as_ref())
+        {
+            remove(maps, key, &back_key)?;
             removed += 1;
         }
     }
@@ -74,12 +80,29 @@ fn connections(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize>
         .iter()
         .filter(|(key, _)| key.vni == 0 && !paired.contains(key))
     {
-        if clock.duration(now.saturating_sub(last(back))) >= ORPHAN {
+        if idle(last(back)) >= ORPHAN
+            && still(maps, key, back)?.is_some_and(|back| idle(last(&back)) >= ORPHAN)
+        {
             maps.connections.delete(key)?;
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// A direction as it is now; `None` where its connection is gone, or another one goes by its name.
+fn still(maps: &Maps, key: &ConnectionKey, seen: &Connection) -> Result<Option<Connection>> {
+    let now = maps.connections.get(key)?;
+    Ok(now.filter(|now| {
+        now.began == seen.began && (now.destination, now.source_port) == (seen.destination, seen.source_port)
+    }))
+}
+
+/// Removes both directions.
+fn remove(maps: &Maps, key: &ConnectionKey, back_key: &ConnectionKey) -> Result<()> {
+    maps.connections.delete(key)?;
+    maps.connections.delete(back_key)?;
+    Ok(())
 }
 
 /// The key under which a direction's packets leave.
@@ -132,12 +155,13 @@ pub(super) fn cut(maps: &Maps, down: &Down) -> Result<()> {
             .0
             .contains(&(listener, there.destination, there.destination_port))
         {
-            lost.push((key, leaves(&key, &there).turned_round(0)));
+            lost.push((key, there));
         }
     })?;
-    for (key, back_key) in &lost {
-        maps.connections.delete(key)?;
-        maps.connections.delete(back_key)?;
+    for (key, there) in &lost {
+        if still(maps, key, there)?.is_some() {
+            remove(maps, key, &leaves(key, there).turned_round(0))?;
+        }
     }
     Ok(())
 }
@@ -171,19 +195,21 @@ impl Timeouts {
         self.0.get(&listener).copied().unwrap_or(ORPHAN)
     }
 
-    fn of_flow(&self, key: &ConnectionKey, is_closed: bool) -> Duration {
+    fn of_flow(&self, key: &ConnectionKey, phase: Phase) -> Duration {
         let timeout = self.of_listener(key);
-        if is_closed {
-            timeout.min(CLOSED_BY_CLIENT)
-        } else {
-            timeout
+        match phase {
+            Phase::Open => timeout,
+            Phase::HalfOpen | Phase::Closed => timeout.min(NOT_OPEN),
         }
     }
 
     fn of_connection(&self, key: &ConnectionKey, there: &Connection, back: Option<&Connection>) -> Duration {
         let timeout = self.of_listener(key);
+        let was_answered = back.is_some_and(|back| back.packets.get() != 0);
         if there.is_over(back) {
             timeout.min(CLOSED)
+        } else if key.protocol == u32::from(ipv4::TCP) && !was_answered {
+            timeout.min(NOT_OPEN)
         } else {
             timeout
         }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use kuafu_model::HostState;
 use kuafu_model::state::Target;
 use kuafu_pipeline::header::tcp;
-use kuafu_pipeline::map::{Be16, HopKind, IpKey};
+use kuafu_pipeline::map::{Be16, HopKind, IpKey, Phase};
 use kuafu_proto::v1;
 
 use super::View;
@@ -14,6 +15,9 @@ use crate::error::Result;
 
 /// By which a client ends a connection.
 const CLOSES: u64 = (tcp::FIN | tcp::RST) as u64;
+
+/// After its first packet; what takes longer will begin anew, with another server.
+const OPENS_WITHIN: Duration = Duration::from_secs(5);
 
 /// By address and port.
 type Counts = BTreeMap<(Ipv4Addr, u16), u64>;
@@ -59,11 +63,18 @@ fn count_connections(view: &View<'_>, counts: &mut Counts) -> Result<()> {
 
 /// Those of servers that answer clients themselves.
 fn count_tracked(view: &View<'_>, counts: &mut Counts) -> Result<()> {
+    let (clock, now) = (view.clock, view.clock.jiffies()?);
     view.maps.tracked.for_each(|key, flow| {
-        let ((number, _), (_, is_closed)) = (flow.choice(), flow.last_packet());
+        let (number, _) = flow.choice();
         let target = view.contents.targets.get(&number);
         let direct = target.filter(|hop| matches!(hop.kind(), HopKind::Direct(_)));
-        if let Some(hop) = direct.filter(|_| !is_closed) {
+        let is_young = || clock.duration(now.saturating_sub(flow.last_packet())) < OPENS_WITHIN;
+        let is_one = match flow.phase() {
+            Phase::Open => true,
+            Phase::HalfOpen => is_young(),
+            Phase::Closed => false,
+        };
+        if let Some(hop) = direct.filter(|_| is_one) {
             count(counts, hop.address, key.destination_port);
         }
     })

@@ -125,8 +125,12 @@ impl Connection {
         atomics.add(&self.packets, 1);
         atomics.add(&self.octets, u64::from(octets));
         self.last_packet.set(now);
-        if flags & !self.flags.get() != 0 {
-            self.flags.set(self.flags.get() | flags);
+        // Another CPU's packet brings another one: so many tries are enough.
+        for _ in 0..4 {
+            let seen = self.flags.get();
+            if flags & !seen == 0 || atomics.exchange(&self.flags, seen, seen | flags) {
+                break;
+            }
         }
     }
 }

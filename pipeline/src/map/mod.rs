@@ -31,7 +31,7 @@ pub use path::{
 };
 pub use quic::{ConnectionIds, QUIC_LB, TAGGED};
 pub use sample::Sample;
-pub use service::{KEEPS, MemberKey, Seen, Service, ServiceKey, TAKES, Tracked, policy};
+pub use service::{KEEPS, MemberKey, Phase, Seen, Service, ServiceKey, TAKES, Tracked, policy};
 pub use shared::{Atomics, Shared, SingleThreaded};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
 pub use window::{LANES, OwnWindow, Window};

@@ -1,6 +1,6 @@
 //! Services: an address and port that is Kuafu's, and the ring behind it.
 
-use super::{Be16, IpKey, Shared, map_types};
+use super::{Atomics, Be16, IpKey, Shared, map_types};
 
 map_types! {
     /// Names a listener. At an entry the VNI is 0 (a packet from the Internet has none); at an exit it is the
@@ -66,7 +66,7 @@ map_types! {
     pub struct Tracked {
         /// The target's number; in the upper half the [`generation`](Service::generation) in which it was one.
         choice: Shared,
-        /// When the flow's last packet came, in jiffies; the upper bit: its client has closed it.
+        /// When the flow's last packet came, in jiffies; the two upper bits: how far it is.
         last_packet: Shared,
     }
 
@@ -123,14 +123,19 @@ impl Service {
 impl Tracked {
     /// The bit of a closed flow beside the time of its last packet.
     const CLOSED: u64 = 1 << 63;
+    /// The bit of a flow of which only beginnings were seen.
+    const HALF_OPEN: u64 = 1 << 62;
+    const PHASE: u64 = Self::CLOSED | Self::HALF_OPEN;
+    /// For so many jiffies the time of a packet stands for those of the next ones: a quarter of a second at 250 Hz.
+    const GRAIN: u64 = 64;
 
-    /// A flow whose packet comes now.
+    /// A flow whose packet comes now. `begins`: none came before.
     #[inline(always)]
     #[must_use]
-    pub const fn new(target: u32, generation: u32, now: u64) -> Self {
+    pub const fn new(target: u32, generation: u32, begins: bool, now: u64) -> Self {
         Self {
             choice: Shared::new((generation as u64) << 32 | target as u64),
-            last_packet: Shared::new(now),
+            last_packet: Shared::new(now | if begins { Self::HALF_OPEN } else { 0 }),
         }
     }
 
@@ -142,23 +147,50 @@ impl Tracked {
         (choice as u32, (choice >> 32) as u32)
     }
 
-    /// When its last packet came, in jiffies, and whether its client has closed it.
+    /// When its last packet came, in jiffies, or one of up to a quarter of a second before.
     #[inline(always)]
     #[must_use]
-    pub fn last_packet(&self) -> (u64, bool) {
-        let last = self.last_packet.get();
-        (last & !Self::CLOSED, last & Self::CLOSED != 0)
+    pub fn last_packet(&self) -> u64 {
+        self.last_packet.get() & !Self::PHASE
+    }
+
+    /// How far it is, as its client's packets tell it.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.last_packet.get() & Self::PHASE {
+            0 => Phase::Open,
+            Self::HALF_OPEN => Phase::HalfOpen,
+            _ => Phase::Closed,
+        }
     }
 
     /// Notes a packet, the first of a flow, one in its midst, or its client's last word.
     #[inline(always)]
-    pub fn note(&self, begins: bool, ends: bool, now: u64) {
+    pub fn note<A: Atomics>(&self, atomics: &A, begins: bool, ends: bool, now: u64) {
         let last = self.last_packet.get();
-        let closed = if begins { 0 } else { last & Self::CLOSED };
-        let next = now | closed | if ends { Self::CLOSED } else { 0 };
-        if next != last {
-            self.last_packet.set(next);
+        if ends {
+            self.end(now);
+            return;
         }
+        let phase = if !begins {
+            last & Self::CLOSED
+        } else if last & Self::PHASE != 0 {
+            Self::HALF_OPEN
+        } else {
+            // Somebody else's word may not make a flow that is open shorter-lived.
+            0
+        };
+        let is_late = now.wrapping_sub(last & !Self::PHASE) >= Self::GRAIN;
+        if is_late || phase != last & Self::PHASE {
+            // Where another CPU was first, that stands: it may have been the flow's end.
+            let _ = atomics.exchange(&self.last_packet, last, now | phase);
+        }
+    }
+
+    /// Notes that it is over.
+    #[inline(always)]
+    pub fn end(&self, now: u64) {
+        self.last_packet.set(now | Self::CLOSED);
     }
 
     /// Notes another target, or that it still is one.
@@ -166,6 +198,17 @@ impl Tracked {
     pub fn choose(&self, target: u32, generation: u32) {
         self.choice.set((generation as u64) << 32 | target as u64);
     }
+}
+
+/// How far a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing followed its beginning yet.
+    HalfOpen,
+    /// It goes on.
+    Open,
+    /// Its client has closed it, or its target is gone.
+    Closed,
 }
 
 impl Seen {
@@ -195,7 +238,32 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SingleThreaded;
     use super::*;
+
+    #[test]
+    fn a_flow_is_open_once_something_follows_its_beginning() {
+        let flow = Tracked::new(7, 1, true, 100);
+        assert_eq!((flow.phase(), flow.last_packet()), (Phase::HalfOpen, 100));
+        flow.note(&SingleThreaded, true, false, 101);
+        assert_eq!(flow.phase(), Phase::HalfOpen, "the same again");
+        flow.note(&SingleThreaded, false, false, 102);
+        assert_eq!((flow.phase(), flow.last_packet()), (Phase::Open, 102));
+        flow.note(&SingleThreaded, false, false, 103);
+        assert_eq!(flow.last_packet(), 102, "hardly later");
+        flow.note(&SingleThreaded, true, false, 200);
+        assert_eq!(
+            (flow.phase(), flow.last_packet()),
+            (Phase::Open, 200),
+            "it stays open"
+        );
+        flow.note(&SingleThreaded, false, true, 204);
+        flow.note(&SingleThreaded, false, false, 305);
+        assert_eq!((flow.phase(), flow.last_packet()), (Phase::Closed, 305));
+        flow.note(&SingleThreaded, true, false, 306);
+        assert_eq!(flow.phase(), Phase::HalfOpen, "its port is used anew");
+        assert_eq!(Tracked::new(7, 1, false, 100).phase(), Phase::Open);
+    }
 
     #[test]
     fn a_flow_is_seen_again_within_a_minute() {

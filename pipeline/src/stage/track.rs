@@ -88,7 +88,7 @@ impl Subject {
 pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Option<u32> {
     let now = tables.jiffies();
     if let Some(known) = tables.tracked(&subject.key) {
-        note(known, subject.age, now);
+        note(tables, known, subject.age, now);
         let (number, generation) = known.choice();
         let is_current = generation == service.generation;
         if is_current && subject.age != Age::Begins {
@@ -97,7 +97,13 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
         let number = match member(tables, service, number) {
             TAKES => number,
             KEEPS if subject.age != Age::Begins => number,
-            _ => ring::number(tables, (service.first, service.size), subject.place)?,
+            _ => {
+                // Of a connection of TCP no other target knows; its client may not get to say that it ends.
+                if subject.age == Age::HasBegun {
+                    known.end(now);
+                }
+                ring::number(tables, (service.first, service.size), subject.place)?
+            }
         };
         known.choose(number, service.generation);
         return Some(number);
@@ -120,7 +126,7 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
     }
     // Of a flow that ends nothing is to be known.
     if (again || at_once) && !matches!(subject.age, Age::Quoted | Age::Ends) {
-        enter(tables, service, subject, number, now);
+        enter(tables, service, subject, (number, !again), now);
     }
     Some(number)
 }
@@ -130,12 +136,12 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
 pub fn follow<T: Tables>(tables: &T, service: &Service, subject: &Subject, number: u32) {
     let now = tables.jiffies();
     if let Some(known) = tables.tracked(&subject.key) {
-        note(known, subject.age, now);
+        note(tables, known, subject.age, now);
         known.choose(number, service.generation);
         return;
     }
     if was_here(tables, subject, now) {
-        enter(tables, service, subject, number, now);
+        enter(tables, service, subject, (number, false), now);
     }
 }
 
@@ -148,9 +154,9 @@ fn was_here<T: Tables>(tables: &T, subject: &Subject, now: u64) -> bool {
 
 /// Notes a packet of a flow, unless the flow is only spoken of.
 #[inline(always)]
-fn note(known: &Tracked, age: Age, now: u64) {
+fn note<T: Tables>(tables: &T, known: &Tracked, age: Age, now: u64) {
     if age != Age::Quoted {
-        known.note(age == Age::Begins, age == Age::Ends, now);
+        known.note(tables, age == Age::Begins, age == Age::Ends, now);
     }
 }
 
@@ -200,8 +206,15 @@ fn belongs_to<T: Tables>(
 
 /// Where the table is full the flow goes on by the ring alone.
 #[inline(always)]
-fn enter<T: Tables>(tables: &T, service: &Service, subject: &Subject, number: u32, now: u64) {
-    let event = match tables.track(&subject.key, Tracked::new(number, service.generation, now)) {
+fn enter<T: Tables>(
+    tables: &T,
+    service: &Service,
+    subject: &Subject,
+    (number, begins): (u32, bool),
+    now: u64,
+) {
+    let flow = Tracked::new(number, service.generation, begins, now);
+    let event = match tables.track(&subject.key, flow) {
         Ok(()) => Event::Tracked,
         Err(Insertion::Full) => Event::NotTracked,
         // Another CPU was first.
