@@ -39,6 +39,14 @@ const SOAKS: &[Soak] = &[
         limit: Duration::from_secs(2 * 3600),
     },
     Soak {
+        name: "bits",
+        what: "10^7 clients' frames with bits flipped through the balancer: each that leaves has right headers",
+        package: "kuafu",
+        test: "pin_edge",
+        env: &[("KUAFU_SOAK_FRAMES", "10000000")],
+        limit: Duration::from_secs(3600),
+    },
+    Soak {
         name: "game",
         what: "two minutes of a real game, accelerated: in the game, and never out of it",
         package: "kuafu",
