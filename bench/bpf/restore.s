@@ -2,9 +2,10 @@
 # llvm-mc-22 --triple=bpfel --filetype=obj -o restore.o restore.s
 #
 # BPF_PROG_TEST_RUN with a repeat count does not restore the packet, so a program that rewrites it would meet its own
-# work. `restore` writes the packet anew from the map `frame` and then becomes the program in `programs`;
-# `restore_entry` and `restore_exit` put its beginning back first, which a program may have moved; `restore_exit` also
-# gives it other numbers each time, from the map `turns` in its order, so that no window has seen them. `passes` is what
+# work. `restore` writes the packet anew from the map `frame` and then becomes the program in `programs`; the others put
+# its beginning back first, which a program may have moved. `restore_exit` also gives it other numbers each time, from
+# the map `turns` in its order, so that no window has seen them; `restore_flows` gives it another client each time, of as
+# many as the map `turn` says; `restore_v6` restores one of IPv6. `passes` is what
 # each of them becomes to calibrate: its price is the wrapper's. `forwards` exchanges the MAC addresses and sends the
 # packet back: the plain XDP forwarder.
 #
@@ -122,6 +123,76 @@ restore_entry:
 	become restore_entry_ends
 	.size	restore_entry, . - restore_entry
 
+	# The same of IPv6.
+	.section	xdp,"ax",@progbits
+	.globl	restore_v6
+	.type	restore_v6,@function
+restore_v6:
+	r6 = r1
+	put_back 90
+	first frame, restore_v6_ends
+	check 90, restore_v6_ends
+	copy u64, 0
+	copy u32, 8
+	copy u16, 12
+	copy u64, 14
+	copy u64, 22
+	copy u64, 30
+	copy u64, 38
+	copy u64, 46
+	copy u64, 54
+	copy u64, 62
+	copy u64, 70
+	copy u64, 78
+	copy u32, 86
+	become restore_v6_ends
+	.size	restore_v6, . - restore_v6
+
+	# A client's packet, whose number is the lower half of the client's address and, above that, the port. With the
+	# address the identification changes, so that the sum of both, and so the checksum, stays: the frame has zeros there.
+	.section	xdp,"ax",@progbits
+	.globl	restore_flows
+	.type	restore_flows,@function
+restore_flows:
+	r6 = r1
+	put_back 70
+	first turn, restore_flows_ends
+	r9 = *(u64 *)(r0 + 0)
+	r1 = r9
+	r1 += 1
+	*(u64 *)(r0 + 0) = r1
+	r1 = *(u64 *)(r0 + 8)
+	r9 &= r1
+	first frame, restore_flows_ends
+	check 70, restore_flows_ends
+	copy u64, 0
+	copy u32, 8
+	copy u16, 12
+	r2 = r9
+	r2 ^= -1
+	r2 &= 0xffff
+	r2 <<= 32
+	r1 = *(u64 *)(r0 + 14)
+	r1 |= r2
+	*(u64 *)(r7 + 14) = r1
+	r2 = r9
+	r2 <<= 48
+	r1 = *(u64 *)(r0 + 22)
+	r1 |= r2
+	*(u64 *)(r7 + 22) = r1
+	r9 >>= 16
+	r9 &= 0xffff
+	r9 <<= 32
+	r1 = *(u64 *)(r0 + 30)
+	r1 |= r9
+	*(u64 *)(r7 + 30) = r1
+	copy u64, 38
+	copy u64, 46
+	copy u64, 54
+	copy u64, 62
+	become restore_flows_ends
+	.size	restore_flows, . - restore_flows
+
 	.section	xdp,"ax",@progbits
 	.globl	restore_exit
 	.type	restore_exit,@function
@@ -200,7 +271,7 @@ programs:
 	.globl	turn
 	.type	turn,@object
 turn:
-	.long	2, 4, 8, 1, 0
+	.long	2, 4, 16, 1, 0
 	.size	turn, 20
 	.globl	turns
 	.type	turns,@object

@@ -1,6 +1,7 @@
-//! What the edge costs: a relay's hop, a client's packet that enters, one that leaves to its server, one that goes whole
-//! to a server. Program time, without a device.
+//! What the edge costs: a relay's hop, a client's packet that enters, one that leaves to its server, those that a balancer
+//! sends on, and one that is none of Kuafu's. Program time, without a device.
 
+mod balancer;
 mod host;
 mod packet;
 mod wrapper;
@@ -8,8 +9,9 @@ mod wrapper;
 use anyhow::{Context, Result, ensure};
 use kuafu_dataplane::bpf::{Bpf, Sizes};
 
-use self::wrapper::Wrapper;
+use self::wrapper::{Start, Wrapper};
 use crate::Common;
+use crate::memory::maps_mib;
 use crate::report::{Limit, Report, Row};
 use crate::rounds::{Rounds, median};
 
@@ -19,18 +21,34 @@ const CALIBRATION_NS: f64 = 37.5;
 const STRETCH_NS: f64 = 72.0;
 /// Whole turns of all numbers, so that who runs in between takes none from the window.
 const REPEAT: u32 = 1024 * packet::TURNS;
+/// Of packets of which each leaves something: half of what there is room for.
+const REPEAT_NEW: u32 = REPEAT / 2;
+/// Flows in turn.
+const FLOWS: u64 = 262_144;
+/// As many as `restore_flows` makes.
+const ALL: u64 = 1 << 32;
+/// For which memory is told.
+const REMEMBERED: u32 = 1_000_000;
+const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
-const SCENES: usize = 5;
 
 /// One thing that the edge does.
 struct Scene {
     what: &'static str,
-    /// Of what is not whole yet none: a service that keeps connections costs a look-up more.
-    limit_ns: Option<f64>,
+    limit_ns: f64,
+    /// On which of the hosts.
+    host: usize,
     wrapper: Wrapper,
-    /// A packet that is dropped costs little: the program must have done its work.
+    /// What becomes of the packet: one that is dropped costs little, so the program must have done its work.
+    verdict: u32,
     is_done: fn(&mut [u8]) -> bool,
+    /// Of each flow only one packet comes: what they left is cleared away before the next ones.
+    is_new: bool,
 }
+
+/// Of [`Scene::host`].
+const ON_BACKBONE: usize = 0;
+const BALANCER: usize = 1;
 
 /// One round's means of a scene, in ns.
 struct Round {
@@ -46,57 +64,141 @@ pub(crate) fn run(common: &Common) -> Result<Report> {
 }
 
 fn in_namespace(common: &Common, interface: u32) -> Result<Report> {
-    let bpf = Bpf::load(&Sizes::default())?;
-    host::fill(&bpf, interface)?;
-    let mut scenes = scenes(interface)?;
+    let hosts = [Bpf::load(&Sizes::default())?, Bpf::load(&Sizes::default())?];
+    host::fill(&hosts[ON_BACKBONE], interface)?;
+    balancer::fill(&hosts[BALANCER], interface)?;
+    let mut scenes = of_the_backbone(interface)?;
+    scenes.extend(of_the_balancer(interface)?);
     for scene in &mut scenes {
-        check(scene, &bpf)?;
+        check(scene, &hosts[scene.host])?;
     }
-    let mut rounds = [const { Vec::new() }; SCENES];
+    let mut rounds: Vec<Vec<Round>> = scenes.iter().map(|_| Vec::new()).collect();
     for _ in 0..common.rounds(11) {
         for (scene, rounds) in scenes.iter_mut().zip(&mut rounds) {
-            rounds.push(round(&mut scene.wrapper, &bpf)?);
+            rounds.push(round(scene, &hosts[scene.host])?);
         }
     }
-    report(&scenes, &rounds)
+    let mut report = report(&scenes, &rounds)?;
+    let new = scenes.iter_mut().find(|scene| scene.is_new);
+    let new = new.context("no scene enters flows")?;
+    report.conditions.push(remembered(new, &hosts[BALANCER])?);
+    Ok(report)
 }
 
-fn scenes(interface: u32) -> Result<[Scene; SCENES]> {
+fn of_the_backbone(interface: u32) -> Result<Vec<Scene>> {
     let numbers: Result<Vec<[u64; 2]>> = (0..packet::TURNS)
         .map(|turn| packet::numbers(&packet::ending(turn)?))
         .collect();
-    Ok([
+    let exit = Start {
+        numbers: numbers?,
+        ..Start::with(packet::ending(0)?)
+    };
+    let scene = |what, limit_ns, (restore, start): (_, Start), is_done| {
+        let wrapper = Wrapper::new(restore, &start, interface)?;
+        anyhow::Ok(Scene::new(ON_BACKBONE, (what, limit_ns), wrapper, is_done))
+    };
+    Ok(vec![
+        scene(
+            "relay hop",
+            80.0,
+            ("restore", Start::with(packet::relayed()?)),
+            packet::is_relayed,
+        )?,
+        scene(
+            "entry, known service",
+            110.0,
+            ("restore_entry", Start::with(packet::plain()?)),
+            packet::has_entered,
+        )?,
+        scene(
+            "exit, NAT and window",
+            160.0,
+            ("restore_exit", exit),
+            packet::has_left,
+        )?,
+    ])
+}
+
+fn of_the_balancer(interface: u32) -> Result<Vec<Scene>> {
+    let scene = |what, limit_ns, (restore, start): (_, Start), is_done| {
+        let wrapper = Wrapper::new(restore, &start, interface)?;
+        anyhow::Ok(Scene::new(BALANCER, (what, limit_ns), wrapper, is_done))
+    };
+    let one = |packet| ("restore_entry", Start::with(packet));
+    let many = |packet, clients| {
+        let start = Start::with(packet);
+        ("restore_flows", Start { clients, ..start })
+    };
+    let by_ipip = || packet::segment(balancer::BY_IPIP);
+    let of_ipv6 = Start::with(packet::segment_v6(balancer::BY_IPIP)?);
+    Ok(vec![
+        scene(
+            "known TCP flow by IPIP",
+            113.0,
+            one(by_ipip()?),
+            packet::is_in_ipip,
+        )?,
+        scene(
+            "known TCP flow by GUE",
+            125.0,
+            one(packet::segment(balancer::BY_GUE)?),
+            packet::is_in_gue,
+        )?,
+        scene(
+            "known TCP flow by IP6IP6",
+            118.0,
+            ("restore_v6", of_ipv6),
+            packet::is_in_ip6ip6,
+        )?,
+        scene(
+            "one of 262,144 known flows",
+            232.0,
+            many(by_ipip()?, FLOWS),
+            packet::is_in_ipip,
+        )?,
+        scene(
+            "new flow, its SYN",
+            500.0,
+            many(packet::first(balancer::BY_IPIP)?, ALL),
+            packet::is_in_ipip,
+        )?,
         Scene {
-            what: "relay hop",
-            limit_ns: Some(80.0),
-            wrapper: Wrapper::new("restore", &packet::relayed()?, &[], interface)?,
-            is_done: packet::is_relayed,
+            is_new: true,
+            ..scene(
+                "new flow, entered by its second packet",
+                500.0,
+                many(by_ipip()?, ALL),
+                packet::is_in_ipip,
+            )?
         },
         Scene {
-            what: "entry, known service",
-            limit_ns: Some(110.0),
-            wrapper: Wrapper::new("restore_entry", &packet::plain(host::LISTENER)?, &[], interface)?,
-            is_done: packet::has_entered,
-        },
-        Scene {
-            what: "exit, NAT and window",
-            limit_ns: Some(160.0),
-            wrapper: Wrapper::new("restore_exit", &packet::ending(0)?, &numbers?, interface)?,
-            is_done: packet::has_left,
-        },
-        Scene {
-            what: "service by IPIP",
-            limit_ns: None,
-            wrapper: Wrapper::new("restore_entry", &packet::plain(host::BY_IPIP)?, &[], interface)?,
-            is_done: packet::is_in_ipip,
-        },
-        Scene {
-            what: "service by GUE",
-            limit_ns: None,
-            wrapper: Wrapper::new("restore_entry", &packet::plain(host::BY_GUE)?, &[], interface)?,
-            is_done: packet::is_in_gue,
+            verdict: XDP_PASS,
+            ..scene("no service", 40.0, one(packet::passing()?), packet::is_untouched)?
         },
     ])
+}
+
+impl Scene {
+    fn new(
+        host: usize,
+        (what, limit_ns): (&'static str, f64),
+        wrapper: Wrapper,
+        is_done: fn(&mut [u8]) -> bool,
+    ) -> Self {
+        Self {
+            what,
+            limit_ns,
+            host,
+            wrapper,
+            verdict: XDP_TX,
+            is_done,
+            is_new: false,
+        }
+    }
+
+    fn repeat(&self) -> u32 {
+        if self.is_new { REPEAT_NEW } else { REPEAT }
+    }
 }
 
 /// The first run and, after two turns of all numbers, the last do the same.
@@ -105,8 +207,8 @@ fn check(scene: &mut Scene, bpf: &Bpf) -> Result<()> {
     for repeat in [1, 2 * packet::TURNS] {
         let mut run = scene.wrapper.run(repeat)?;
         ensure!(
-            run.verdict == XDP_TX && (scene.is_done)(&mut run.packet),
-            "{}: the packet is not sent on: verdict {}, {:02x?}",
+            run.verdict == scene.verdict && (scene.is_done)(&mut run.packet),
+            "{}: the packet is not as it should be: verdict {}, {:02x?}",
             scene.what,
             run.verdict,
             run.packet
@@ -115,18 +217,47 @@ fn check(scene: &mut Scene, bpf: &Bpf) -> Result<()> {
     Ok(())
 }
 
-fn round(wrapper: &mut Wrapper, bpf: &Bpf) -> Result<Round> {
-    wrapper.wrap_own("passes")?;
-    let calibration = wrapper.run(REPEAT)?.nanoseconds;
-    wrapper.wrap_own("forwards")?;
-    let forwarder = wrapper.run(REPEAT)?.nanoseconds;
-    wrapper.wrap(&bpf.programs.edge)?;
-    let edge = wrapper.run(REPEAT)?.nanoseconds;
+fn round(scene: &mut Scene, bpf: &Bpf) -> Result<Round> {
+    let repeat = scene.repeat();
+    scene.wrapper.wrap_own("passes")?;
+    let calibration = scene.wrapper.run(repeat)?.nanoseconds;
+    scene.wrapper.wrap_own("forwards")?;
+    let forwarder = scene.wrapper.run(repeat)?.nanoseconds;
+    if scene.is_new {
+        forget(bpf)?;
+    }
+    scene.wrapper.wrap(&bpf.programs.edge)?;
+    let edge = scene.wrapper.run(repeat)?.nanoseconds;
+    if scene.is_new {
+        let (known, due) = (bpf.maps.tracked.count()?, scene.repeat());
+        ensure!(known == due, "{}: {known} of {due} flows are known", scene.what);
+        forget(bpf)?;
+    }
     Ok(Round {
         calibration,
         forwarder,
         edge,
     })
+}
+
+/// Forgets all flows.
+fn forget(bpf: &Bpf) -> Result<()> {
+    let mut keys = Vec::new();
+    bpf.maps.tracked.for_each(|key, _| keys.push(key))?;
+    Ok(keys.iter().try_for_each(|key| bpf.maps.tracked.delete(key))?)
+}
+
+/// What a million flows take.
+fn remembered(scene: &mut Scene, bpf: &Bpf) -> Result<String> {
+    forget(bpf)?;
+    let before = maps_mib()?;
+    scene.wrapper.wrap(&bpf.programs.edge)?;
+    scene.wrapper.run(REMEMBERED)?;
+    let (known, after) = (bpf.maps.tracked.count()?, maps_mib()?);
+    Ok(format!(
+        "{known} known flows take {:.0} MiB, the maps of both hosts {before:.0} MiB without them",
+        after - before
+    ))
 }
 
 fn report(scenes: &[Scene], rounds: &[Vec<Round>]) -> Result<Report> {
@@ -141,10 +272,11 @@ fn report(scenes: &[Scene], rounds: &[Vec<Round>]) -> Result<Report> {
         STRETCH_NS * scale
     ));
     conditions.push(format!(
-        "{} octets a packet, on the backbone {}; restored before each of {REPEAT} runs a round, at the exit with new \
-         numbers; net is without the scene's own wrapper",
+        "{} octets a packet, on the backbone {}, of IPv6 {}; restored before each of {REPEAT} runs a round ({REPEAT_NEW} \
+         of new flows that are entered), at the exit with new numbers; net is without the scene's own wrapper",
         packet::PLAIN,
-        packet::CARRIED
+        packet::CARRIED,
+        packet::PLAIN_V6
     ));
     let mut rows = Vec::new();
     for (scene, rounds) in scenes.iter().zip(rounds) {
@@ -156,10 +288,8 @@ fn report(scenes: &[Scene], rounds: &[Vec<Round>]) -> Result<Report> {
             least(&net.ours),
             least(&net.peer)
         ));
-        let limit = scene
-            .limit_ns
-            .map(|limit| Limit::OursAtMost((limit * scale).round()));
-        rows.push(row(scene, "net", net, limit));
+        let limit = Limit::OursAtMost((scene.limit_ns * scale).round());
+        rows.push(row(scene, "net", net, Some(limit)));
     }
     for (scene, rounds) in scenes.iter().zip(rounds) {
         rows.push(row(scene, "gross", compared(rounds, |_, value| value), None));

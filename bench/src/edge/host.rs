@@ -1,4 +1,4 @@
-//! The host that is measured: relay, entry, exit and balancer at once.
+//! The host that is measured: relay, entry and exit at once.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,8 +11,8 @@ use kuafu_lab::link::{End, veth};
 use kuafu_model::contents::{Contents, HostFacts, contents};
 use kuafu_model::health::Servers;
 use kuafu_model::state::{
-    Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction,
-    SlotState, Target, TargetState,
+    Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target,
+    TargetState,
 };
 use kuafu_pipeline::header::ipv4::UDP;
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
@@ -36,11 +36,6 @@ pub(super) const ENTERING: u32 = 100;
 pub(super) const LEAVING_HERE: u32 = 101;
 pub(super) const ACCELERATED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(super) const LISTENER: u16 = 7000;
-/// Listeners of services whose servers answer directly.
-pub(super) const BY_IPIP: u16 = 7001;
-pub(super) const BY_GUE: u16 = 7002;
-/// Of these.
-const BALANCED: u32 = 102;
 
 const DEVICE: &str = "underlay";
 
@@ -145,15 +140,6 @@ fn state() -> HostState {
                     port: None,
                 },
             ),
-            service((BALANCED, BY_IPIP), false, direct(Encapsulation::Ipip)),
-            service(
-                (BALANCED, BY_GUE),
-                false,
-                direct(Encapsulation::Gue {
-                    port: 6080,
-                    variant: 1,
-                }),
-            ),
         ],
     }
 }
@@ -181,13 +167,6 @@ fn key(octet: u8) -> LegKey {
     LegKey {
         epoch: EPOCH,
         key: [octet; 16],
-    }
-}
-
-fn direct(encapsulation: Encapsulation) -> Target {
-    Target::Direct {
-        address: SERVER,
-        encapsulation,
     }
 }
 

@@ -1,13 +1,15 @@
 //! Packets as they arrive, and how each must leave.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use kuafu_pipeline::header::geneve::{Covered, Header, Word};
-use kuafu_pipeline::header::ipv4::{Fields, IPIP, UDP};
-use kuafu_pipeline::header::{Ethernet, Geneve, Ipv4, Udp, ethernet};
+use kuafu_pipeline::header::ipv4::{Fields, IPIP, TCP, UDP};
+use kuafu_pipeline::header::{Ethernet, Geneve, Ipv4, Ipv6, Udp, ethernet, ipv6, tcp};
+use kuafu_pipeline::map::IpKey;
 use kuafu_pipeline::siphash::Key;
 
+use super::balancer::{ADDRESS, ADDRESS_V6};
 use super::host::{
     ACCELERATED, ARRIVING, BACKBONE_PORT, BEFORE, ENDING, EPOCH, HERE, LEAVING_HERE, LISTENER, NEXT,
     NEXT_LABEL, RELAYED, SERVER, macs,
@@ -20,19 +22,77 @@ const INNER: usize = 56;
 /// A client's frame, and the same on the backbone.
 pub(super) const PLAIN: usize = 14 + INNER;
 pub(super) const CARRIED: usize = OUTER + INNER;
+pub(super) const PLAIN_V6: usize = 14 + 40 + SEGMENT;
 /// Numbers that a packet takes in turn: 64 under each of 16 incarnations, so that those of the next turn are new to the
 /// window.
 pub(super) const TURNS: u32 = 1024;
 const TTL: u8 = 60;
+/// A client whose address may be any of its 65,536, see `restore_flows`.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 7, 0, 0);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
+/// A segment of TCP: header and 16 octets.
+const SEGMENT: usize = 36;
 
-/// A client's frame to a listener, as it arrives.
-pub(super) fn plain(port: u16) -> Result<Vec<u8>> {
-    let mut frame = [0; PLAIN];
-    let (head, body) = frame.split_at_mut(14);
-    let head: &mut [u8; 14] = head.try_into()?;
-    ethernet_header(head);
-    body.copy_from_slice(&inner(port)?);
-    Ok(frame.to_vec())
+/// A client's frame to the accelerator's listener, as it arrives.
+pub(super) fn plain() -> Result<Vec<u8>> {
+    let mut head = [0; 14];
+    ethernet_header(&mut head, ethernet::IPV4);
+    Ok([&head[..], &inner()?].concat())
+}
+
+/// A client's segment to a service that is balanced.
+pub(super) fn segment(port: u16) -> Result<Vec<u8>> {
+    from_client(ADDRESS, port, tcp::ACK)
+}
+
+/// Its first one.
+pub(super) fn first(port: u16) -> Result<Vec<u8>> {
+    from_client(ADDRESS, port, tcp::SYN)
+}
+
+/// One to somebody else.
+pub(super) fn passing() -> Result<Vec<u8>> {
+    from_client(SERVER, 80, tcp::ACK)
+}
+
+fn from_client(destination: Ipv4Addr, port: u16, flags: u8) -> Result<Vec<u8>> {
+    let mut head = [0; 34];
+    ethernet_header(&mut head, ethernet::IPV4);
+    Ipv4::at::<14, 34>(&mut head).write(&Fields {
+        tos: 0,
+        total_length: u16::try_from(PLAIN - 14)?,
+        ttl: 64,
+        protocol: TCP,
+        source: CLIENT.into(),
+        destination: destination.into(),
+    });
+    Ok([&head[..], &tcp_segment(port, flags)].concat())
+}
+
+/// The same of IPv6.
+pub(super) fn segment_v6(port: u16) -> Result<Vec<u8>> {
+    let mut head = [0; 54];
+    ethernet_header(&mut head, ethernet::IPV6);
+    Ipv6::at::<14, 54>(&mut head).write(&ipv6::Fields {
+        traffic_class: 0,
+        flow_label: 0,
+        payload_length: u16::try_from(SEGMENT)?,
+        next_header: TCP,
+        hop_limit: 64,
+        source: IpKey::from(IpAddr::from(CLIENT_V6)),
+        destination: IpKey::from(IpAddr::from(ADDRESS_V6)),
+    });
+    Ok([&head[..], &tcp_segment(port, tcp::ACK)].concat())
+}
+
+/// From a port whose octets are zero, as `restore_flows` wants it.
+fn tcp_segment(port: u16, flags: u8) -> [u8; SEGMENT] {
+    let mut segment = [0; SEGMENT];
+    segment[2..4].copy_from_slice(&port.to_be_bytes());
+    // Its header has five words.
+    segment[12] = 5 << 4;
+    segment[13] = flags;
+    segment
 }
 
 /// A frame of the backbone, tagged for the relay.
@@ -97,6 +157,20 @@ pub(super) fn is_in_gue(frame: &mut [u8]) -> bool {
     is_wrapped(frame, 28, UDP)
 }
 
+/// As IPv6 goes to the server behind another such header.
+pub(super) fn is_in_ip6ip6(frame: &mut [u8]) -> bool {
+    let is_longer = frame.len() == PLAIN_V6 + 40;
+    let Some(head) = frame.first_chunk_mut::<54>() else {
+        return false;
+    };
+    is_longer && Ipv6::at::<14, 54>(head).next_header() == ipv6::IPV6
+}
+
+/// As it is.
+pub(super) fn is_untouched(frame: &mut [u8]) -> bool {
+    passing().is_ok_and(|passing| passing == frame)
+}
+
 fn is_wrapped(frame: &mut [u8], more: usize, protocol: u8) -> bool {
     let is_longer = frame.len() == PLAIN + more;
     let Some(head) = frame.first_chunk_mut::<34>() else {
@@ -109,7 +183,7 @@ fn is_wrapped(frame: &mut [u8], more: usize, protocol: u8) -> bool {
 fn carried(label: u32, turn: u32) -> Result<Vec<u8>> {
     let mut head = [0; OUTER];
     let octets = u16::try_from(CARRIED - 14)?;
-    let body = inner(LISTENER)?;
+    let body = inner()?;
     Ipv4::at::<14, OUTER>(&mut head).write(&Fields {
         tos: 0,
         total_length: octets,
@@ -125,18 +199,18 @@ fn carried(label: u32, turn: u32) -> Result<Vec<u8>> {
     let arriving = Key { k0: half, k1: half };
     let tag = Covered::new(&header, first_words(&body)?).tag(arriving);
     Geneve::at::<42, OUTER>(&mut head).write(&header, tag);
-    ethernet_header(&mut head);
+    ethernet_header(&mut head, ethernet::IPV4);
     Ok([&head[..], &body].concat())
 }
 
-fn ethernet_header<const N: usize>(head: &mut [u8; N]) {
+fn ethernet_header<const N: usize>(head: &mut [u8; N], ethertype: u16) {
     let mut header = Ethernet::at::<0, N>(head);
     header.set_addresses(macs());
-    header.set_ethertype(ethernet::IPV4);
+    header.set_ethertype(ethertype);
 }
 
-/// A client's IP packet to a listener.
-fn inner(port: u16) -> Result<[u8; INNER]> {
+/// A client's IP packet to the accelerator's listener.
+fn inner() -> Result<[u8; INNER]> {
     let mut body = [0; INNER];
     Ipv4::at::<0, INNER>(&mut body).write(&Fields {
         tos: 0,
@@ -146,7 +220,7 @@ fn inner(port: u16) -> Result<[u8; INNER]> {
         source: u32::from(Ipv4Addr::new(203, 0, 113, 7)),
         destination: ACCELERATED.into(),
     });
-    Udp::at::<20, INNER>(&mut body).write(4000, port, u16::try_from(INNER - 20)?);
+    Udp::at::<20, INNER>(&mut body).write(4000, LISTENER, u16::try_from(INNER - 20)?);
     Ok(body)
 }
 

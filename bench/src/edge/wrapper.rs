@@ -26,6 +26,26 @@ pub(super) struct Run {
     pub(super) nanoseconds: f64,
 }
 
+/// What every run begins with.
+#[derive(Default)]
+pub(super) struct Start {
+    pub(super) packet: Vec<u8>,
+    /// For `restore_exit`: what the packet's numbers are in turn.
+    pub(super) numbers: Vec<[u64; 2]>,
+    /// For `restore_flows`: from how many clients the packet comes in turn, a power of two of at most 2^32.
+    pub(super) clients: u64,
+}
+
+impl Start {
+    /// The same packet each time.
+    pub(super) fn with(packet: Vec<u8>) -> Self {
+        Self {
+            packet,
+            ..Self::default()
+        }
+    }
+}
+
 /// The wrapper around one program.
 pub(super) struct Wrapper {
     object: Ebpf,
@@ -37,14 +57,8 @@ pub(super) struct Wrapper {
 }
 
 impl Wrapper {
-    /// Loads wrapper and calibrating programs, with the packet that every run begins with and, where `restore` gives
-    /// it others each time, its numbers.
-    pub(super) fn new(
-        restore: &'static str,
-        packet: &[u8],
-        numbers: &[[u64; 2]],
-        interface: u32,
-    ) -> Result<Self> {
+    /// Loads wrapper and calibrating programs, with what every run begins with.
+    pub(super) fn new(restore: &'static str, start: &Start, interface: u32) -> Result<Self> {
         let mut object = Ebpf::load(OBJECT).context("cannot load bench/bpf/restore.o")?;
         for name in [restore, "passes", "forwards"] {
             program(&mut object, name)?
@@ -52,15 +66,19 @@ impl Wrapper {
                 .with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         let mut entry = [0; ENTRY];
-        let start = entry.get_mut(..packet.len()).context("a longer packet")?;
-        start.copy_from_slice(packet);
+        let packet = &start.packet;
+        let octets = entry.get_mut(..packet.len()).context("a longer packet")?;
+        octets.copy_from_slice(packet);
         let frame = object.map_mut("frame").context("restore.o has no map frame")?;
         Array::<_, [u8; ENTRY]>::try_from(frame)?.set(0, entry, 0)?;
         let turns = object.map_mut("turns").context("restore.o has no map turns")?;
         let mut turns = Array::<_, [u64; 2]>::try_from(turns)?;
-        for (turn, numbers) in (0..).zip(numbers) {
+        for (turn, numbers) in (0..).zip(&start.numbers) {
             turns.set(turn, *numbers, 0)?;
         }
+        let turn = object.map_mut("turn").context("restore.o has no map turn")?;
+        let mut turn = Array::<_, [u64; 2]>::try_from(turn)?;
+        turn.set(0, [0, start.clients.saturating_sub(1)], 0)?;
         let programs = Map::new("programs", programs_fd(&object)?)?;
         Ok(Self {
             object,
