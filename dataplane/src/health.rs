@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Contents, marks};
-use kuafu_model::health::{self, Servers, Subject, subjects};
+use kuafu_model::health::{self, Down, Servers, Subject, subjects};
 use kuafu_proto::v1;
 use tokio::sync::watch;
 
@@ -73,6 +73,8 @@ pub(crate) struct Health {
     has_begun: bool,
     /// Whether anything is known that has not been acted upon.
     has_news: bool,
+    /// Which drained targets keep their flows no longer.
+    ended: Down,
     /// What the controller was told last.
     told: Vec<v1::Server>,
 }
@@ -94,6 +96,7 @@ impl Health {
             serials: 0,
             has_begun: false,
             has_news: false,
+            ended: Down::new(),
             told: Vec::new(),
         }
     }
@@ -178,11 +181,17 @@ impl Health {
         std::mem::take(&mut self.has_news).then(|| Servers {
             down: self.down(),
             starting: self.starting(),
+            ended: self.ended.clone(),
         })
     }
 
-    /// A second has passed.
-    pub(crate) fn tick(&mut self) {
+    /// A second has passed, and so many since the beginning of 1970.
+    pub(crate) fn tick(&mut self, state: Option<&HostState>, now_s: u64) {
+        let ended = state.map(|state| health::ended(state, now_s)).unwrap_or_default();
+        if self.ended != ended {
+            self.ended = ended;
+            self.has_news = true;
+        }
         for (subject, known) in &mut self.known {
             if known.starts.is_some() {
                 // Its share has grown, or it is whole.
@@ -271,7 +280,10 @@ impl Health {
     fn used(&self, state: &HostState) -> BTreeSet<Subject> {
         let (mut used, down) = (BTreeSet::new(), health::down(state, &self.down()));
         for service in &state.services {
-            let targets = service.targets.iter().zip(health::in_use(service, &down));
+            let targets = service
+                .targets
+                .iter()
+                .zip(health::in_use(service, &down, &self.ended));
             let in_use = targets.filter(|(_, is_used)| *is_used);
             used.extend(in_use.filter_map(|(target, _)| health::subject(service, target)));
         }
@@ -462,7 +474,7 @@ mod tests {
         health.heard(up.clone());
         let all = BTreeMap::from([(up.subject, 10), (second, 10)]);
         assert_eq!(starting(&mut health), all, "who serves again");
-        health.tick();
+        health.tick(Some(&state()), 0);
         assert_eq!(starting(&mut health), all, "none is whole yet");
     }
 

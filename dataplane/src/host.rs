@@ -365,7 +365,7 @@ impl Host {
         self.contents = next;
         self.facts = ground.facts;
         self.links.keep_only(&wanted)?;
-        self.cut = sweep::Down::of(state, &self.facts.servers.down);
+        self.cut = sweep::Down::of(state, &self.facts.servers);
         // What this misses the next sweep finds.
         sweep::cut(&self.bpf.maps, &self.cut)?;
         if !checks::are_wanted(state) {

@@ -35,6 +35,8 @@ pub struct Servers {
     pub down: BTreeSet<Subject>,
     /// Who is on the way to its whole share, and how much of it it has, in percent.
     pub starting: BTreeMap<Subject, u32>,
+    /// Which drained targets keep their flows no longer.
+    pub ended: Down,
 }
 
 impl Servers {
@@ -46,7 +48,12 @@ impl Servers {
         let starting: HashMap<_, _> = starting
             .map(|(subject, percent)| (subject.question(), *percent))
             .collect();
-        let mut servers = Self::default();
+        let ending = targets(state).filter(|(_, target)| target.ends_s.is_some());
+        let ending = ending.map(|(service, target)| (service.vni, target.target));
+        let mut servers = Self {
+            ended: ending.filter(|target| self.ended.contains(target)).collect(),
+            ..Self::default()
+        };
         for subject in subjects(state) {
             if down.contains(&subject.question()) {
                 servers.down.insert(subject);
@@ -76,6 +83,16 @@ pub fn down(state: &HostState, subjects: &BTreeSet<Subject>) -> Down {
     };
     let down = targets(state).filter(is_down);
     down.map(|(service, target)| (service.vni, target.target))
+        .collect()
+}
+
+/// The targets of a state that keep their flows no longer, so many seconds after the beginning of 1970.
+#[must_use]
+pub fn ended(state: &HostState, now_s: u64) -> Down {
+    let targets = targets(state);
+    let ended = targets.filter(|(_, target)| target.ends_s.is_some_and(|ends_s| ends_s <= now_s));
+    ended
+        .map(|(service, target)| (service.vni, target.target))
         .collect()
 }
 
@@ -119,9 +136,17 @@ pub fn subjects(state: &HostState) -> BTreeSet<Subject> {
 }
 
 /// Whether each target of a listener is to be used, in their order, where these are down: those that serve; all of a
-/// service of which too few do ([`Check::least_percent`]); and all, where nothing does.
+/// service of which too few do ([`Check::least_percent`]); and all, where nothing does; but none that has `ended`.
 #[must_use]
-pub fn in_use(service: &ServiceState, down: &Down) -> Vec<bool> {
+pub fn in_use(service: &ServiceState, down: &Down, ended: &Down) -> Vec<bool> {
+    let mut used = serving(service, down);
+    for (target, used) in service.targets.iter().zip(&mut used) {
+        *used &= !ended.contains(&(service.vni, target.target));
+    }
+    used
+}
+
+fn serving(service: &ServiceState, down: &Down) -> Vec<bool> {
     let serves = |target: &TargetState| !down.contains(&(service.vni, target.target));
     let serve: Vec<bool> = service.targets.iter().map(serves).collect();
     let sharing = || {
@@ -153,6 +178,7 @@ pub fn in_use(service: &ServiceState, down: &Down) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Host;
 
     fn check(service: &str, least_percent: u32) -> Arc<Check> {
         Arc::new(Check {
@@ -196,6 +222,30 @@ mod tests {
         }
     }
 
+    fn state(service: ServiceState) -> HostState {
+        let own = Ipv4Addr::new(192, 0, 2, 1);
+        HostState {
+            cluster: "c".into(),
+            revision: 1,
+            node: Host {
+                id: 1,
+                name: "osaka".into(),
+                local: own,
+                public: own,
+                overlay: own,
+                udp_port: 6081,
+                nat_ports: None,
+            },
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            vteps: Vec::new(),
+            slots: Vec::new(),
+            paths: Vec::new(),
+            pairs: Vec::new(),
+            services: vec![service],
+        }
+    }
+
     /// These targets.
     fn down(service: &ServiceState, which: &[usize]) -> Down {
         let of = |at: &usize| (service.vni, service.targets[*at].target);
@@ -207,12 +257,37 @@ mod tests {
         let half = check("web", 50);
         let targets = (0..4).map(|last| server(last, 1, Some(&half))).collect();
         let service = service(targets);
-        let used = |which: &[usize]| in_use(&service, &down(&service, which));
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Down::new());
         assert_eq!(used(&[]), [true; 4]);
         assert_eq!(used(&[1]), [true, false, true, true]);
         assert_eq!(used(&[1, 2]), [true, false, false, true], "half serve");
         assert_eq!(used(&[0, 1, 2]), [true; 4], "fewer than half do");
         assert_eq!(used(&[0, 1, 2, 3]), [true; 4], "none does");
+    }
+
+    #[test]
+    fn a_target_that_has_ended_is_not_used_whatever_becomes_of_the_others() {
+        let check = check("web", 0);
+        let mut service = service((0..3).map(|last| server(last, 1, Some(&check))).collect());
+        (service.targets[0].weight, service.targets[0].ends_s) = (0, Some(100));
+        let state = state(service.clone());
+        assert_eq!(ended(&state, 99), Down::new());
+        let ended = ended(&state, 100);
+        assert_eq!(ended, down(&service, &[0]));
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &ended);
+        assert_eq!(used(&[]), [false, true, true]);
+        assert_eq!(used(&[1, 2]), [false, true, true], "none of the others serves");
+        let known = Servers {
+            ended: ended.clone(),
+            ..Servers::default()
+        };
+        assert_eq!(known.of(&state).ended, ended);
+        service.targets[0].ends_s = None;
+        assert_eq!(
+            known.of(&self::state(service)).ended,
+            Down::new(),
+            "it drains without an end"
+        );
     }
 
     #[test]
@@ -225,7 +300,7 @@ mod tests {
             server(3, 1, None),
         ];
         let service = service(targets);
-        let used = |which: &[usize]| in_use(&service, &down(&service, which));
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Down::new());
         assert_eq!(used(&[0, 1]), [false, false, true, true]);
         assert_eq!(used(&[0]), [true; 4], "one of two is fewer than all");
         assert_eq!(used(&[0, 1, 2]), [false, false, false, true]);
@@ -241,7 +316,7 @@ mod tests {
             server(3, 0, Some(&half)),
         ];
         let service = service(targets);
-        let used = |which: &[usize]| in_use(&service, &down(&service, which));
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Down::new());
         assert_eq!(used(&[1, 2, 3]), [true, false, false, false]);
         assert_eq!(used(&[0]), [true; 4], "nothing new would be served");
     }

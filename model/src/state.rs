@@ -221,6 +221,8 @@ pub struct TargetState {
     pub target: Target,
     /// How this host finds out whether it serves; `None`: it counts as if it did.
     pub check: Option<Arc<Check>>,
+    /// When it loses the flows that it has, in seconds since 1970; `None`: never.
+    pub ends_s: Option<u64>,
 }
 
 impl TargetState {
@@ -231,6 +233,7 @@ impl TargetState {
             weight,
             target,
             check: None,
+            ends_s: None,
         }
     }
 }

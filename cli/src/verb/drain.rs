@@ -3,11 +3,11 @@
 mod node;
 mod target;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use kuafu_model::kinds::{Kind, Name, ObjectRef};
+use kuafu_model::kinds::{Kind, Moment, Name, ObjectRef};
 use kuafu_proto::v1::{ApplyRequest, ClusterStatus, ClusterStatusRequest, ManifestFile};
 use target::Server;
 
@@ -26,13 +26,14 @@ pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// those over it are removed. Waits until no host has one. What enters or leaves at the node itself stays there.
 ///
 /// Of a server it sets drain of each service's target with that address: it gets no new connections, and keeps those
-/// that it has. Waits until none is left.
+/// that it has, unless there is a deadline: then those that are left are led to other servers. Waits until none is left.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu drain node/taipei
   kuafu drain node/taipei --undo
   kuafu drain node/taipei --wait 0               # do not wait
   kuafu drain target/198.51.100.7 --wait 3600
+  kuafu drain target/198.51.100.7 --deadline 600 --wait 3600
   kuafu drain target/198.51.100.7:2342 --undo")]
 pub(crate) struct Args {
     /// A node such as node/taipei, or a server such as target/198.51.100.7 or target/198.51.100.7:2342
@@ -44,8 +45,39 @@ pub(crate) struct Args {
     /// Wait at most so long until nothing is left
     #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "undo")]
     wait: u64,
+    /// Of a server: lead what is left to others after so long; without, what is left stays until it ends
+    #[arg(long, value_name = "SECONDS", conflicts_with = "undo")]
+    deadline: Option<u64>,
     #[command(flatten)]
     output: Output,
+}
+
+/// How a target is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// Used.
+    Off,
+    /// Without a deadline, or with one.
+    On(Option<Moment>),
+}
+
+impl Args {
+    fn drain(&self) -> anyhow::Result<Drain> {
+        if self.undo {
+            return Ok(Drain::Off);
+        }
+        let Some(deadline) = self.deadline else {
+            return Ok(Drain::On(None));
+        };
+        ensure!(
+            matches!(self.what, What::Target(_)),
+            "--deadline {deadline}: only a server's flows can be led away; leave it out for a node"
+        );
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let until = now.checked_add(deadline).and_then(Moment::new);
+        let until = until.with_context(|| format!("--deadline {deadline}: that is after the year 9999"))?;
+        Ok(Drain::On(Some(until)))
+    }
 }
 
 /// What is drained.
@@ -71,9 +103,9 @@ fn what(text: &str) -> std::result::Result<What, String> {
 
 impl What {
     /// The objects that declare it, with its drain as it shall be.
-    async fn declared(&self, controller: &mut Controller, drain: bool) -> anyhow::Result<Vec<ManifestFile>> {
+    async fn declared(&self, controller: &mut Controller, drain: Drain) -> anyhow::Result<Vec<ManifestFile>> {
         match self {
-            Self::Node(name) => Ok(vec![node::declared(controller, name, drain).await?]),
+            Self::Node(name) => Ok(vec![node::declared(controller, name, drain != Drain::Off).await?]),
             Self::Target(server) => target::declared(controller, server, drain).await,
         }
     }
@@ -100,9 +132,10 @@ struct Left {
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
+    let drain = args.drain()?;
     let mut controller = ask::controller(global).await?;
     let request = ApplyRequest {
-        files: args.what.declared(&mut controller, !args.undo).await?,
+        files: args.what.declared(&mut controller, drain).await?,
         dry_run: false,
         confirm_s: 0,
     };

@@ -75,6 +75,7 @@ fn servers_that_die_are_left_out_and_drained_ones_lose_nothing() {
     let _agent = an_agent_that_starts_anew_knows_it(&stage, &addresses);
     one_comes_back(&stage, &addresses, &servers[2]);
     all_are_drained_in_turn(&stage, &addresses);
+    one_is_drained_by_a_deadline(&stage, &addresses, SERVERS[0]);
     for (server, questions) in servers.iter().zip(questions) {
         let wrong = wrong(server);
         assert_eq!(wrong.len(), questions, "{}: {wrong:?}", server.name);
@@ -207,6 +208,31 @@ fn is_drained(stage: &Stage, (name, addresses): (&str, &[Ipv4Addr]), so_far: &[M
     drop(long);
     drain(&["--wait", "15"]).unwrap();
     drain(&["--undo"]).unwrap();
+}
+
+/// What a server still has when its time is over goes to others, which do not know it; the others keep theirs.
+fn one_is_drained_by_a_deadline(stage: &Stage, addresses: &[Ipv4Addr], name: &str) {
+    let connected = |address: &Ipv4Addr| connections(&stage.world, *address);
+    let mut long: Vec<Long> = addresses.iter().flat_map(connected).collect();
+    let target = format!("target/{}", stage.world.site(name).unwrap().address().public);
+    let drain = |more: &[&str]| {
+        let verb = [&["drain", target.as_str()], more].concat();
+        stage.cluster.ask(&stage.world, &verb).unwrap()
+    };
+    drain(&["--deadline", "3", "--wait", "15"]);
+    let (mut ended, mut others) = ([0, 0], [0, 0]);
+    for connection in &mut long {
+        let counts = if connection.server == name {
+            &mut ended
+        } else {
+            &mut others
+        };
+        counts[usize::from(connection.echoes().is_err())] += 1;
+    }
+    println!("after a deadline {ended:?} of its connections stand and are gone, of the others' {others:?}");
+    assert_eq!((ended[0], others[1]), (0, 0));
+    assert!(ended[1] > 0 && others[0] > 0);
+    drain(&["--undo"]);
 }
 
 fn none_failed(mode: &str, requests: &[Request], when: &str) {

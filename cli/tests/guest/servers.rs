@@ -310,6 +310,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         targets: vec![TargetState {
+            ends_s: None,
             weight: 1,
             target: Target::Direct {
                 address: SERVER,

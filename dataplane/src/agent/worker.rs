@@ -8,7 +8,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kuafu_model::HostState;
 use kuafu_proto::v1::agent_message::Message;
@@ -398,7 +398,8 @@ impl Worker {
         self.go_back_in_time();
         self.retry_pending();
         self.look_at_file();
-        self.health.tick();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.health.tick(self.host.state(), since_1970.as_secs());
         if std::mem::take(&mut self.is_left_undone) {
             self.health.try_again();
         }

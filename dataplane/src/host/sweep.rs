@@ -1,10 +1,10 @@
 //! The end of idle connections, and of flows whose targets are remembered.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use kuafu_model::HostState;
-use kuafu_model::health::{self, Subject};
+use kuafu_model::health::{self, Servers};
 use kuafu_model::state::{ServiceState, Target};
 use kuafu_pipeline::header::ipv4;
 use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Phase, Tracked};
@@ -122,16 +122,19 @@ fn last(connection: &Connection) -> u64 {
 /// A listener, as connections name it.
 type Listener = (u32, IpKey, u32, Be16);
 
-/// Listeners' servers that get no packets, since they are down.
+/// Listeners' servers that get no packets, since they are down or keep their flows no longer.
 #[derive(Debug, Default)]
 pub(super) struct Down(HashSet<(Listener, IpKey, Be16)>);
 
 impl Down {
-    /// Those of a state, where these are down.
-    pub(super) fn of(state: &HostState, down: &BTreeSet<Subject>) -> Self {
-        let (mut all, down) = (HashSet::new(), health::down(state, down));
+    /// Those of a state, where this is known.
+    pub(super) fn of(state: &HostState, servers: &Servers) -> Self {
+        let (mut all, down) = (HashSet::new(), health::down(state, &servers.down));
         for service in &state.services {
-            let targets = service.targets.iter().zip(health::in_use(service, &down));
+            let targets = service
+                .targets
+                .iter()
+                .zip(health::in_use(service, &down, &servers.ended));
             for (target, _) in targets.filter(|(_, is_used)| !is_used) {
                 if let Target::Server { address, port } = target.target {
                     let port = Be16::new(port.unwrap_or(service.port));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kuafu_model::HostState;
 use kuafu_model::state::Target;
 use kuafu_pipeline::header::tcp;
-use kuafu_pipeline::map::{Be16, HopKind, IpKey, Phase};
+use kuafu_pipeline::map::{Be16, HopKind, IpKey, MemberKey, Phase};
 use kuafu_proto::v1;
 
 use super::View;
@@ -64,9 +64,12 @@ fn count_connections(view: &View<'_>, counts: &mut Counts) -> Result<()> {
 /// Those of servers that answer clients themselves.
 fn count_tracked(view: &View<'_>, counts: &mut Counts) -> Result<()> {
     let (clock, now) = (view.clock, view.clock.jiffies()?);
+    // One that keeps its flows no longer may still stand in entries of those that are silent.
+    let keeps = |vni, target| view.contents.members.contains_key(&MemberKey { vni, target });
     view.maps.tracked.for_each(|key, flow| {
         let (number, _) = flow.choice();
         let target = view.contents.targets.get(&number);
+        let target = target.filter(|_| keeps(key.vni, number));
         let direct = target.filter(|hop| matches!(hop.kind(), HopKind::Direct(_)));
         let is_young = || clock.duration(now.saturating_sub(flow.last_packet())) < OPENS_WITHIN;
         let is_one = match flow.phase() {

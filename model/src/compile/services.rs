@@ -9,8 +9,8 @@ use super::allocations::{CoupleKey, NodeId};
 use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
-    self, Accelerator, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Name, ObjectRef,
-    Payload, PoolAddress, PortNumber, Protocol, Service, Statuses, UrlPath, Word,
+    self, Accelerator, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment, Name,
+    ObjectRef, Payload, PoolAddress, PortNumber, Protocol, Service, Statuses, UrlPath, Word,
 };
 use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
 
@@ -64,6 +64,7 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
         weight: target.share().into(),
         target: reached(service, target),
         check: check.clone(),
+        ends_s: target.drain_until.map(Moment::unix_s),
     };
     let targets = shared(service.spec.targets.iter().map(target));
     for address in &pool.spec.addresses {
@@ -227,6 +228,7 @@ impl One<'_> {
                 weight: dial * u128::from(target.share()),
                 target: reached(service, target),
                 check: check.clone(),
+                ends_s: target.drain_until.map(Moment::unix_s),
             };
             service.spec.targets.iter().map(server)
         })
@@ -247,6 +249,7 @@ struct Weighed {
     weight: u128,
     target: Target,
     check: Option<Arc<Check>>,
+    ends_s: Option<u64>,
 }
 
 impl Weighed {
@@ -255,6 +258,7 @@ impl Weighed {
             weight,
             target,
             check: None,
+            ends_s: None,
         }
     }
 }
@@ -378,6 +382,7 @@ fn shared(targets: impl Iterator<Item = Weighed>) -> Vec<TargetState> {
             weight: if target.weight > 0 { weight.max(1) } else { 0 },
             target: target.target,
             check: target.check,
+            ends_s: target.ends_s,
         }
     };
     targets.into_iter().map(state).collect()

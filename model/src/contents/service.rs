@@ -46,7 +46,10 @@ pub(super) fn fill(
             };
             Ok((hop, share))
         };
-        let targets = service.targets.iter().zip(health::in_use(service, &down));
+        let targets = service
+            .targets
+            .iter()
+            .zip(health::in_use(service, &down, &host.servers.ended));
         listeners.push(Listener {
             key: key(index, service)?,
             value: Service {

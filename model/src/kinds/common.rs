@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
+use std::str::FromStr;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::manifest::{Fields, Problem};
 
@@ -72,9 +77,51 @@ pub(crate) fn quoted(text: &str) -> String {
 const LONGEST_SHOWN: usize = 80;
 
 /// A value that manifests write as text.
-pub(crate) trait Text: std::str::FromStr<Err = Invalid> {
+pub(crate) trait Text: FromStr<Err = Invalid> {
     /// What the text must look like, as a noun phrase with an example.
     const FORM: &'static str;
+}
+
+/// A moment, in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// So many seconds after the beginning of 1970 in UTC; `None` after the year 9999.
+    #[must_use]
+    pub fn new(unix_s: u64) -> Option<Self> {
+        let seconds = i64::try_from(unix_s).ok()?;
+        OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+        Some(Self(unix_s))
+    }
+
+    /// Seconds since the beginning of 1970 in UTC.
+    #[must_use]
+    pub const fn unix_s(self) -> u64 {
+        self.0
+    }
+}
+
+impl Text for Moment {
+    const FORM: &'static str = "a time since 1970 with its zone, such as 2026-12-01T06:00:00Z (RFC 3339)";
+}
+
+impl FromStr for Moment {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok();
+        let unix_s = time.and_then(|time| u64::try_from(time.unix_timestamp()).ok());
+        unix_s.map(Self).ok_or_else(|| Invalid::not::<Self>(text))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = i64::try_from(self.0).map_err(|_| fmt::Error)?;
+        let time = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| fmt::Error)?;
+        f.write_str(&time.format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
 }
 
 /// Serialises types as the text that they display, and reads them from it.
@@ -95,6 +142,8 @@ macro_rules! serde_as_text {
     )+ };
 }
 pub(crate) use serde_as_text;
+
+serde_as_text!(Moment);
 
 /// Defines an enum of words. Words after `not_yet` are known, and refused as not supported yet.
 macro_rules! words {

@@ -37,7 +37,7 @@ pub use accelerator::{
     Liveness, Places, RelayRules, TcpIdle, UdpIdle,
 };
 pub use address_pool::{AddressPool, AddressPoolSpec, PoolAddress, Reach};
-pub use common::Invalid;
+pub use common::{Invalid, Moment};
 pub(crate) use common::{Text, quoted};
 pub use health::{
     CheckKind, Health, Interval, Payload, Percent, SlowStart, Statuses, Streak, Timeout, UrlPath, Word,

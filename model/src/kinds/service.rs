@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::common::{Invalid, integers, refuse_twice, words};
+use super::common::{Invalid, Moment, integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
 use super::{Health, Listener, Name, Resource};
 use crate::manifest::{Field, Fields, Place, Problem};
@@ -134,6 +134,9 @@ pub struct Target {
     /// Default: false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
+    /// With drain: when the flows that are left are led to others. Default: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Moment>,
 }
 
 impl Target {
@@ -161,11 +164,17 @@ impl Field for Target {
             let port = fields.optional("port");
             let weight = fields.or("weight", Weight::DEFAULT);
             let drain = fields.or("drain", false);
+            let drain_until: Option<Option<Moment>> = fields.optional("drain_until");
+            if let (Some(false), Some(Some(until))) = (drain, drain_until) {
+                let why = "is for a target that drains; set drain: true beside it, or leave it out";
+                fields.refuse("drain_until", Invalid::new(&until.to_string(), why));
+            }
             Some(Self {
                 address: address?,
                 port: port?,
                 weight: weight?,
                 drain: drain?,
+                drain_until: drain_until?,
             })
         })
     }

@@ -355,6 +355,7 @@ impl Read for TargetState {
                 .map(|check| Check::read(check).map_err(|error| error.within("check")))
                 .transpose()?
                 .map(Arc::new),
+            ends_s: message.ends_s,
         })
     }
 }

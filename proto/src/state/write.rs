@@ -184,6 +184,7 @@ impl From<&TargetState> for v1::TargetState {
         let mut message = Self {
             weight: state.weight,
             check: state.check.as_deref().map(Into::into),
+            ends_s: state.ends_s,
             ..Self::default()
         };
         match state.target {

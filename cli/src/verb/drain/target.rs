@@ -9,7 +9,7 @@ use kuafu_model::kinds::Kind;
 use kuafu_proto::v1::{ClusterStatus, GetRequest, HostEntry, ManifestFile};
 use serde_json::{Value, json};
 
-use super::Left;
+use super::{Drain, Left};
 use crate::ask::Controller;
 
 /// A server's address, and its port where only that one is meant.
@@ -60,7 +60,7 @@ impl Server {
 pub(super) async fn declared(
     controller: &mut Controller,
     server: &Server,
-    drain: bool,
+    drain: Drain,
 ) -> anyhow::Result<Vec<ManifestFile>> {
     let request = GetRequest {
         kind: Kind::Service.word().to_owned(),
@@ -83,11 +83,16 @@ pub(super) async fn declared(
 }
 
 /// A service whose target this server is, with its drain as it shall be.
-fn with_drain(mut object: Value, server: &Server, drain: bool) -> Option<ManifestFile> {
+fn with_drain(mut object: Value, server: &Server, drain: Drain) -> Option<ManifestFile> {
     let targets = object.pointer_mut("/spec/targets")?.as_array_mut()?;
     let mut found = false;
     for target in targets.iter_mut().filter(|target| server.is(target)) {
-        target.as_object_mut()?.insert("drain".to_owned(), json!(drain));
+        let target = target.as_object_mut()?;
+        target.retain(|field, _| !field.starts_with("drain"));
+        if let Drain::On(until) = drain {
+            target.insert("drain".to_owned(), json!(true));
+            target.extend(until.map(|until| ("drain_until".to_owned(), json!(until))));
+        }
         found = true;
     }
     let name = object.pointer("/metadata/name")?.as_str()?.to_owned();
@@ -118,7 +123,7 @@ pub(super) fn left(status: &ClusterStatus, server: &Server) -> Left {
         what: format!("flows with {server}"),
         gone: format!("{server} has no flow any more."),
         advice: if silent.is_empty() {
-            "they go on until they end, or until the target is taken out of its services"
+            "they go on until they end, or until a --deadline"
         } else {
             "who has not said so may still send new ones; kuafu status says why"
         },
@@ -128,6 +133,7 @@ pub(super) fn left(status: &ClusterStatus, server: &Server) -> Left {
 
 #[cfg(test)]
 mod tests {
+    use kuafu_model::kinds::Moment;
     use kuafu_proto::v1::{Draining, HostStatus};
 
     use super::*;
@@ -139,16 +145,22 @@ mod tests {
     #[test]
     fn a_server_is_drained_in_each_service_that_has_it() {
         let targets = json!([{"address": "192.0.2.7", "port": 80}, {"address": "192.0.2.8", "port": 80}]);
-        let of = |server: &str, drain| {
+        let of = |server: &str, drain| -> Option<Value> {
             let file = with_drain(service(targets.clone()), &server.parse().unwrap(), drain)?;
             let object: Value = serde_json::from_str(&file.text).unwrap();
             Some(object["spec"]["targets"].clone())
         };
         let drained = json!([{"address": "192.0.2.7", "port": 80, "drain": true}, {"address": "192.0.2.8", "port": 80}]);
-        assert_eq!(of("192.0.2.7", true), Some(drained.clone()));
-        assert_eq!(of("192.0.2.7:80", true), Some(drained));
-        assert_eq!(of("192.0.2.7:81", true), None);
-        assert_eq!(of("192.0.2.9", true), None);
+        let on = Drain::On(None);
+        assert_eq!(of("192.0.2.7", on), Some(drained.clone()));
+        assert_eq!(of("192.0.2.7:80", on), Some(drained));
+        assert_eq!(of("192.0.2.7:81", on), None);
+        assert_eq!(of("192.0.2.9", on), None);
+        let until = of("192.0.2.7", Drain::On(Moment::new(1_796_104_800)));
+        let until = until.unwrap().get(0).unwrap().clone();
+        assert_eq!(until["drain_until"], "2026-12-01T06:00:00Z");
+        let undone = with_drain(service(json!([until])), &"192.0.2.7".parse().unwrap(), Drain::Off).unwrap();
+        assert!(!undone.text.contains("drain"), "{}", undone.text);
     }
 
     #[test]
