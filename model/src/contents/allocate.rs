@@ -68,6 +68,8 @@ impl<'p, V: Copy + Eq + Hash> Numbers<'p, V> {
 pub(super) struct Ranges {
     capacity: u32,
     taken: BTreeMap<u32, u32>,
+    /// By length the end of the range that was given last: there is no such gap before it any more.
+    searched: HashMap<u32, u32>,
 }
 
 impl Ranges {
@@ -76,6 +78,7 @@ impl Ranges {
         Self {
             capacity,
             taken: taken.filter(|(_, length)| *length != 0).collect(),
+            searched: HashMap::new(),
         }
     }
 
@@ -84,8 +87,8 @@ impl Ranges {
     /// # Errors
     /// `Full` where there is none.
     pub(super) fn take(&mut self, length: u32) -> Result<u32, Error> {
-        let mut first = 0;
-        for (taken, length_taken) in &self.taken {
+        let mut first = self.searched.get(&length).copied().unwrap_or(0);
+        for (taken, length_taken) in self.taken.range(first..) {
             if taken.saturating_sub(first) >= length {
                 break;
             }
@@ -99,6 +102,7 @@ impl Ranges {
             });
         }
         self.taken.insert(first, length);
+        self.searched.insert(length, first + length);
         Ok(first)
     }
 }
@@ -124,7 +128,8 @@ mod tests {
         let mut ranges = Ranges::new(20, [(0, 4), (6, 4)].into_iter());
         assert_eq!(ranges.take(2), Ok(4));
         assert_eq!(ranges.take(5), Ok(10));
-        assert_eq!(ranges.take(5), Ok(15));
+        assert_eq!(ranges.take(1), Ok(15), "whatever longer ones have passed by");
+        assert_eq!(ranges.take(4), Ok(16));
         assert!(ranges.take(1).is_err());
     }
 }
