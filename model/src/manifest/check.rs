@@ -337,9 +337,16 @@ impl<'a> Check<'a> {
 
     /// The pool of a service that listens itself exists, and its servers can answer for themselves where they shall.
     fn services(&mut self) {
+        let mut leading: HashMap<&Name, Vec<&Accelerator>> = HashMap::new();
+        for accelerator in self.intent.accelerators().values() {
+            for group in &accelerator.spec.groups {
+                leading.entry(&group.service).or_default().push(accelerator);
+            }
+        }
         for service in self.in_order(Kind::Service, self.intent.services()) {
             let me = id(Kind::Service, service);
-            self.asks_where_it_is_answered(&me, service);
+            let accelerators = leading.get(&service.metadata.name);
+            self.asks_where_it_is_answered(&me, service, accelerators.map_or(&[], Vec::as_slice));
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
@@ -352,8 +359,14 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A check without a port of its own asks in the protocol of the listeners that lead to the service.
-    fn asks_where_it_is_answered(&mut self, me: &ObjectRef, service: &Service) {
+    /// A check without a port of its own asks in the protocol of the listeners that lead to the service: its own, and
+    /// these accelerators'.
+    fn asks_where_it_is_answered(
+        &mut self,
+        me: &ObjectRef,
+        service: &Service,
+        accelerators: &[&Accelerator],
+    ) {
         let Some(health) = service
             .spec
             .health
@@ -363,13 +376,9 @@ impl<'a> Check<'a> {
             return;
         };
         let asks = health.protocol();
-        let leads_here = |accelerator: &&Arc<Accelerator>| {
-            let mut groups = accelerator.spec.groups.iter();
-            groups.any(|group| group.service == service.metadata.name)
-        };
-        let accelerators = self.intent.accelerators().values().filter(leads_here);
-        let of_accelerators =
-            accelerators.map(|accelerator| (id(Kind::Accelerator, accelerator), &accelerator.spec.listeners));
+        let of_accelerators = accelerators
+            .iter()
+            .map(|accelerator| (id(Kind::Accelerator, accelerator), &accelerator.spec.listeners));
         let mut all = std::iter::once((me.clone(), &service.spec.listeners)).chain(of_accelerators);
         let found = all.find_map(|(object, listeners)| {
             let other = listeners.iter().find(|listener| listener.protocol != asks)?;
