@@ -342,11 +342,15 @@ impl Host {
     fn establish(&mut self, state: &HostState, mut ground: Ground) -> Result<()> {
         let whole = with_port(state);
         ground.facts.now = self.clock.jiffies()?;
-        contents(&whole, &ground.facts, Some(&self.contents))?;
+        let mut next = contents(&whole, &ground.facts, Some(&self.contents))?;
         let (own, port) = overlay::ensure(&self.net, state.node.overlay)?;
-        ground.facts.hand_over = own;
-        ground.facts.interfaces.insert(overlay::NAME.to_owned(), port);
-        let next = contents(&whole, &ground.facts, Some(&self.contents))?;
+        let facts = &mut ground.facts;
+        let before = std::mem::replace(&mut facts.hand_over, own);
+        let port_before = facts.interfaces.insert(overlay::NAME.to_owned(), port);
+        if (before, port_before) != (own, Some(port)) {
+            drop(next);
+            next = contents(&whole, &ground.facts, Some(&self.contents))?;
+        }
         let wanted = wanted(&self.bpf, &ground);
         self.links.attach(&self.net, &wanted, self.options.xdp)?;
         self.sysctls.forward(&ground.underlay.name)?;
@@ -458,7 +462,7 @@ fn write_one(maps: &Maps, neighbours: &mut Neighbours, net: &Net, batch: &Batch<
 fn look_for(hosts: &[(u32, Ipv4Addr)], maps: &Maps, neighbours: &mut Neighbours, net: &Net) -> Result<()> {
     let (pause, times) = LOOK;
     for _ in 0..times {
-        neighbours.refresh(net, maps)?;
+        neighbours.look_for(net, maps, hosts)?;
         if neighbours.are_known(hosts) {
             break;
         }

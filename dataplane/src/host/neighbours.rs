@@ -70,13 +70,24 @@ impl Neighbours {
         if self.known.is_empty() && self.managed.is_empty() {
             return Ok(());
         }
-        let mut steps = HashMap::new();
         for known in self.known.values_mut() {
-            known.step = match steps.get(&known.host) {
-                Some(step) => *step,
-                None => *steps.entry(known.host).or_insert(net.step_to(known.host)?),
-            };
+            known.step = net.step_to(known.host)?;
         }
+        self.settle(net, maps)
+    }
+
+    /// Looks up the routes to these alone, and writes what has changed.
+    pub(super) fn look_for(&mut self, net: &Net, maps: &Maps, hosts: &[(u32, Ipv4Addr)]) -> Result<()> {
+        for (number, host) in hosts {
+            if let Some(known) = self.known.get_mut(number) {
+                known.step = net.step_to(*host)?;
+            }
+        }
+        self.settle(net, maps)
+    }
+
+    /// Has the kernel look after the first steps as they are known now, and writes what it knows of them.
+    fn settle(&mut self, net: &Net, maps: &Maps) -> Result<()> {
         let table: HashMap<Step, Entry> = net
             .neighbours()?
             .into_iter()
