@@ -31,10 +31,16 @@ use kuafu_pipeline::map::{
 pub unsafe trait Octets: Sized + 'static {
     /// As the kernel keeps it.
     fn to_octets(&self) -> Vec<u8> {
-        let mut octets = vec![0; size_of::<Self>()];
-        // SAFETY: the source is one value without padding (the trait's promise); the destination has its size.
-        unsafe { ptr::copy_nonoverlapping(ptr::from_ref(self).cast(), octets.as_mut_ptr(), octets.len()) };
+        let mut octets = Vec::with_capacity(size_of::<Self>());
+        self.append_to(&mut octets);
         octets
+    }
+
+    /// The same, behind others.
+    fn append_to(&self, octets: &mut Vec<u8>) {
+        // SAFETY: one value without padding (the trait's promise), as so many octets, for as long as it is borrowed.
+        let own = unsafe { std::slice::from_raw_parts(ptr::from_ref(self).cast(), size_of::<Self>()) };
+        octets.extend_from_slice(own);
     }
 
     /// From what the kernel keeps; `None` where there are fewer octets.

@@ -101,8 +101,8 @@ impl<K: Octets, V: Octets> Map<K, V> {
     {
         let mut batch = (Vec::new(), Vec::new(), 0);
         for (key, value) in entries {
-            batch.0.extend(key.to_octets());
-            batch.1.extend(value.to_octets());
+            key.append_to(&mut batch.0);
+            value.append_to(&mut batch.1);
             batch.2 += 1;
             if batch.2 as usize == BATCH {
                 self.flush(&mut batch)?;
