@@ -4,6 +4,7 @@
 mod balancer;
 mod host;
 mod packet;
+pub(crate) mod scale;
 mod wrapper;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,7 @@ use kuafu_dataplane::bpf::{Bpf, Sizes};
 
 use self::wrapper::{Start, Wrapper};
 use crate::Common;
-use crate::memory::maps_mib;
+use crate::memory::map_mib;
 use crate::report::{Limit, Report, Row};
 use crate::rounds::{Rounds, median};
 
@@ -107,7 +108,7 @@ fn of_the_backbone(interface: u32) -> Result<Vec<Scene>> {
         scene(
             "entry, known service",
             110.0,
-            ("restore_entry", Start::with(packet::plain()?)),
+            ("restore_entry", Start::with(packet::plain(host::LISTENER)?)),
             packet::has_entered,
         )?,
         scene(
@@ -250,13 +251,13 @@ fn forget(bpf: &Bpf) -> Result<()> {
 /// What a million flows take.
 fn remembered(scene: &mut Scene, bpf: &Bpf) -> Result<String> {
     forget(bpf)?;
-    let before = maps_mib()?;
+    let tracked = &bpf.maps.tracked;
+    let before = map_mib(tracked)?;
     scene.wrapper.wrap(&bpf.programs.edge)?;
     scene.wrapper.run(REMEMBERED)?;
-    let (known, after) = (bpf.maps.tracked.count()?, maps_mib()?);
+    let (known, after) = (tracked.count()?, map_mib(tracked)?);
     Ok(format!(
-        "{known} known flows take {:.0} MiB, the maps of both hosts {before:.0} MiB without them",
-        after - before
+        "{known} known flows take {after:.0} MiB, their table alone {before:.0} MiB"
     ))
 }
 

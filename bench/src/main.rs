@@ -35,6 +35,8 @@ enum Benchmark {
     Vpc(Common),
     /// Program time of a relay's hop, of an entry's and of an exit's packet, against a plain XDP forwarder's (root)
     Edge(Common),
+    /// Many services, and many targets, against one: applying them, memory, a packet's time (root)
+    Scale(Common),
     /// A service's ring against Maglev's table and a table of rendezvous: flows moved, shares, building
     Ring(Common),
     /// Exact routes with at most three relays, and backups, of a whole network, against a plain dynamic programme
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
     let (report, json) = match Cli::parse().benchmark {
         Benchmark::Vpc(common) => (vpc::run(&common), common.json),
         Benchmark::Edge(common) => (edge::run(&common), common.json),
+        Benchmark::Scale(common) => (edge::scale::run(&common), common.json),
         Benchmark::Ring(common) => (ring::run(&common), common.json),
         Benchmark::Routes { network, common } => (routes::run(&network, &common), common.json),
     };

@@ -1,6 +1,6 @@
 //! What a computation takes.
 
-use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 
@@ -23,24 +23,15 @@ pub(crate) fn peak_mib<T>(work: impl FnOnce() -> T) -> Result<f64> {
     Ok(mebibytes(kib * 1024))
 }
 
-/// What this process's BPF maps take, in MiB, as the kernel tells it (`memlock` of their fdinfo).
+/// What a BPF map takes, in MiB, as the kernel tells it (`memlock` of its fdinfo).
 ///
 /// # Errors
 /// /proc cannot be read.
-pub(crate) fn maps_mib() -> Result<f64> {
-    let mut maps = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
-        // The one by which this folder is read is gone afterwards.
-        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse().ok()
-        };
-        if let (Some(id), Some(octets)) = (field("map_id:"), field("memlock:")) {
-            maps.insert(id, octets);
-        }
-    }
-    Ok(mebibytes(maps.values().sum()))
+pub(crate) fn map_mib(map: impl AsFd) -> Result<f64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(mebibytes(line.context("no memlock")?.trim().parse()?))
 }
 
 /// So many octets, in MiB.

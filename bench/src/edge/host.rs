@@ -87,7 +87,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
     Ok(())
 }
 
-fn state() -> HostState {
+pub(super) fn state() -> HostState {
     HostState {
         cluster: "bench".to_owned(),
         revision: 1,
@@ -170,7 +170,7 @@ fn key(octet: u8) -> LegKey {
     }
 }
 
-fn service((vni, port): (u32, u16), at_exit: bool, target: Target) -> ServiceState {
+pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) -> ServiceState {
     ServiceState {
         vni,
         name: format!("accelerator-{vni}"),

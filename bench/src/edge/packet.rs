@@ -33,11 +33,11 @@ const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
 /// A segment of TCP: header and 16 octets.
 const SEGMENT: usize = 36;
 
-/// A client's frame to the accelerator's listener, as it arrives.
-pub(super) fn plain() -> Result<Vec<u8>> {
+/// A client's datagram to a listener of the accelerated address, as it arrives.
+pub(super) fn plain(port: u16) -> Result<Vec<u8>> {
     let mut head = [0; 14];
     ethernet_header(&mut head, ethernet::IPV4);
-    Ok([&head[..], &inner()?].concat())
+    Ok([&head[..], &inner(port)?].concat())
 }
 
 /// A client's segment to a service that is balanced.
@@ -183,7 +183,7 @@ fn is_wrapped(frame: &mut [u8], more: usize, protocol: u8) -> bool {
 fn carried(label: u32, turn: u32) -> Result<Vec<u8>> {
     let mut head = [0; OUTER];
     let octets = u16::try_from(CARRIED - 14)?;
-    let body = inner()?;
+    let body = inner(LISTENER)?;
     Ipv4::at::<14, OUTER>(&mut head).write(&Fields {
         tos: 0,
         total_length: octets,
@@ -209,8 +209,8 @@ fn ethernet_header<const N: usize>(head: &mut [u8; N], ethertype: u16) {
     header.set_ethertype(ethertype);
 }
 
-/// A client's IP packet to the accelerator's listener.
-fn inner() -> Result<[u8; INNER]> {
+/// A client's IP packet to a listener.
+fn inner(port: u16) -> Result<[u8; INNER]> {
     let mut body = [0; INNER];
     Ipv4::at::<0, INNER>(&mut body).write(&Fields {
         tos: 0,
@@ -220,7 +220,7 @@ fn inner() -> Result<[u8; INNER]> {
         source: u32::from(Ipv4Addr::new(203, 0, 113, 7)),
         destination: ACCELERATED.into(),
     });
-    Udp::at::<20, INNER>(&mut body).write(4000, LISTENER, u16::try_from(INNER - 20)?);
+    Udp::at::<20, INNER>(&mut body).write(4000, port, u16::try_from(INNER - 20)?);
     Ok(body)
 }
 
