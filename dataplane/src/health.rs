@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Contents, marks};
-use kuafu_model::health::{self, Down, Servers, Subject, subjects};
+use kuafu_model::health::{self, Servers, Subject, Targets, subjects};
 use kuafu_proto::v1;
 use tokio::sync::watch;
 
@@ -73,8 +73,6 @@ pub(crate) struct Health {
     has_begun: bool,
     /// Whether anything is known that has not been acted upon.
     has_news: bool,
-    /// Which drained targets keep their flows no longer.
-    ended: Down,
     /// What the controller was told last.
     told: Vec<v1::Server>,
 }
@@ -96,7 +94,6 @@ impl Health {
             serials: 0,
             has_begun: false,
             has_news: false,
-            ended: Down::new(),
             told: Vec::new(),
         }
     }
@@ -181,17 +178,12 @@ impl Health {
         std::mem::take(&mut self.has_news).then(|| Servers {
             down: self.down(),
             starting: self.starting(),
-            ended: self.ended.clone(),
+            ..Servers::default()
         })
     }
 
-    /// A second has passed, and so many since the beginning of 1970.
-    pub(crate) fn tick(&mut self, state: Option<&HostState>, now_s: u64) {
-        let ended = state.map(|state| health::ended(state, now_s)).unwrap_or_default();
-        if self.ended != ended {
-            self.ended = ended;
-            self.has_news = true;
-        }
+    /// A second has passed.
+    pub(crate) fn tick(&mut self) {
         for (subject, known) in &mut self.known {
             if known.starts.is_some() {
                 // Its share has grown, or it is whole.
@@ -261,9 +253,9 @@ impl Health {
         servers.into_iter().map(server).collect()
     }
 
-    /// Everybody who is asked, and whether packets go there.
-    pub(crate) fn statuses(&self, state: Option<&HostState>) -> Vec<v1::ServerStatus> {
-        let used = state.map(|state| self.used(state)).unwrap_or_default();
+    /// Everybody who is asked, and whether packets go there, where these targets have ended.
+    pub(crate) fn statuses(&self, state: Option<&HostState>, ended: &Targets) -> Vec<v1::ServerStatus> {
+        let used = state.map(|state| self.used(state, ended)).unwrap_or_default();
         let status = |(subject, known): (&Subject, &Known)| v1::ServerStatus {
             service: subject.check.service.clone(),
             address: subject.server.to_string(),
@@ -277,13 +269,10 @@ impl Health {
     }
 
     /// Those to whom any listener sends.
-    fn used(&self, state: &HostState) -> BTreeSet<Subject> {
+    fn used(&self, state: &HostState, ended: &Targets) -> BTreeSet<Subject> {
         let (mut used, down) = (BTreeSet::new(), health::down(state, &self.down()));
         for service in &state.services {
-            let targets = service
-                .targets
-                .iter()
-                .zip(health::in_use(service, &down, &self.ended));
+            let targets = service.targets.iter().zip(health::in_use(service, &down, ended));
             let in_use = targets.filter(|(_, is_used)| *is_used);
             used.extend(in_use.filter_map(|(target, _)| health::subject(service, target)));
         }
@@ -413,7 +402,7 @@ mod tests {
         assert_eq!(health.report(Some(&state())), None);
         assert_eq!(health.greeting(Some(&state())), told, "to whoever connects");
         let used: Vec<bool> = health
-            .statuses(Some(&state()))
+            .statuses(Some(&state()), &Targets::new())
             .iter()
             .map(|server| server.used)
             .collect();
@@ -474,7 +463,7 @@ mod tests {
         health.heard(up.clone());
         let all = BTreeMap::from([(up.subject, 10), (second, 10)]);
         assert_eq!(starting(&mut health), all, "who serves again");
-        health.tick(Some(&state()), 0);
+        health.tick();
         assert_eq!(starting(&mut health), all, "none is whole yet");
     }
 

@@ -18,11 +18,11 @@ mod sysctl;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Batch, Contents, HostFacts, contents, recovered};
-use kuafu_model::health::Servers;
+use kuafu_model::health::{self, Servers};
 use kuafu_model::state::{PortState, ServiceState};
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
@@ -96,7 +96,7 @@ pub struct Host {
     neighbours: Neighbours,
     facts: HostFacts,
     contents: Contents,
-    /// Servers that are down, with whom no connection is left.
+    /// Servers that get no packets, with whom no connection is left.
     cut: sweep::Down,
     state: Option<HostState>,
 }
@@ -280,7 +280,10 @@ impl Host {
             underlay_mtu: underlay.mtu,
             interfaces,
             hand_over: nix::net::if_::if_nametoindex(overlay::NAME).unwrap_or_default(),
-            servers,
+            servers: Servers {
+                ended: health::ended(state, since_1970_s()),
+                ..servers
+            },
             ..self.facts.clone()
         };
         Ok(Ground { underlay, facts })
@@ -395,6 +398,12 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// By the host's clock; where that is before 1970, 0.
+fn since_1970_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 /// Where programs belong: the edge and VXLAN on the underlay, the ports' program on each port that is there.

@@ -35,12 +35,13 @@ pub struct Servers {
     pub down: BTreeSet<Subject>,
     /// Who is on the way to its whole share, and how much of it it has, in percent.
     pub starting: BTreeMap<Subject, u32>,
-    /// Which drained targets keep their flows no longer.
-    pub ended: Down,
+    /// Which drained targets keep their flows no longer ([`ended`]).
+    pub ended: Targets,
 }
 
 impl Servers {
-    /// Those of them that a state has checked, whatever else of their checks has changed.
+    /// Those of them that a state has checked, whatever else of their checks has changed. What has ended is not a matter
+    /// of checks.
     #[must_use]
     pub fn of(&self, state: &HostState) -> Self {
         let down: HashSet<_> = self.down.iter().map(Subject::question).collect();
@@ -48,12 +49,7 @@ impl Servers {
         let starting: HashMap<_, _> = starting
             .map(|(subject, percent)| (subject.question(), *percent))
             .collect();
-        let ending = targets(state).filter(|(_, target)| target.ends_s.is_some());
-        let ending = ending.map(|(service, target)| (service.vni, target.target));
-        let mut servers = Self {
-            ended: ending.filter(|target| self.ended.contains(target)).collect(),
-            ..Self::default()
-        };
+        let mut servers = Self::default();
         for subject in subjects(state) {
             if down.contains(&subject.question()) {
                 servers.down.insert(subject);
@@ -68,15 +64,15 @@ impl Servers {
 /// What is asked, and of whom.
 pub type Question<'s> = (Ipv4Addr, SocketAddrV4, Option<Encapsulation>, &'s str, &'s Ask);
 
-/// Targets that are down, and the number of whose they are. A target is one in all listeners of its accelerator or
-/// service: where it does not serve one of them, it is left out of all.
-pub type Down = BTreeSet<(u32, Target)>;
+/// Targets, each with the number of whose it is. A target is one in all listeners of its accelerator or service: where it
+/// does not serve one of them, it is left out of all.
+pub type Targets = BTreeSet<(u32, Target)>;
 
 /// The targets of a state that are down, where these subjects are.
 #[must_use]
-pub fn down(state: &HostState, subjects: &BTreeSet<Subject>) -> Down {
+pub fn down(state: &HostState, subjects: &BTreeSet<Subject>) -> Targets {
     if subjects.is_empty() {
-        return Down::new();
+        return Targets::new();
     }
     let is_down = |(service, target): &(&ServiceState, &TargetState)| {
         subject(service, target).is_some_and(|subject| subjects.contains(&subject))
@@ -86,14 +82,20 @@ pub fn down(state: &HostState, subjects: &BTreeSet<Subject>) -> Down {
         .collect()
 }
 
-/// The targets of a state that keep their flows no longer, so many seconds after the beginning of 1970.
+/// The targets of a state that keep their flows no longer, so many seconds after the beginning of 1970: those whose time
+/// is over wherever their accelerator or service has them.
 #[must_use]
-pub fn ended(state: &HostState, now_s: u64) -> Down {
-    let targets = targets(state);
-    let ended = targets.filter(|(_, target)| target.ends_s.is_some_and(|ends_s| ends_s <= now_s));
+pub fn ended(state: &HostState, now_s: u64) -> Targets {
+    let has_ended = |target: &TargetState| target.ends_s.is_some_and(|ends_s| ends_s <= now_s);
+    let name = |(service, target): (&ServiceState, &TargetState)| (service.vni, target.target);
+    let ended = targets(state).filter(|(_, target)| has_ended(target));
+    let mut ended: Targets = ended.map(name).collect();
+    if !ended.is_empty() {
+        for other in targets(state).filter(|(_, target)| !has_ended(target)) {
+            ended.remove(&name(other));
+        }
+    }
     ended
-        .map(|(service, target)| (service.vni, target.target))
-        .collect()
 }
 
 /// All targets, with their listeners.
@@ -138,7 +140,7 @@ pub fn subjects(state: &HostState) -> BTreeSet<Subject> {
 /// Whether each target of a listener is to be used, in their order, where these are down: those that serve; all of a
 /// service of which too few do ([`Check::least_percent`]); and all, where nothing does; but none that has `ended`.
 #[must_use]
-pub fn in_use(service: &ServiceState, down: &Down, ended: &Down) -> Vec<bool> {
+pub fn in_use(service: &ServiceState, down: &Targets, ended: &Targets) -> Vec<bool> {
     let mut used = serving(service, down);
     for (target, used) in service.targets.iter().zip(&mut used) {
         *used &= !ended.contains(&(service.vni, target.target));
@@ -146,7 +148,7 @@ pub fn in_use(service: &ServiceState, down: &Down, ended: &Down) -> Vec<bool> {
     used
 }
 
-fn serving(service: &ServiceState, down: &Down) -> Vec<bool> {
+fn serving(service: &ServiceState, down: &Targets) -> Vec<bool> {
     let serves = |target: &TargetState| !down.contains(&(service.vni, target.target));
     let serve: Vec<bool> = service.targets.iter().map(serves).collect();
     let sharing = || {
@@ -247,7 +249,7 @@ mod tests {
     }
 
     /// These targets.
-    fn down(service: &ServiceState, which: &[usize]) -> Down {
+    fn down(service: &ServiceState, which: &[usize]) -> Targets {
         let of = |at: &usize| (service.vni, service.targets[*at].target);
         which.iter().map(of).collect()
     }
@@ -257,7 +259,7 @@ mod tests {
         let half = check("web", 50);
         let targets = (0..4).map(|last| server(last, 1, Some(&half))).collect();
         let service = service(targets);
-        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Down::new());
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Targets::new());
         assert_eq!(used(&[]), [true; 4]);
         assert_eq!(used(&[1]), [true, false, true, true]);
         assert_eq!(used(&[1, 2]), [true, false, false, true], "half serve");
@@ -271,22 +273,23 @@ mod tests {
         let mut service = service((0..3).map(|last| server(last, 1, Some(&check))).collect());
         (service.targets[0].weight, service.targets[0].ends_s) = (0, Some(100));
         let state = state(service.clone());
-        assert_eq!(ended(&state, 99), Down::new());
+        assert_eq!(ended(&state, 99), Targets::new());
         let ended = ended(&state, 100);
         assert_eq!(ended, down(&service, &[0]));
         let used = |which: &[usize]| in_use(&service, &down(&service, which), &ended);
         assert_eq!(used(&[]), [false, true, true]);
         assert_eq!(used(&[1, 2]), [false, true, true], "none of the others serves");
-        let known = Servers {
-            ended: ended.clone(),
-            ..Servers::default()
+        let other = ServiceState {
+            port: 444,
+            targets: vec![server(0, 1, Some(&check))],
+            ..service.clone()
         };
-        assert_eq!(known.of(&state).ended, ended);
-        service.targets[0].ends_s = None;
+        let mut both = state;
+        both.services.push(other);
         assert_eq!(
-            known.of(&self::state(service)).ended,
-            Down::new(),
-            "it drains without an end"
+            super::ended(&both, 100),
+            Targets::new(),
+            "another listener uses it"
         );
     }
 
@@ -300,7 +303,7 @@ mod tests {
             server(3, 1, None),
         ];
         let service = service(targets);
-        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Down::new());
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Targets::new());
         assert_eq!(used(&[0, 1]), [false, false, true, true]);
         assert_eq!(used(&[0]), [true; 4], "one of two is fewer than all");
         assert_eq!(used(&[0, 1, 2]), [false, false, false, true]);
@@ -316,7 +319,7 @@ mod tests {
             server(3, 0, Some(&half)),
         ];
         let service = service(targets);
-        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Down::new());
+        let used = |which: &[usize]| in_use(&service, &down(&service, which), &Targets::new());
         assert_eq!(used(&[1, 2, 3]), [true, false, false, false]);
         assert_eq!(used(&[0]), [true; 4], "nothing new would be served");
     }

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kuafu_model::contents::{Batch, Capacities, Contents, Error, HostFacts, contents, recovered};
-use kuafu_model::health::{Servers, Subject, subjects};
+use kuafu_model::health::{Servers, Subject, subjects, targets};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
     ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
@@ -354,6 +354,25 @@ fn an_exit_without_any_weight_uses_what_it_has() {
     let own = compiled(&state, None);
     assert_eq!(own.services[&key(0, 7000, 17)].size, 0, "nothing new");
     assert!(own.members.values().all(|takes| *takes == KEEPS) && own.members.len() == 3);
+}
+
+#[test]
+fn who_has_ended_gets_nothing_and_where_all_have_nothing_is_left() {
+    let (mut state, mut host) = (checked(), facts());
+    for service in &mut state.services {
+        service.targets.iter_mut().for_each(|target| target.weight = 0);
+    }
+    let all: Vec<_> = targets(&state)
+        .map(|(service, target)| (service.vni, target.target))
+        .collect();
+    host.servers.ended = [all[0]].into();
+    let others = contents(&state, &host, None).unwrap();
+    assert_ne!(others.services[&key(100, 7000, 17)].size, 0);
+    assert_eq!(others.members.len(), 2);
+    host.servers.ended = all.into_iter().collect();
+    let nothing = contents(&state, &host, Some(&others)).unwrap();
+    assert_eq!(nothing.services[&key(100, 7000, 17)].size, 0);
+    assert!(nothing.members.is_empty());
 }
 
 #[test]

@@ -124,13 +124,22 @@ fn pool() -> impl Strategy<Value = Value> {
 }
 
 fn service() -> impl Strategy<Value = Value> {
-    let weight = maybe((0u16..=1000).prop_map(Value::from));
-    let drain = maybe(Just(Value::Bool(true)));
+    // Not the default, which is left out.
+    let weight = maybe(
+        (0u16..=1000)
+            .prop_filter("the default", |weight| *weight != 1)
+            .prop_map(Value::from),
+    );
+    let drain = prop_oneof![
+        Just((Value::Null, Value::Null)),
+        Just((json!(true), Value::Null)),
+        Just((json!(true), json!("2026-12-01T06:00:00Z"))),
+    ];
     let target = (maybe((1u16..).prop_map(Value::from)), weight, drain);
     let targets = prop::collection::btree_map(address(), target, 1..4);
     (targets, maybe(health())).prop_map(|(targets, health)| {
-        let target = |(address, (port, weight, drain))| {
-            given(json!({"address": address, "port": port, "weight": weight, "drain": drain}))
+        let target = |(address, (port, weight, (drain, until)))| {
+            given(json!({"address": address, "port": port, "weight": weight, "drain": drain, "drain_until": until}))
         };
         let targets: Vec<Value> = targets.into_iter().map(target).collect();
         given(json!({"targets": targets, "health": health}))
@@ -144,7 +153,8 @@ fn health() -> impl Strategy<Value = Value> {
         100u32..=300_000,
         maybe((20u32..=100).prop_map(Value::from)),
         1u8..=20,
-        0u8..=100,
+        // Not the default, which is left out.
+        1u8..=100,
     );
     let octets = "(hex:([0-9a-fA-F]{2}){1,20}|[a-z][ -~]{0,20})";
     let asks = prop_oneof![

@@ -87,6 +87,8 @@ pub(crate) fn run(common: &Common) -> Result<Report> {
     namespace.ip([format!("route add 10.0.0.0/8 via {}", host::SERVER)])?;
     let data = tempfile::tempdir()?;
     let pins = Pinned(Pins::new(Path::new(PINS), "host"));
+    // What a run that was killed has left.
+    let _ = pins.0.remove_all();
     let report = measured(&namespace, common, interface, (data.path(), &pins.0));
     drop(pins);
     report

@@ -26,14 +26,15 @@ pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// those over it are removed. Waits until no host has one. What enters or leaves at the node itself stays there.
 ///
 /// Of a server it sets drain of each service's target with that address: it gets no new connections, and keeps those
-/// that it has, unless there is a deadline: then those that are left are led to other servers. Waits until none is left.
+/// that it has, unless there is a deadline: then those that are left are led to other servers, or dropped where there is
+/// none. Waits until none is left.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu drain node/taipei
   kuafu drain node/taipei --undo
   kuafu drain node/taipei --wait 0               # do not wait
   kuafu drain target/198.51.100.7 --wait 3600
-  kuafu drain target/198.51.100.7 --deadline 600 --wait 3600
+  kuafu drain target/198.51.100.7 --deadline 600
   kuafu drain target/198.51.100.7:2342 --undo")]
 pub(crate) struct Args {
     /// A node such as node/taipei, or a server such as target/198.51.100.7 or target/198.51.100.7:2342
@@ -42,10 +43,11 @@ pub(crate) struct Args {
     /// Use it again
     #[arg(long)]
     undo: bool,
-    /// Wait at most so long until nothing is left
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "undo")]
-    wait: u64,
-    /// Of a server: lead what is left to others after so long; without, what is left stays until it ends
+    /// Wait at most so long until nothing is left [default: 60, or 15 more than --deadline]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "undo")]
+    wait: Option<u64>,
+    /// Of a server: lead what is left to others after so long, by each host's own clock; without, what is left stays
+    /// until it ends, and a deadline that was set before is taken away
     #[arg(long, value_name = "SECONDS", conflicts_with = "undo")]
     deadline: Option<u64>,
     #[command(flatten)]
@@ -62,6 +64,11 @@ enum Drain {
 }
 
 impl Args {
+    fn wait_s(&self) -> u64 {
+        let after = |deadline: u64| deadline.saturating_add(15);
+        self.wait.unwrap_or_else(|| self.deadline.map_or(60, after))
+    }
+
     fn drain(&self) -> anyhow::Result<Drain> {
         if self.undo {
             return Ok(Drain::Off);
@@ -73,9 +80,14 @@ impl Args {
             matches!(self.what, What::Target(_)),
             "--deadline {deadline}: only a server's flows can be led away; leave it out for a node"
         );
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now
+            .context("this machine's clock is before 1970; set it")?
+            .as_secs();
         let until = now.checked_add(deadline).and_then(Moment::new);
-        let until = until.with_context(|| format!("--deadline {deadline}: that is after the year 9999"))?;
+        let until = until.with_context(|| {
+            format!("--deadline {deadline}: that is after the year 9999; give fewer seconds")
+        })?;
         Ok(Drain::On(Some(until)))
     }
 }
@@ -141,10 +153,11 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
     };
     let answer = controller.api.apply(request).await;
     apply::tell(&controller.unwrap(answer)?, args.output)?;
-    if args.undo || args.wait == 0 {
+    let limit = args.wait_s();
+    if args.undo || limit == 0 {
         return Ok(());
     }
-    wait(&mut controller, &args, Duration::from_secs(args.wait)).await
+    wait(&mut controller, &args, Duration::from_secs(limit)).await
 }
 
 /// Until nothing is left.

@@ -233,6 +233,14 @@ fn one_is_drained_by_a_deadline(stage: &Stage, addresses: &[Ipv4Addr], name: &st
     assert_eq!((ended[0], others[1]), (0, 0));
     assert!(ended[1] > 0 && others[0] > 0);
     drain(&["--undo"]);
+    let address = addresses[0];
+    let mut again = soon("it is used again", || {
+        let mut long = connections(&stage.world, address).into_iter();
+        long.find(|connection| connection.server == name)
+    });
+    // Longer than a host takes from one look at its state to the next.
+    thread::sleep(WHILE);
+    again.echoes().unwrap();
 }
 
 fn none_failed(mode: &str, requests: &[Request], when: &str) {

@@ -8,7 +8,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
 use kuafu_proto::v1::agent_message::Message;
@@ -223,7 +223,10 @@ impl Worker {
             probing: self.quality.probing(),
             faults: &faults,
             measured: &|path| self.quality.measured(path),
-            servers: &|| self.health.statuses(self.host.state()),
+            servers: &|| {
+                self.health
+                    .statuses(self.host.state(), &self.host.servers().ended)
+            },
             drops: &self.drops,
         })
     }
@@ -357,7 +360,9 @@ impl Worker {
         let Some(servers) = self.health.news() else {
             return;
         };
-        if servers != *self.host.servers()
+        // What has ended the host finds out itself.
+        let known = self.host.servers();
+        if (&servers.down, &servers.starting) != (&known.down, &known.starting)
             && let Err(error) = self.host.share_out(servers)
         {
             self.is_left_undone = true;
@@ -398,8 +403,7 @@ impl Worker {
         self.go_back_in_time();
         self.retry_pending();
         self.look_at_file();
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.health.tick(self.host.state(), since_1970.as_secs());
+        self.health.tick();
         if std::mem::take(&mut self.is_left_undone) {
             self.health.try_again();
         }

@@ -16,8 +16,8 @@ use crate::error::Result;
 const ORPHAN: Duration = Duration::from_secs(60);
 /// For a TCP connection that both ends have closed, or one has reset.
 const CLOSED: Duration = Duration::from_secs(10);
-/// For a tracked flow that its client has closed, since its server may still be sending; and for a flow whose beginning
-/// nothing follows.
+/// For a tracked flow that its client has closed, since its server may still be sending; for a flow whose beginning
+/// nothing follows, and for a rewritten TCP connection that its server has not answered.
 const NOT_OPEN: Duration = Duration::from_secs(60);
 
 /// Removes the connections and tracked flows that were idle for their listener's time-out. Returns how many.
@@ -146,7 +146,7 @@ impl Down {
     }
 }
 
-/// Ends the connections with servers that are down: what their clients send next is led to another one.
+/// Ends the connections with servers that get no packets: what their clients send next is led to another one.
 pub(super) fn cut(maps: &Maps, down: &Down) -> Result<()> {
     if down.0.is_empty() {
         return Ok(());

@@ -152,19 +152,22 @@ impl One<'_> {
         let here: Vec<Weighed> = self.servers(is_here).collect();
         let serves = |pairs: &Vec<(u32, Serving)>| pairs.iter().any(|(_, serving)| serving.up > 0);
         let all_count = !afar.iter().any(serves) && here.iter().all(|server| server.weight == 0);
-        let mut weights: BTreeMap<u32, u128> = BTreeMap::new();
+        let mut weights: BTreeMap<u32, (u128, u64)> = BTreeMap::new();
         for pairs in &afar {
             for (pair, serving) in pairs {
                 let weight = if all_count { serving.all } else { serving.up };
                 // Behind one that is dead no flow is to stay.
-                if all_count || serving.lives {
-                    *weights.entry(*pair).or_default() += weight * whole / pairs.len() as u128;
+                if all_count || serving.lasts.is_some() {
+                    let (all, lasts) = weights.entry(*pair).or_default();
+                    *all += weight * whole / pairs.len() as u128;
+                    *lasts = (*lasts).max(serving.lasts.unwrap_or(WITHOUT_END));
                 }
             }
         }
-        let pairs = weights
-            .into_iter()
-            .map(|(pair, weight)| Weighed::unchecked(weight, Target::Pair(pair)));
+        let pairs = weights.into_iter().map(|(pair, (weight, lasts))| Weighed {
+            ends_s: (lasts != WITHOUT_END).then_some(lasts),
+            ..Weighed::unchecked(weight, Target::Pair(pair))
+        });
         let here = here.into_iter().map(|server| Weighed {
             weight: server.weight * whole,
             ..server
@@ -199,7 +202,8 @@ impl One<'_> {
             serving.all += weight;
             if !self.world.down.contains(&(exit.clone(), server)) {
                 serving.up += weight;
-                serving.lives = true;
+                let lasts = target.drain_until.map_or(WITHOUT_END, Moment::unix_s);
+                serving.lasts = serving.lasts.max(Some(lasts));
             }
         }
         serving
@@ -240,9 +244,12 @@ impl One<'_> {
 struct Serving {
     up: u128,
     all: u128,
-    /// Whether any serves, be it with the flows alone that it has.
-    lives: bool,
+    /// Until when any serves, be it with the flows alone that it has, in seconds since 1970; [`WITHOUT_END`].
+    lasts: Option<u64>,
 }
+
+/// Later than any end.
+const WITHOUT_END: u64 = u64::MAX;
 
 /// A target and its weight, before that fits a state.
 struct Weighed {

@@ -393,6 +393,11 @@ fn rules_about_relays_are_those_of_all_accelerators_that_use_a_pair() {
 
 /// An accelerator over services in two regions, and an entry that is an exit of one.
 fn two_regions() -> Intent {
+    two_regions_and("{address: 198.51.100.4, weight: 2}")
+}
+
+/// The same, with this server in the second region.
+fn two_regions_and(server: &str) -> Intent {
     let node = |name: &str, region: &str, number: u32| {
         format!(
             "kind: Node\nmetadata: {{name: {name}}}\nspec: {{region: {region}, address: {{local: 192.0.2.{number}}}}}\n---\n"
@@ -409,7 +414,7 @@ fn two_regions() -> Intent {
         "kind: Service\nmetadata: {name: s}\nspec:\n  targets: [{address: 198.51.100.1, port: 9}, \
          {address: 198.51.100.2, port: 9, weight: 3}, {address: 198.51.100.3, weight: 0}]\n---\n"
             .into(),
-        "kind: Service\nmetadata: {name: t}\nspec: {targets: [{address: 198.51.100.4, weight: 2}]}\n---\n".into(),
+        format!("kind: Service\nmetadata: {{name: t}}\nspec: {{targets: [{server}]}}\n---\n"),
         "kind: Accelerator\nmetadata: {name: one}\nspec: {pool: p, listeners: [{protocol: udp, port: 7000}], \
          groups: [{service: s, region: a}, {service: t, region: b, dial: 50}]}\n---\n"
             .into(),
@@ -512,6 +517,26 @@ fn an_exit_counts_by_the_servers_that_serve_as_it_sees_them() {
         ("b", "t", 4),
     ];
     assert_eq!(of_entry(&everywhere), all, "where none serves, all count");
+}
+
+#[test]
+fn behind_an_exit_whose_servers_end_no_flow_stays() {
+    let until = "{address: 198.51.100.4, drain: true, drain_until: 2026-12-01T06:00:00Z}";
+    let (intent, mut allocations) = (two_regions_and(until), Allocations::default());
+    let states = compiled((&intent, &[]), 1, &mut allocations, &mut counted());
+    check(&states);
+    let ends = |node: &str, listener: usize| -> Vec<(u32, Option<u64>)> {
+        let targets = states[&name(node)].services[listener].targets.iter();
+        targets.map(|target| (target.weight, target.ends_s)).collect()
+    };
+    assert_eq!(ends("b", 0), [(0, Some(1_796_104_800))]);
+    assert_eq!(
+        shares(&states, "entry", 0),
+        these(&[("a1", 400), ("a2", 400), ("b", 0)])
+    );
+    let of_entry = ends("entry", 0);
+    let ending = of_entry.iter().filter(|(_, ends_s)| ends_s.is_some());
+    assert_eq!(ending.collect::<Vec<_>>(), [&(0, Some(1_796_104_800))]);
 }
 
 #[test]

@@ -271,7 +271,8 @@ fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
 }
 
 /// Who was down when these contents were brought into force: a target that has its number, and no part in its service,
-/// where others have. What an agent knows of its host's servers after a restart.
+/// where others have. What an agent knows of its host's servers after a restart. One that has an end may have ended: it is
+/// not taken for down.
 #[must_use]
 pub fn recovered(state: &HostState, contents: &Contents) -> BTreeSet<Subject> {
     let numbers = numbers(contents);
@@ -284,7 +285,8 @@ pub fn recovered(state: &HostState, contents: &Contents) -> BTreeSet<Subject> {
         };
         number.is_some_and(|number| is_served.contains(&service.vni) && !is_member(number))
     };
-    let down = health::targets(state).filter(|(service, target)| was_down(service, target));
+    let down = health::targets(state)
+        .filter(|(service, target)| target.ends_s.is_none() && was_down(service, target));
     down.filter_map(|(service, target)| health::subject(service, target))
         .collect()
 }

@@ -103,7 +103,8 @@ impl Moment {
 }
 
 impl Text for Moment {
-    const FORM: &'static str = "a time since 1970 with its zone, such as 2026-12-01T06:00:00Z (RFC 3339)";
+    const FORM: &'static str =
+        "a time from 1970 to 9999 with its zone, such as 2026-12-01T06:00:00Z (RFC 3339)";
 }
 
 impl FromStr for Moment {
@@ -112,7 +113,9 @@ impl FromStr for Moment {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let time = OffsetDateTime::parse(text, &Rfc3339).ok();
         let unix_s = time.and_then(|time| u64::try_from(time.unix_timestamp()).ok());
-        unix_s.map(Self).ok_or_else(|| Invalid::not::<Self>(text))
+        unix_s
+            .and_then(Self::new)
+            .ok_or_else(|| Invalid::not::<Self>(text))
     }
 }
 

@@ -176,6 +176,7 @@ fn checks_survive_and_their_change_is_a_delta() {
     for check in checks() {
         let (before, mut state) = (sample(), sample());
         state.services[1].targets[0].check = Some(Arc::new(check));
+        state.services[1].targets[0].ends_s = Some(1_796_104_800);
         assert_eq!(from_bytes(&to_bytes(&state)).unwrap(), state);
         assert_eq!(from_json(&to_json(&state).unwrap()).unwrap(), state);
         assert_eq!(Delta::between(&before, &state).apply(&before).unwrap(), state);

@@ -123,7 +123,7 @@ pub(super) fn left(status: &ClusterStatus, server: &Server) -> Left {
         what: format!("flows with {server}"),
         gone: format!("{server} has no flow any more."),
         advice: if silent.is_empty() {
-            "they go on until they end, or until a --deadline"
+            "they go on until they end, or until the deadline where there is one (--deadline)"
         } else {
             "who has not said so may still send new ones; kuafu status says why"
         },
