@@ -62,6 +62,20 @@
 	exit
 	.endm
 
+	# A client's packet of 70 octets.
+	.macro	copy_client
+	copy u64, 0
+	copy u32, 8
+	copy u16, 12
+	copy u64, 14
+	copy u64, 22
+	copy u64, 30
+	copy u64, 38
+	copy u64, 46
+	copy u64, 54
+	copy u64, 62
+	.endm
+
 	# Up to Geneve's option.
 	.macro	copy_outer
 	copy u64, 0
@@ -110,16 +124,7 @@ restore_entry:
 	put_back 70
 	first frame, restore_entry_ends
 	check 70, restore_entry_ends
-	copy u64, 0
-	copy u32, 8
-	copy u16, 12
-	copy u64, 14
-	copy u64, 22
-	copy u64, 30
-	copy u64, 38
-	copy u64, 46
-	copy u64, 54
-	copy u64, 62
+	copy_client
 	become restore_entry_ends
 	.size	restore_entry, . - restore_entry
 
@@ -132,16 +137,7 @@ restore_v6:
 	put_back 90
 	first frame, restore_v6_ends
 	check 90, restore_v6_ends
-	copy u64, 0
-	copy u32, 8
-	copy u16, 12
-	copy u64, 14
-	copy u64, 22
-	copy u64, 30
-	copy u64, 38
-	copy u64, 46
-	copy u64, 54
-	copy u64, 62
+	copy_client
 	copy u64, 70
 	copy u64, 78
 	copy u32, 86

@@ -324,23 +324,6 @@ mod tests {
             )
         };
         HostState {
-            cluster: "test".into(),
-            revision: 1,
-            node: Host {
-                id: 1,
-                name: "osaka".into(),
-                local: OWN,
-                public: OWN,
-                overlay: Ipv4Addr::new(100, 64, 0, 1),
-                udp_port: 6081,
-                nat_ports: None,
-            },
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-            vteps: Vec::new(),
-            slots: Vec::new(),
-            paths: Vec::new(),
-            pairs: Vec::new(),
             services: vec![ServiceState {
                 vni: 100,
                 name: "web".into(),
@@ -355,6 +338,19 @@ mod tests {
                 bandwidth_mbps: None,
                 targets: vec![server(1), server(2)],
             }],
+            ..HostState::blank(
+                "test".into(),
+                1,
+                Host {
+                    id: 1,
+                    name: "osaka".into(),
+                    local: OWN,
+                    public: OWN,
+                    overlay: Ipv4Addr::new(100, 64, 0, 1),
+                    udp_port: 6081,
+                    nat_ports: None,
+                },
+            )
         }
     }
 

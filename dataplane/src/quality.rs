@@ -218,24 +218,20 @@ mod tests {
 
     pub(super) fn state(paths: Vec<PathInfo>) -> HostState {
         HostState {
-            cluster: String::new(),
-            revision: 1,
-            node: Host {
-                id: 1,
-                name: "a".into(),
-                local: Ipv4Addr::LOCALHOST,
-                public: Ipv4Addr::LOCALHOST,
-                overlay: Ipv4Addr::LOCALHOST,
-                udp_port: 6081,
-                nat_ports: None,
-            },
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-            vteps: Vec::new(),
-            slots: Vec::new(),
             paths,
-            pairs: Vec::new(),
-            services: Vec::new(),
+            ..HostState::blank(
+                String::new(),
+                1,
+                Host {
+                    id: 1,
+                    name: "a".into(),
+                    local: Ipv4Addr::LOCALHOST,
+                    public: Ipv4Addr::LOCALHOST,
+                    overlay: Ipv4Addr::LOCALHOST,
+                    udp_port: 6081,
+                    nat_ports: None,
+                },
+            )
         }
     }
 

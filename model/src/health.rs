@@ -227,24 +227,20 @@ mod tests {
     fn state(service: ServiceState) -> HostState {
         let own = Ipv4Addr::new(192, 0, 2, 1);
         HostState {
-            cluster: "c".into(),
-            revision: 1,
-            node: Host {
-                id: 1,
-                name: "osaka".into(),
-                local: own,
-                public: own,
-                overlay: own,
-                udp_port: 6081,
-                nat_ports: None,
-            },
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-            vteps: Vec::new(),
-            slots: Vec::new(),
-            paths: Vec::new(),
-            pairs: Vec::new(),
             services: vec![service],
+            ..HostState::blank(
+                "c".into(),
+                1,
+                Host {
+                    id: 1,
+                    name: "osaka".into(),
+                    local: own,
+                    public: own,
+                    overlay: own,
+                    udp_port: 6081,
+                    nat_ports: None,
+                },
+            )
         }
     }
 

@@ -32,6 +32,25 @@ pub struct HostState {
     pub services: Vec<ServiceState>,
 }
 
+impl HostState {
+    /// One with nothing in it.
+    #[must_use]
+    pub const fn blank(cluster: String, revision: u64, node: Host) -> Self {
+        Self {
+            cluster,
+            revision,
+            node,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            vteps: Vec::new(),
+            slots: Vec::new(),
+            paths: Vec::new(),
+            pairs: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+}
+
 /// What a host is told of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {

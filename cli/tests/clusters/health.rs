@@ -183,12 +183,7 @@ fn all_are_drained_in_turn(stage: &Stage, addresses: &[Ipv4Addr]) {
 fn is_drained(stage: &Stage, (name, addresses): (&str, &[Ipv4Addr]), so_far: &[Mutex<Vec<Request>>]) {
     let connected = |address: &Ipv4Addr| connections(&stage.world, *address);
     let mut long: Vec<Long> = addresses.iter().flat_map(connected).collect();
-    let target = format!("target/{}", stage.world.site(name).unwrap().address().public);
-    let drain = |more: &[&str]| {
-        let verb = [&["drain", target.as_str()], more].concat();
-        stage.cluster.ask(&stage.world, &verb)
-    };
-    let refused = drain(&["--wait", "2"]).unwrap_err().to_string();
+    let refused = drain(stage, name, &["--wait", "2"]).unwrap_err().to_string();
     let with_it = long.iter().filter(|connection| connection.server == name).count();
     // A request to each service may be on its way besides.
     let said = |more| refused.contains(&format!("there are still {} flows with", with_it + more));
@@ -206,20 +201,21 @@ fn is_drained(stage: &Stage, (name, addresses): (&str, &[Ipv4Addr]), so_far: &[M
     let lost = long.iter_mut().filter_map(|connection| connection.echoes().err());
     assert_eq!(lost.count(), 0, "connections while {name} is drained");
     drop(long);
-    drain(&["--wait", "15"]).unwrap();
-    drain(&["--undo"]).unwrap();
+    drain(stage, name, &["--wait", "15"]).unwrap();
+    drain(stage, name, &["--undo"]).unwrap();
+}
+
+fn drain(stage: &Stage, name: &str, more: &[&str]) -> anyhow::Result<String> {
+    let target = format!("target/{}", stage.world.site(name)?.address().public);
+    let verb = [&["drain", target.as_str()], more].concat();
+    stage.cluster.ask(&stage.world, &verb)
 }
 
 /// What a server still has when its time is over goes to others, which do not know it; the others keep theirs.
 fn one_is_drained_by_a_deadline(stage: &Stage, addresses: &[Ipv4Addr], name: &str) {
     let connected = |address: &Ipv4Addr| connections(&stage.world, *address);
     let mut long: Vec<Long> = addresses.iter().flat_map(connected).collect();
-    let target = format!("target/{}", stage.world.site(name).unwrap().address().public);
-    let drain = |more: &[&str]| {
-        let verb = [&["drain", target.as_str()], more].concat();
-        stage.cluster.ask(&stage.world, &verb).unwrap()
-    };
-    drain(&["--deadline", "3", "--wait", "15"]);
+    drain(stage, name, &["--deadline", "3", "--wait", "15"]).unwrap();
     let (mut ended, mut others) = ([0, 0], [0, 0]);
     for connection in &mut long {
         let counts = if connection.server == name {
@@ -232,7 +228,7 @@ fn one_is_drained_by_a_deadline(stage: &Stage, addresses: &[Ipv4Addr], name: &st
     println!("after a deadline {ended:?} of its connections stand and are gone, of the others' {others:?}");
     assert_eq!((ended[0], others[1]), (0, 0));
     assert!(ended[1] > 0 && others[0] > 0);
-    drain(&["--undo"]);
+    drain(stage, name, &["--undo"]).unwrap();
     let address = addresses[0];
     let mut again = soon("it is used again", || {
         let mut long = connections(&stage.world, address).into_iter();

@@ -320,24 +320,20 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         }],
     };
     let state = HostState {
-        cluster: "guest".into(),
-        revision: 1,
-        node: state::Host {
-            id: 1,
-            name: "host".into(),
-            local: from,
-            public: from,
-            overlay: Ipv4Addr::new(100, 64, 0, 1),
-            udp_port: 6081,
-            nat_ports: None,
-        },
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        vteps: Vec::new(),
-        slots: Vec::new(),
-        paths: Vec::new(),
-        pairs: Vec::new(),
         services: ASKED.map(service).to_vec(),
+        ..HostState::blank(
+            "guest".into(),
+            1,
+            state::Host {
+                id: 1,
+                name: "host".into(),
+                local: from,
+                public: from,
+                overlay: Ipv4Addr::new(100, 64, 0, 1),
+                udp_port: 6081,
+                nat_ports: None,
+            },
+        )
     };
     let options = Options {
         node: "host".into(),

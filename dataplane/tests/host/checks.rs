@@ -71,7 +71,6 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         targets: vec![TargetState {
-            ends_s: None,
             check: check.clone(),
             ..TargetState::unchecked(1, target(wrap))
         }],

@@ -279,18 +279,7 @@ impl Fleet {
 
 /// A host's state with nothing in it.
 fn blank(state: &HostState) -> HostState {
-    HostState {
-        cluster: state.cluster.clone(),
-        revision: 0,
-        node: state.node.clone(),
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        vteps: Vec::new(),
-        slots: Vec::new(),
-        paths: Vec::new(),
-        pairs: Vec::new(),
-        services: Vec::new(),
-    }
+    HostState::blank(state.cluster.clone(), 0, state.node.clone())
 }
 
 /// The legs on which a host sends.

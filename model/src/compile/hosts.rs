@@ -76,18 +76,7 @@ fn empty(input: &Input<'_>, id: NodeId, name: &Name, node: &Node) -> HostState {
         udp_port: node.spec.udp_port.get(),
         nat_ports: None,
     };
-    HostState {
-        cluster: input.cluster.to_owned(),
-        revision: input.revision,
-        node: host,
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        vteps: Vec::new(),
-        slots: Vec::new(),
-        paths: Vec::new(),
-        pairs: Vec::new(),
-        services: Vec::new(),
-    }
+    HostState::blank(input.cluster.to_owned(), input.revision, host)
 }
 
 /// Sorted, and with NAT where packets leave to servers.

@@ -88,7 +88,7 @@ fn with_drain(mut object: Value, server: &Server, drain: Drain) -> Option<Manife
     let mut found = false;
     for target in targets.iter_mut().filter(|target| server.is(target)) {
         let target = target.as_object_mut()?;
-        target.retain(|field, _| !field.starts_with("drain"));
+        target.retain(|field, _| field != "drain" && field != "drain_until");
         if let Drain::On(until) = drain {
             target.insert("drain".to_owned(), json!(true));
             target.extend(until.map(|until| ("drain_until".to_owned(), json!(until))));
