@@ -13,6 +13,7 @@ mod declare;
 mod explain;
 mod health;
 mod history;
+mod hold;
 mod key;
 mod keys;
 mod measure;
@@ -31,7 +32,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kuafu_model::HostState;
-use kuafu_model::compile::{Allocations, Choice, Fleet, Server};
+use kuafu_model::compile::{Allocations, Choice, Fleet, Holders, Server};
 use kuafu_model::kinds::Name;
 use kuafu_model::manifest::Intent;
 use kuafu_proto::Delta;
@@ -85,6 +86,10 @@ pub struct Core {
     choices: Vec<Choice>,
     /// Servers that are down, as each host sees them.
     down: BTreeMap<Name, BTreeSet<Server>>,
+    /// Who holds the addresses that one of several nodes may hold.
+    holders: Holders,
+    /// Who of these lives.
+    hold: hold::Hold,
     /// Where each host should be in the end.
     target: BTreeMap<Name, HostState>,
     fleet: Fleet,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kuafu_model::contents::{self, Balancer, Capacities, Contents, HostFacts};
+use kuafu_model::contents::{self, ArpFacts, Balancer, Capacities, Contents, HostFacts};
 use kuafu_model::health::Servers;
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
 
@@ -77,6 +77,7 @@ pub fn facts(capacities: Capacities, hz: u64, now: u64) -> HostFacts {
         capacities,
         now,
         servers: Servers::default(),
+        arp: ArpFacts::default(),
     }
 }
 

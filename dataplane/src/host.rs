@@ -15,15 +15,16 @@ mod sockets;
 mod sweep;
 mod sysctl;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kuafu_model::HostState;
-use kuafu_model::contents::{Batch, Contents, HostFacts, contents, recovered};
+use kuafu_model::contents::{ArpFacts, Batch, Contents, HostFacts, contents, recovered};
 use kuafu_model::health::{self, Servers};
 use kuafu_model::state::{PortState, ServiceState};
+use kuafu_pipeline::map::policy;
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
 use crate::error::{Error, Result};
@@ -99,6 +100,8 @@ pub struct Host {
     /// Servers that get no packets, with whom no connection is left.
     cut: sweep::Down,
     state: Option<HostState>,
+    /// Addresses that are not answered for, although the state says so.
+    let_go: BTreeSet<Ipv4Addr>,
 }
 
 /// What a state finds on this host.
@@ -143,12 +146,14 @@ impl Host {
                 capacities: bpf.maps.capacities(),
                 now: 0,
                 servers: Servers::default(),
+                arp: ArpFacts::default(),
             },
             clock,
             neighbours,
             contents,
             cut: sweep::Down::default(),
             state: None,
+            let_go: BTreeSet::new(),
             bpf,
             options,
         })
@@ -187,6 +192,13 @@ impl Host {
             .and_then(|ground| self.establish(&state, ground));
         self.state = Some(state);
         done
+    }
+
+    /// For these addresses no ARP requests are answered from the next look at the state on, whatever it says. Returns whether
+    /// they are others than before.
+    pub fn let_go(&mut self, addresses: BTreeSet<Ipv4Addr>) -> bool {
+        let before = std::mem::replace(&mut self.let_go, addresses);
+        before != self.let_go
     }
 
     /// What is known of the servers, as flows are shared out now.
@@ -278,6 +290,10 @@ impl Host {
         let facts = HostFacts {
             underlay: underlay.index,
             underlay_mtu: underlay.mtu,
+            arp: ArpFacts {
+                mac: underlay.mac,
+                let_go: self.let_go.clone(),
+            },
             interfaces,
             hand_over: nix::net::if_::if_nametoindex(overlay::NAME).unwrap_or_default(),
             servers: Servers {
@@ -383,12 +399,26 @@ impl Host {
 
     /// Follows devices that came, went or changed.
     fn look_after(&mut self, state: &HostState) -> Result<()> {
+        self.answer_again()?;
         let ground = self.survey(state, self.facts.servers.clone())?;
         if ground.facts == self.facts && !self.links.is_one_gone() {
             // Whoever manages the network may have removed what it did not know.
             return self.lead_checks(state, &self.facts);
         }
         self.establish(state, ground)
+    }
+
+    /// Answers for addresses again that were withdrawn while this agent stood still.
+    fn answer_again(&self) -> Result<()> {
+        let services = self.contents.services.iter();
+        for (key, whole) in services.filter(|(key, whole)| key.protocol == 0 && whole.has(policy::ANSWER_ARP))
+        {
+            let found = self.bpf.maps.services.get(key)?;
+            if found.is_some_and(|found| !found.has(policy::ANSWER_ARP)) {
+                self.bpf.maps.services.set(key, whole)?;
+            }
+        }
+        Ok(())
     }
 
     /// Leads health checks to the programs, where the state has any that take that way.

@@ -58,6 +58,17 @@ pub struct HostFacts {
     pub now: u64,
     /// What health checks say.
     pub servers: Servers,
+    /// How ARP requests are answered.
+    pub arp: ArpFacts,
+}
+
+/// What only the host itself knows of the addresses for which it answers ARP requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArpFacts {
+    /// The underlay's Ethernet address.
+    pub mac: [u8; 6],
+    /// Addresses that are not answered for, although the state says so.
+    pub let_go: BTreeSet<Ipv4Addr>,
 }
 
 /// Entries that each map holds. The default is what the object declares.

@@ -98,6 +98,17 @@ pub fn ended(state: &HostState, now_s: u64) -> Targets {
     ended
 }
 
+/// Whether one target of one listener at an address is neither down nor has ended.
+#[must_use]
+pub fn serves(state: &HostState, servers: &Servers, local: Ipv4Addr) -> bool {
+    let down = down(state, &servers.down);
+    targets(state).any(|(service, target)| {
+        let name = (service.vni, target.target);
+        let is_there = !service.at_exit && service.local == local;
+        is_there && !down.contains(&name) && !servers.ended.contains(&name)
+    })
+}
+
 /// All targets, with their listeners.
 pub fn targets(state: &HostState) -> impl Iterator<Item = (&ServiceState, &TargetState)> {
     let services = state.services.iter();

@@ -30,6 +30,8 @@ pub struct HostState {
     pub pairs: Vec<PairState>,
     /// Listeners, at their entries and at their exits.
     pub services: Vec<ServiceState>,
+    /// Addresses that this host announces, or would if it were to hold them.
+    pub announcements: Vec<Announcement>,
 }
 
 impl HostState {
@@ -47,6 +49,7 @@ impl HostState {
             paths: Vec::new(),
             pairs: Vec::new(),
             services: Vec::new(),
+            announcements: Vec::new(),
         }
     }
 }
@@ -353,6 +356,69 @@ impl Target {
             Self::Pair(_) | Self::Direct { .. } => None,
         }
     }
+}
+
+/// An address that packets find by what this host does for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The address as packets carry it.
+    pub local: Ipv4Addr,
+    /// The address as people know it.
+    pub public: Ipv4Addr,
+    /// Whether it is this host that announces it now.
+    pub here: bool,
+    /// Grows each time when the address moves.
+    pub term: u64,
+    /// How it is announced.
+    pub way: Way,
+}
+
+impl Announcement {
+    /// Whether this host answers ARP requests for the address.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.here && self.way == Way::Arp
+    }
+
+    /// Whether another host may hold the address: the controller must hear that this one lives.
+    #[must_use]
+    pub const fn has_holder(&self) -> bool {
+        matches!(self.way, Way::Arp | Way::Hook { .. })
+    }
+}
+
+/// How an address is announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By ARP.
+    Arp,
+    /// By a command, which is told the public address and the node.
+    Hook {
+        /// The program.
+        command: String,
+        /// When it has failed unless it has ended.
+        timeout_s: u32,
+    },
+    /// By BGP, while a server behind the address serves.
+    Bgp {
+        /// With whom.
+        speaker: Speaker,
+        /// What the announcement carries.
+        communities: Vec<String>,
+        /// Its metric.
+        med: Option<u32>,
+    },
+}
+
+/// How a host speaks BGP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// Its autonomous system.
+    pub number: u32,
+    /// The routers, with theirs.
+    pub peers: Vec<(Ipv4Addr, u32)>,
+    /// The routers' TCP port.
+    pub port: u16,
 }
 
 /// What is put around an IP packet.

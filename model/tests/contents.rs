@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use kuafu_model::contents::{Batch, Capacities, Contents, Error, HostFacts, contents, recovered};
+use kuafu_model::contents::{ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents, recovered};
 use kuafu_model::health::{Servers, Subject, subjects, targets};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
@@ -34,6 +34,7 @@ fn facts() -> HostFacts {
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        arp: ArpFacts::default(),
     }
 }
 
@@ -125,6 +126,7 @@ fn state() -> HostState {
             backup: None,
         }],
         services: vec![service(true, 0), service(false, 0)],
+        announcements: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use kuafu_model::HostState;
 use kuafu_model::state::{
-    Host, PairState, PathState, PortState, RemoteEndpoint, ServiceState, SlotState, VtepState,
+    Announcement, Host, PairState, PathState, PortState, RemoteEndpoint, ServiceState, SlotState, VtepState,
 };
 
 use crate::state::{Read, StateError, address, all, protocol};
@@ -47,6 +47,7 @@ entries! {
     PathState => u32: |it| it.index;
     PairState => u32: |it| it.index;
     ServiceState => ServiceKey: |it| (it.at_exit, it.local, it.protocol, it.port);
+    Announcement => Ipv4Addr: |it| it.local;
 }
 
 /// The changes of one section.
@@ -112,6 +113,8 @@ pub struct Delta {
     pub pairs: Section<PairState>,
     /// Listeners.
     pub services: Section<ServiceState>,
+    /// Addresses that the host announces.
+    pub announcements: Section<Announcement>,
 }
 
 /// A delta does not fit the state that it is to change.
@@ -139,6 +142,7 @@ impl Delta {
             paths: Section::between(&old.paths, &new.paths),
             pairs: Section::between(&old.pairs, &new.pairs),
             services: Section::between(&old.services, &new.services),
+            announcements: Section::between(&old.announcements, &new.announcements),
         }
     }
 
@@ -162,6 +166,7 @@ impl Delta {
             paths: self.paths.apply(&old.paths),
             pairs: self.pairs.apply(&old.pairs),
             services: self.services.apply(&old.services),
+            announcements: self.announcements.apply(&old.announcements),
         })
     }
 
@@ -176,6 +181,7 @@ impl Delta {
             && self.paths.is_empty()
             && self.pairs.is_empty()
             && self.services.is_empty()
+            && self.announcements.is_empty()
     }
 }
 
@@ -197,6 +203,7 @@ impl From<&Delta> for v1::StateDelta {
                 paths: messages(&delta.paths),
                 pairs: messages(&delta.pairs),
                 services: messages(&delta.services),
+                announcements: messages(&delta.announcements),
             }),
             removed: Some(v1::state_delta::Removals {
                 ports: delta.ports.removed.clone(),
@@ -206,6 +213,12 @@ impl From<&Delta> for v1::StateDelta {
                 paths: delta.paths.removed.clone(),
                 pairs: delta.pairs.removed.clone(),
                 services: delta.services.removed.iter().map(service_key).collect(),
+                announcements: delta
+                    .announcements
+                    .removed
+                    .iter()
+                    .map(Ipv4Addr::to_string)
+                    .collect(),
             }),
         }
     }
@@ -231,6 +244,9 @@ impl TryFrom<v1::StateDelta> for Delta {
         let changed = message.changed.unwrap_or_default();
         let removed = message.removed.unwrap_or_default();
         let services: Result<_, _> = removed.services.into_iter().map(read_service_key).collect();
+        let announcements = removed.announcements.iter();
+        let announcements = announcements.map(|local| address("removed.announcements", local));
+        let announcements: Result<_, _> = announcements.collect();
         Ok(Self {
             from: message.from_revision,
             to: message.to_revision,
@@ -242,6 +258,7 @@ impl TryFrom<v1::StateDelta> for Delta {
             paths: section("paths", changed.paths, removed.paths)?,
             pairs: section("pairs", changed.pairs, removed.pairs)?,
             services: section("services", changed.services, services?)?,
+            announcements: section("announcements", changed.announcements, announcements?)?,
         })
     }
 }
@@ -287,6 +304,8 @@ mod tests {
         new.ports[0].mtu = None;
         new.slots.remove(0);
         new.services.clear();
+        new.announcements.remove(0);
+        new.announcements[0].here = true;
         new.vteps.push(VtepState {
             vni: 2,
             address: Ipv4Addr::new(203, 0, 113, 77),

@@ -8,7 +8,7 @@ use ipnetwork::Ipv4Network;
 use kuafu_dataplane::bpf::Bpf;
 use kuafu_lab::Namespace;
 use kuafu_lab::link::{End, veth};
-use kuafu_model::contents::{Contents, HostFacts, contents};
+use kuafu_model::contents::{ArpFacts, Contents, HostFacts, contents};
 use kuafu_model::health::Servers;
 use kuafu_model::state::{
     Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target,
@@ -72,6 +72,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
         capacities: bpf.maps.capacities(),
         now: 0,
         servers: Servers::default(),
+        arp: ArpFacts::default(),
     };
     let contents = contents(&state(), &facts, None)?;
     for batch in contents.update_from(&Contents::default()).batches() {

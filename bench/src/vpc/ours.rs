@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kuafu_dataplane::bpf::{Bpf, Link, Pins, Sizes, XdpMode};
-use kuafu_model::contents::{Batch, Contents, HostFacts, contents};
+use kuafu_model::contents::{ArpFacts, Batch, Contents, HostFacts, contents};
 use kuafu_model::health::Servers;
 use kuafu_model::state::{Host, HostState, PortState, RemoteEndpoint, VtepState};
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
@@ -53,6 +53,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
         capacities: connected.bpf.maps.capacities(),
         now: 0,
         servers: Servers::default(),
+        arp: ArpFacts::default(),
     };
     let contents = contents(&state(side, other), &facts, None)?;
     let neighbour = Neighbour {

@@ -8,6 +8,8 @@ pub(super) const ALLOCATIONS: &str = "allocations";
 pub(super) const CHOICES: &str = "choices";
 /// Servers that are down, as a host sees them.
 pub(super) const DOWN: &str = "down/";
+/// Who holds the addresses that one of several nodes may hold.
+pub(super) const HOLDERS: &str = "holders";
 pub(super) const KEYS_RENEWED: &str = "keys-renewed";
 pub(super) const OBJECTS: &str = "object/";
 pub(super) const TOKENS: &str = "token/";

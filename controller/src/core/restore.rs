@@ -108,6 +108,8 @@ impl Core {
             allocations: json::<Allocations>(&entries, key::ALLOCATIONS)?.unwrap_or_default(),
             choices: choices(&entries)?,
             down: down(&entries)?,
+            holders: super::hold::read(json(&entries, key::HOLDERS)?.unwrap_or_default()),
+            hold: super::hold::Hold::default(),
             target: BTreeMap::new(),
             fleet: fleet(&entries)?,
             hosts: BTreeMap::new(),

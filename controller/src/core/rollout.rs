@@ -30,6 +30,7 @@ impl Core {
             intent,
             choices,
             down: &health::of_all(&self.down),
+            holders: &self.holders,
         };
         let random = &mut self.random;
         let mut key = || {

@@ -82,8 +82,9 @@ impl Core {
     ///
     /// # Errors
     /// When it is not who it says, or not ours.
-    pub fn handle_hello(&mut self, _now: Now, hello: Hello) -> Result<Vec<Command>, SessionRefusal> {
+    pub fn handle_hello(&mut self, now: Now, hello: Hello) -> Result<Vec<Command>, SessionRefusal> {
         self.check_hello(&hello)?;
+        self.note_alive(now, &hello.certified.clone());
         let shown = self.note_shown(&hello.certified, &hello.certificate);
         let node = hello.certified;
         let host = Host {
@@ -150,7 +151,9 @@ impl Core {
     }
 
     /// A stream has ended.
-    pub fn handle_disconnected(&mut self, _now: Now, session: SessionId) {
+    pub fn handle_disconnected(&mut self, now: Now, session: SessionId) {
+        // It was there until now, and may come back by another stream.
+        self.handle_alive(now, session);
         let ended = self.hosts.values_mut().find(|host| host.session == Some(session));
         if let Some(host) = ended {
             host.session = None;

@@ -10,6 +10,7 @@ use crate::store::{Memory, Store};
 
 mod cluster;
 mod health;
+mod hold;
 mod keys;
 mod papers;
 mod past;

@@ -146,6 +146,10 @@ pub fn hear(core: &mut Core, now: Now, session: SessionId, message: Message) -> 
             let down = health.down.iter().filter_map(server).collect();
             core.handle_health(session, down)
         }
+        Message::Alive(_) => {
+            core.handle_alive(now, session);
+            Vec::new()
+        }
         Message::Hello(_) | Message::Answer(_) => Vec::new(),
     }
 }

@@ -29,6 +29,8 @@ const CA_CERTIFICATE: &str = "ca/certificate";
 const CA_KEY: &str = "ca/key";
 /// Agents' snapshots and manifests may be large, strangers' requests not.
 const LARGEST_REQUEST: usize = 64 << 20;
+/// How often it is looked who lives of those that hold addresses.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long a stopping controller lets connections end by themselves.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -272,6 +274,7 @@ async fn serve(
             Err(Error::Stopped(format!("the store failed: {reason}")))
         }
         () = tick(&shell) => Ok(()),
+        () = look(&shell) => Ok(()),
     };
     // The streams of agents end here, calls under way are answered; who does not hang up is not waited for.
     shell.close();
@@ -297,6 +300,18 @@ async fn tick(shell: &Shell) {
         };
         // What is late is not made up for.
         due = (due + Duration::from_millis(next_ms)).max(Instant::now());
+    }
+}
+
+/// Looks again and again who lives of those that hold addresses.
+async fn look(shell: &Shell) {
+    let mut due = tokio::time::interval(LOOK);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        if shell.drive(|core, now| ((), core.handle_look(now))).is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

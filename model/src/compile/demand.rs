@@ -133,10 +133,7 @@ impl PairName {
 
 /// The nodes where an accelerator's packets enter.
 pub(super) fn entries<'a>(intent: &'a Intent, accelerator: &'a Accelerator) -> BTreeSet<&'a Name> {
-    intent
-        .accelerated_addresses(accelerator)
-        .map(|address| &address.node)
-        .collect()
+    intent.entrances(accelerator).map(|(node, _)| node).collect()
 }
 
 /// The nodes where packets for a group leave: those of its region that run an agent.

@@ -332,8 +332,9 @@ pub fn unchanged(a: &HostState, b: &HostState) -> bool {
         paths,
         pairs,
         services,
+        announcements,
     } = a;
     (cluster, node, ports, endpoints) == (&b.cluster, &b.node, &b.ports, &b.endpoints)
         && (vteps, slots, paths) == (&b.vteps, &b.slots, &b.paths)
-        && (pairs, services) == (&b.pairs, &b.services)
+        && (pairs, services, announcements) == (&b.pairs, &b.services, &b.announcements)
 }

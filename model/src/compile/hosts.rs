@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::allocations::{CoupleKey, NodeId, PathKey, Way};
 use super::demand::{Demand, path_of};
-use super::{Allocations, Down, Input, NO_PAIR, services, vpc};
+use super::{Allocations, Down, Holders, Input, NO_PAIR, announced, services, vpc};
 use crate::kinds::{Name, Node};
 use crate::manifest::Intent;
 use crate::state::{Host, HostState, LegState, PairState, PathState, SlotAction, SlotState, Target};
@@ -19,6 +19,7 @@ pub(super) struct World<'a> {
     pub(super) allocations: &'a Allocations,
     pub(super) demand: &'a Demand,
     pub(super) down: &'a Down,
+    pub(super) holders: &'a Holders,
     /// Nodes with an agent, by their numbers.
     nodes: BTreeMap<NodeId, (&'a Name, &'a Node)>,
 }
@@ -59,6 +60,7 @@ pub(super) fn states(
     world.add_pairs(&mut states);
     vpc::add(&world, &mut states);
     services::add(&world, &mut states);
+    announced::add(&world, &mut states);
     let named = states
         .into_iter()
         .filter_map(|(id, state)| Some((world.name(id)?.clone(), finished(state, &world, id))));
@@ -106,6 +108,7 @@ pub(super) fn sort(state: &mut HostState) {
     state.paths.sort_by_key(|path| path.index);
     state.pairs.sort_by_key(|pair| pair.index);
     state.services.sort_by_key(services::key);
+    state.announcements.sort_by_key(|announcement| announcement.local);
 }
 
 impl<'a> World<'a> {
@@ -119,6 +122,7 @@ impl<'a> World<'a> {
             allocations,
             demand,
             down: input.down,
+            holders: input.holders,
             nodes: nodes.collect(),
         }
     }

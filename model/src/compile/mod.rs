@@ -14,6 +14,7 @@
 
 mod allocate;
 mod allocations;
+mod announced;
 mod demand;
 mod fleet;
 mod hosts;
@@ -31,6 +32,7 @@ use crate::manifest::Intent;
 use crate::state::HostState;
 
 pub use allocations::Allocations;
+pub use announced::{Candidates, Holder, Holders, candidates};
 pub use demand::{PairName, duplications, fallbacks, forbidden_relays, pairs};
 pub use fleet::{Fleet, Running, unchanged};
 pub use next::{Stage, next, stages};
@@ -69,6 +71,8 @@ pub struct Input<'a> {
     pub choices: &'a [Choice],
     /// Servers that are down, as those see them who send there.
     pub down: &'a Down,
+    /// Who holds the addresses that one of several nodes may hold. One without a holder is the first node's.
+    pub holders: &'a Holders,
 }
 
 /// Servers that are down, and the node from which they are.
@@ -96,6 +100,8 @@ pub struct Server {
 ///   over a node that is gone is left out: the backup takes its place, else the direct path.
 /// - A listener's exits are the nodes of its group's region. An entry that is one of them sends to the server
 ///   itself, and so does one none of whose exits has a living path.
+/// - A listener is at each node that may carry its address: so a move takes nothing but another announcement, and what
+///   still comes to the node before is served as well. An address at which nothing listens is not announced.
 /// - A host knows the VPCs that it has ports of: their endpoints elsewhere, and the hosts that may send into them.
 ///
 /// `random` is asked once for each new leg, and must return bits that nobody can guess.

@@ -42,10 +42,10 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
             vni,
             accelerator,
         };
-        for address in world.intent.accelerated_addresses(accelerator) {
+        for entrance in world.intent.entrances(accelerator) {
             for listener in &accelerator.spec.listeners {
-                one.at_entry(states, address, *listener);
-                one.at_exits(states, address, *listener);
+                one.at_entry(states, entrance, *listener);
+                one.at_exits(states, entrance, *listener);
             }
         }
     }
@@ -74,7 +74,9 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
                 targets: targets.clone(),
                 ..of((vni, name), address, (*listener, IdleTimeout::default()))
             };
-            listen(world, states, address, listener);
+            for node in address.nodes.iter() {
+                listen(world, states, node, listener.clone());
+            }
         }
     }
 }
@@ -87,20 +89,31 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    fn at_entry(&self, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, listener: Listener) {
-        let Some(id) = self.world.allocations.node(&address.node) else {
+    fn at_entry(
+        &self,
+        states: &mut BTreeMap<NodeId, HostState>,
+        (node, address): (&Name, &PoolAddress),
+        listener: Listener,
+    ) {
+        let Some(id) = self.world.allocations.node(node) else {
             return;
         };
         let service = ServiceState {
-            targets: self.entry_targets(id, &address.node, listener),
+            targets: self.entry_targets(id, node, listener),
             ..self.service(address, listener)
         };
-        listen(self.world, states, address, service);
+        listen(self.world, states, node, service);
     }
 
-    /// Two entries behind different NATs may have the same local address: at an exit that is one listener.
-    fn at_exits(&self, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, listener: Listener) {
-        for exit in exits_from(self.world.intent, self.accelerator, &address.node) {
+    /// Two entries behind different NATs may have the same local address, and entries of one address do: at an exit that
+    /// is one listener.
+    fn at_exits(
+        &self,
+        states: &mut BTreeMap<NodeId, HostState>,
+        (node, address): (&Name, &PoolAddress),
+        listener: Listener,
+    ) {
+        for exit in exits_from(self.world.intent, self.accelerator, node) {
             let id = self.world.allocations.node(exit);
             let Some(state) = id.and_then(|id| states.get_mut(&id)) else {
                 continue;
@@ -337,17 +350,12 @@ fn of(
     }
 }
 
-/// Lets the node of an address listen there; where the address is not the node's own, all of it is Kuafu's.
-fn listen(
-    world: &World<'_>,
-    states: &mut BTreeMap<NodeId, HostState>,
-    address: &PoolAddress,
-    service: ServiceState,
-) {
-    let id = world.allocations.node(&address.node);
+/// Lets a node of an address listen there; where the address is not the node's own, all of it is Kuafu's.
+fn listen(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, node: &Name, service: ServiceState) {
+    let id = world.allocations.node(node);
     if let Some(state) = id.and_then(|id| states.get_mut(&id)) {
         state.services.push(ServiceState {
-            whole_address: state.node.local != address.local.get(),
+            whole_address: state.node.local != service.local,
             ..service
         });
     }

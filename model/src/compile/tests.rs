@@ -2,16 +2,17 @@
 //!
 //! `KUAFU_BLESS=1 cargo test -p kuafu-model compile` writes the text anew, to be reviewed as a change.
 
+mod announced;
 mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::{
-    Allocations, Choice, CompileError, Down, Fleet, Input, PairName, Server, compile, fallbacks,
+    Allocations, Choice, CompileError, Down, Fleet, Holders, Input, PairName, Server, compile, fallbacks,
     forbidden_relays, next, pairs, stages, unchanged,
 };
-use crate::contents::{Capacities, HostFacts, contents};
+use crate::contents::{ArpFacts, Capacities, HostFacts, contents};
 use crate::health::Servers;
 use crate::kinds::{Class, Name, PortNumber};
 use crate::manifest::{File, Intent};
@@ -72,6 +73,7 @@ pub(super) fn compiled(
         intent,
         choices,
         down: &Down::new(),
+        holders: &Holders::new(),
     };
     compile(&input, allocations, random).unwrap()
 }
@@ -168,6 +170,7 @@ pub(super) fn accepted(state: &HostState) {
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        arp: ArpFacts::default(),
     };
     contents(state, &host, None).unwrap_or_else(|error| panic!("{}: {error}", state.node.name));
 }
@@ -344,6 +347,7 @@ fn a_declared_vni_that_was_given_away_is_refused() {
         intent: &wrong,
         choices: &[],
         down: &Down::new(),
+        holders: &Holders::new(),
     };
     let before = allocations.clone();
     let error = compile(&input, &mut allocations, &mut counted()).unwrap_err();
@@ -495,6 +499,7 @@ fn an_exit_counts_by_the_servers_that_serve_as_it_sees_them() {
             intent: &intent,
             choices: &[],
             down: &down.iter().map(server).collect(),
+            holders: &Holders::new(),
         };
         let states = compile(&input, &mut allocations, &mut counted()).unwrap();
         shares(&states, "entry", 0)

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
-use kuafu_pipeline::map::{Be16, IpKey, KEEPS, MemberKey, NextHop, Service, ServiceKey, TAKES, Wrap, policy};
+use kuafu_pipeline::map::{
+    Be16, IpKey, KEEPS, Mac, MemberKey, NextHop, Service, ServiceKey, TAKES, Wrap, policy,
+};
 use kuafu_pipeline::stage::check;
 
 use super::allocate::{Numbers, Ranges};
@@ -62,7 +64,7 @@ pub(super) fn fill(
         });
     }
     place(contents, listeners, previous, host)?;
-    whole_addresses(contents, state);
+    whole_addresses(contents, state, host);
     fits("services", contents.services.len(), capacities.services)
 }
 
@@ -449,7 +451,12 @@ impl<'p> Rings<'p> {
 
 /// Addresses whose other ports are Kuafu's too, at their entries. A service's answers echo requests: of an accelerated
 /// one that would tell of the entry alone.
-fn whole_addresses(contents: &mut Contents, state: &HostState) {
+fn whole_addresses(contents: &mut Contents, state: &HostState, host: &HostFacts) {
+    let answered = state.announcements.iter().filter(|one| one.is_answered());
+    let answered: BTreeSet<Ipv4Addr> = answered
+        .map(|one| one.local)
+        .filter(|local| !host.arp.let_go.contains(local))
+        .collect();
     for service in &state.services {
         if service.whole_address && !service.at_exit {
             let key = ServiceKey {
@@ -460,6 +467,10 @@ fn whole_addresses(contents: &mut Contents, state: &HostState) {
             whole.vni = service.vni;
             if service.own {
                 whole.policy |= policy::ANSWER_ECHO;
+            }
+            if answered.contains(&service.local) {
+                whole.policy |= policy::ANSWER_ARP;
+                whole.set_mac(Mac::from_octets(host.arp.mac));
             }
         }
     }

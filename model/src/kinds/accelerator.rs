@@ -22,7 +22,8 @@ pub type Accelerator = Resource<AcceleratorSpec>;
 pub struct AcceleratorSpec {
     /// The pool whose addresses it uses.
     pub pool: Name,
-    /// The nodes where packets enter: each address that the pool has there listens. Default: all of the pool's.
+    /// The nodes where packets enter: each address that the pool has there listens, at all nodes that may carry it.
+    /// Default: all of the pool's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<Vec<Name>>,
     /// What it listens on, at least one, none twice.

@@ -1,13 +1,16 @@
 //! `AddressPool`: public addresses and the nodes that carry them.
 
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
-use super::common::words;
+use super::common::{Invalid, refuse_twice};
 use super::network::HostAddress;
+use super::reach::{Bgp, Hook, Reach};
 use super::{Name, Resource};
-use crate::manifest::{Field, Place};
+use crate::manifest::{Field, Fields, Place, Problem};
 
-/// Public addresses. Each has one holder in the whole cluster.
+/// Public addresses, and how packets find them. Each is at one node, or at one of several, or at each of them, as
+/// `reach` says.
 pub type AddressPool = Resource<AddressPoolSpec>;
 
 /// ```yaml
@@ -17,11 +20,23 @@ pub type AddressPool = Resource<AddressPoolSpec>;
 ///   addresses:
 ///     - {node: osaka, public: 203.0.113.10}
 ///     - {node: hong-kong, public: 203.0.113.20, local: 10.1.0.20}
+/// ---
+/// kind: AddressPool
+/// metadata: {name: rack}
+/// spec:
+///   reach: arp
+///   addresses: [{nodes: [left, right], public: 192.0.2.80}]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AddressPoolSpec {
     /// How packets for the addresses find their node. Default: routed.
     pub reach: Reach,
+    /// Of reach bgp, and there required: with whom the nodes speak.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<Bgp>,
+    /// Of reach hook, and there required: what brings an address to its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
     /// The addresses, at least one.
     pub addresses: Vec<PoolAddress>,
 }
@@ -32,20 +47,55 @@ impl Field for AddressPoolSpec {
     fn read(place: &Place<'_>) -> Option<Self> {
         place.fields(|fields| {
             let reach = fields.or("reach", Reach::Routed);
+            let bgp = fields.optional("bgp");
+            let hook = fields.optional("hook");
             let addresses = fields.list("addresses", "at least one {node, public}");
-            Some(Self {
+            let spec = Self {
                 reach: reach?,
+                bgp: bgp?,
+                hook: hook?,
                 addresses: addresses?,
-            })
+            };
+            spec.refuse_what_cannot_be(fields);
+            Some(spec)
         })
+    }
+}
+
+impl AddressPoolSpec {
+    /// Fields that say nothing of this reach, or are missing.
+    fn refuse_what_cannot_be(&self, fields: &Fields<'_>) {
+        let of_reach = [
+            ("bgp", self.bgp.is_some(), Reach::Bgp, Bgp::EXPECTS),
+            ("hook", self.hook.is_some(), Reach::Hook, Hook::EXPECTS),
+        ];
+        for (name, is_given, reach, expects) in of_reach {
+            if is_given && self.reach != reach {
+                let why = format!("is for reach: {reach} alone; choose that, or leave it out");
+                fields.refuse(name, Invalid::new("this", why));
+            }
+            if !is_given && self.reach == reach {
+                fields.refuse(name, Problem::Missing { expects });
+            }
+        }
+        for (index, address) in self.addresses.iter().enumerate() {
+            let count = address.nodes.iter().count();
+            if count > 1 && self.reach == Reach::Routed {
+                let why = "are too many: somebody routes packets to one; name that alone, or choose reach: arp, bgp or \
+                           hook";
+                let field = format!("addresses[{index}].nodes");
+                fields.refuse(&field, Invalid::new(&count.to_string(), why));
+            }
+        }
     }
 }
 
 /// An address of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PoolAddress {
-    /// The node that carries it.
-    pub node: Name,
+    /// The nodes that may carry it, as `node: x` or as `nodes: [x, y]`.
+    #[serde(flatten)]
+    pub nodes: Carriers,
     /// The address that clients use, and that is shown.
     pub public: HostAddress,
     /// The address in packets as they reach the node; differs behind a 1:1 NAT, and may be the node's own.
@@ -58,12 +108,12 @@ impl Field for PoolAddress {
 
     fn read(place: &Place<'_>) -> Option<Self> {
         place.fields(|fields| {
-            let node = fields.required("node");
+            let nodes = Carriers::read(fields);
             let public = fields.required("public");
             let local = fields.optional("local");
             let public = public?;
             Some(Self {
-                node: node?,
+                nodes: nodes?,
                 public,
                 local: local?.unwrap_or(public),
             })
@@ -71,10 +121,79 @@ impl Field for PoolAddress {
     }
 }
 
-words! {
-    /// How packets for a pool's addresses find their node.
-    Reach {
-        /// Somebody routes them there: the provider, or a 1:1 NAT.
-        Routed = "routed"
-    } not_yet ["arp", "bgp", "hook"]
+/// The nodes that may carry an address, at least one, the preferred first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carriers {
+    preferred: Name,
+    others: Vec<Name>,
+}
+
+impl Carriers {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Name> + Clone {
+        std::iter::once(&self.preferred).chain(&self.others)
+    }
+
+    /// The first.
+    #[must_use]
+    pub const fn preferred(&self) -> &Name {
+        &self.preferred
+    }
+
+    /// Whether a node is one of them.
+    #[must_use]
+    pub fn contains(&self, node: &Name) -> bool {
+        self.iter().any(|one| one == node)
+    }
+
+    /// Whether a node is the only one.
+    #[must_use]
+    pub fn is_alone(&self, node: &Name) -> bool {
+        self.preferred == *node && self.others.is_empty()
+    }
+
+    /// The field in which a manifest names one of them.
+    #[must_use]
+    pub fn field(&self, index: usize) -> String {
+        if self.others.is_empty() {
+            "node".to_owned()
+        } else {
+            format!("nodes[{index}]")
+        }
+    }
+
+    fn read(fields: &Fields<'_>) -> Option<Self> {
+        let node: Option<Option<Name>> = fields.optional("node");
+        let nodes = fields.optional_list("nodes", "at least one node, the preferred first");
+        refuse_twice(fields, "nodes", nodes.iter().flatten().flatten());
+        let mut all = match (node?, nodes?) {
+            (Some(node), None) => vec![node],
+            (None, Some(nodes)) => nodes,
+            (None, None) => {
+                let expects = "the node that carries the address, or nodes of which one or each does";
+                fields.refuse("node", Problem::Missing { expects });
+                return None;
+            }
+            (Some(_), Some(_)) => {
+                let why = "stands beside nodes; name all of them there, and leave this out";
+                fields.refuse("node", Invalid::new("this", why));
+                return None;
+            }
+        };
+        let others = all.split_off(1);
+        let preferred = all.pop()?;
+        Some(Self { preferred, others })
+    }
+}
+
+impl Serialize for Carriers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        if self.others.is_empty() {
+            map.serialize_entry("node", &self.preferred)?;
+        } else {
+            map.serialize_entry("nodes", &self.iter().collect::<Vec<_>>())?;
+        }
+        map.end()
+    }
 }

@@ -29,6 +29,7 @@ mod network;
 mod node;
 mod object;
 mod port;
+mod reach;
 mod service;
 mod vpc;
 
@@ -36,7 +37,7 @@ pub use accelerator::{
     Accelerator, AcceleratorSpec, Bandwidth, Class, Dial, Duplication, Group, IdleTimeout, Listener,
     Liveness, Places, RelayRules, TcpIdle, UdpIdle,
 };
-pub use address_pool::{AddressPool, AddressPoolSpec, PoolAddress, Reach};
+pub use address_pool::{AddressPool, AddressPoolSpec, Carriers, PoolAddress};
 pub use common::{Invalid, Moment};
 pub(crate) use common::{Text, quoted};
 pub use health::{
@@ -47,5 +48,6 @@ pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRa
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
 pub use object::{Kind, Object, ObjectRef, Resource};
 pub use port::{Port, PortSpec};
+pub use reach::{AsNumber, Bgp, BgpPeer, CommandPath, Community, Hook, HookTimeout, Med, Reach};
 pub use service::{Gue, Mode, Service, ServiceSpec, Target, Variant, Weight};
 pub use vpc::{Vpc, VpcSpec};

@@ -11,7 +11,7 @@ use super::intent::Intent;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
     Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Mode, Name, Node, ObjectRef,
-    PoolAddress, Port, Service, Vni, Vpc,
+    PoolAddress, Port, Reach, Service, Vni, Vpc,
 };
 
 /// An object and one of its fields, such as `spec.addresses[0].node`.
@@ -243,18 +243,20 @@ impl<'a> Check<'a> {
     }
 
     /// The nodes of a pool's addresses exist and run agents. A public address has one holder; it may be the own
-    /// address of the node that carries it, but no other's. On a node, local addresses are unique.
+    /// address of the one node that carries it, but no other's. On a node, local addresses are unique, and all pools
+    /// that it announces by BGP name the same routers. What is answered for by ARP is no node's own address.
     fn pools(&mut self, node_addresses: &Claims<HostAddress>) {
         let mut publics: Claims<HostAddress> = Claims::new("a public address has one holder");
         let mut locals: Claims<(&Name, HostAddress)> =
             Claims::new("packets for two addresses would look the same on the node");
+        let mut speakers: BTreeMap<&Name, &AddressPool> = BTreeMap::new();
         for pool in self.in_order(Kind::AddressPool, self.intent.address_pools()) {
             let me = id(Kind::AddressPool, pool);
             for (index, address) in pool.spec.addresses.iter().enumerate() {
                 let at = |name| field(&me, format!("spec.addresses[{index}].{name}"));
-                self.carrier(address, at("node"));
+                self.carriers(pool, address, index, &mut speakers);
                 let holder = node_addresses.holders.get(&address.public);
-                if let Some(holder) = holder.filter(|(holder, _)| holder.name != address.node) {
+                if let Some(holder) = holder.filter(|(holder, _)| !address.nodes.is_alone(&holder.name)) {
                     self.taken(
                         address.public.to_string(),
                         publics.rule,
@@ -262,26 +264,74 @@ impl<'a> Check<'a> {
                         at("public"),
                     );
                 }
-                let local = if address.local == address.public {
-                    "public"
-                } else {
-                    "local"
-                };
+                let local = field_of_local(address);
                 // An address that stands twice is one error, not two.
                 if self.claim(&mut publics, address.public, address.public, at("public")) {
-                    let what = format_args!("{} on node/{}", address.local, address.node);
-                    self.claim(&mut locals, (&address.node, address.local), what, at(local));
+                    for node in address.nodes.iter() {
+                        let what = format_args!("{} on node/{node}", address.local);
+                        self.claim(&mut locals, (node, address.local), what, at(local));
+                    }
                 }
             }
         }
     }
 
-    fn carrier(&mut self, address: &PoolAddress, at: FieldOf) {
-        let node = self.find(self.intent.nodes(), Kind::Node, &address.node, at.clone());
-        if let Some(node) = node.filter(|node| !node.spec.agent) {
-            let node = id(Kind::Node, node);
-            let conflict = Conflict::ForeignCarrier { node: node.clone() };
-            self.add(at, [field(&node, "spec.agent")], conflict);
+    /// The nodes of one address.
+    fn carriers(
+        &mut self,
+        pool: &'a AddressPool,
+        address: &'a PoolAddress,
+        index: usize,
+        speakers: &mut BTreeMap<&'a Name, &'a AddressPool>,
+    ) {
+        let (me, entry) = (id(Kind::AddressPool, pool), format!("spec.addresses[{index}]"));
+        for (place, name) in address.nodes.iter().enumerate() {
+            let at = field(&me, format!("{entry}.{}", address.nodes.field(place)));
+            let Some(node) = self.find(self.intent.nodes(), Kind::Node, name, at.clone()) else {
+                continue;
+            };
+            let node_id = id(Kind::Node, node);
+            if !node.spec.agent {
+                let conflict = Conflict::ForeignCarrier {
+                    node: node_id.clone(),
+                };
+                self.add(at, [field(&node_id, "spec.agent")], conflict);
+            }
+            if pool.spec.reach == Reach::Arp && node.spec.address.local == address.local {
+                let own = field(&node_id, "spec.address.local");
+                let conflict = Conflict::AnsweredAlready {
+                    address: address.local,
+                    node: node_id,
+                };
+                let local = field_of_local(address);
+                self.add(field(&me, format!("{entry}.{local}")), [own], conflict);
+            }
+            self.speaker(&me, pool, name, speakers);
+        }
+    }
+
+    /// A node has one set of sessions for all pools that it announces by BGP.
+    fn speaker(
+        &mut self,
+        me: &ObjectRef,
+        pool: &'a AddressPool,
+        node: &'a Name,
+        speakers: &mut BTreeMap<&'a Name, &'a AddressPool>,
+    ) {
+        let Some(bgp) = &pool.spec.bgp else { return };
+        let other = *speakers.entry(node).or_insert(pool);
+        let agrees = other
+            .spec
+            .bgp
+            .as_ref()
+            .is_none_or(|other| bgp.is_one_speaker(other));
+        if !agrees {
+            let other = id(Kind::AddressPool, other);
+            let conflict = Conflict::OtherSpeaker {
+                node: ObjectRef::new(Kind::Node, node),
+                pool: other.clone(),
+            };
+            self.add(field(me, "spec.bgp"), [field(&other, "spec.bgp")], conflict);
         }
     }
 
@@ -399,12 +449,15 @@ impl<'a> Check<'a> {
 
     /// No target is the service's own address, or the address of the node that sends to it.
     fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
-        let node = self.intent.nodes().get(&address.node);
-        let own = [Some(address.local), node.map(|node| node.spec.address.local)];
         for (index, target) in service.spec.targets.iter().enumerate() {
-            if own.contains(&Some(target.address)) {
+            let is_sender = |name: &&Name| {
+                let node = self.intent.nodes().get(*name);
+                let own = node.map(|node| node.spec.address.local);
+                [Some(address.local), own].contains(&Some(target.address))
+            };
+            if let Some(name) = address.nodes.iter().find(is_sender) {
                 let at = field(me, format!("spec.targets[{index}].address"));
-                let node = ObjectRef::new(Kind::Node, &address.node);
+                let node = ObjectRef::new(Kind::Node, name);
                 let because = field(&node, "spec.address.local");
                 self.add(at, [because], Conflict::SendsToItself { node });
             }
@@ -413,21 +466,25 @@ impl<'a> Check<'a> {
 
     /// Servers can hold the address of a service, and what they send from it reaches clients.
     fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), address: &PoolAddress) {
-        let node_id = ObjectRef::new(Kind::Node, &address.node);
-        let because = [
-            field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
-            field(&node_id, "spec.address.local"),
-        ];
-        let (public, node) = (address.public, self.intent.nodes().get(&address.node));
-        let conflict = if address.public != address.local {
-            Conflict::AnswersPastNat { mode, public }
-        } else if node.is_some_and(|node| node.spec.address.local == address.local) {
-            let node = node_id;
-            Conflict::NodesOwnAddress { mode, public, node }
-        } else {
+        let public = address.public;
+        for name in address.nodes.iter() {
+            let node_id = ObjectRef::new(Kind::Node, name);
+            let because = [
+                field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
+                field(&node_id, "spec.address.local"),
+            ];
+            let node = self.intent.nodes().get(name);
+            let conflict = if address.public != address.local {
+                Conflict::AnswersPastNat { mode, public }
+            } else if node.is_some_and(|node| node.spec.address.local == address.local) {
+                let node = node_id;
+                Conflict::NodesOwnAddress { mode, public, node }
+            } else {
+                continue;
+            };
+            self.add(field(me, "spec.mode"), because, conflict);
             return;
-        };
-        self.add(field(me, "spec.mode"), because, conflict);
+        }
     }
 
     /// A listener is alone on its address, protocol and port, whether an accelerator's or a service's, and where the address
@@ -475,7 +532,9 @@ impl<'a> Check<'a> {
             let at = field(me, format!("spec.listeners[{index}].port"));
             let what = format!("{listener} on {}", address.public);
             self.claim(claims, (address.public, *listener), what, at.clone());
-            self.listener_on_node(pool, address, *listener, at);
+            for node in address.nodes.iter() {
+                self.listener_on_node(pool, (address, node), *listener, at.clone());
+            }
         }
     }
 
@@ -487,20 +546,16 @@ impl<'a> Check<'a> {
             .filter(|(_, node)| rules.allow(&node.spec))
             .map(|(name, _)| name)
             .collect();
-        let ends = self
-            .intent
-            .accelerated_addresses(accelerator)
-            .flat_map(|address| {
-                let entry = self.intent.nodes().get(&address.node);
-                let own = entry.map(|entry| &entry.spec.region);
-                // What leaves in the entry's own region leaves at the entry.
-                let regions = accelerator.spec.groups.iter().map(|group| &group.region);
-                let exits = agents().filter(move |(_, node)| {
-                    Some(&node.spec.region) != own
-                        && regions.clone().any(|region| *region == node.spec.region)
-                });
-                exits.map(|(exit, _)| (&address.node, exit))
+        let ends = self.intent.entrances(accelerator).flat_map(|(name, _)| {
+            let entry = self.intent.nodes().get(name);
+            let own = entry.map(|entry| &entry.spec.region);
+            // What leaves in the entry's own region leaves at the entry.
+            let regions = accelerator.spec.groups.iter().map(|group| &group.region);
+            let exits = agents().filter(move |(_, node)| {
+                Some(&node.spec.region) != own && regions.clone().any(|region| *region == node.spec.region)
             });
+            exits.map(move |(exit, _)| (name, exit))
+        });
         let alone = |(entry, exit): &(&Name, &Name)| {
             entry != exit && !relays.iter().any(|relay| relay != entry && relay != exit)
         };
@@ -512,7 +567,8 @@ impl<'a> Check<'a> {
     }
 
     fn entries(&mut self, me: &ObjectRef, accelerator: &Accelerator, pool: &AddressPool) {
-        let carriers: BTreeSet<&Name> = pool.spec.addresses.iter().map(|address| &address.node).collect();
+        let addresses = pool.spec.addresses.iter();
+        let carriers: BTreeSet<&Name> = addresses.flat_map(|address| address.nodes.iter()).collect();
         for (index, entry) in accelerator.spec.entries.iter().flatten().enumerate() {
             if carriers.contains(entry) {
                 continue;
@@ -547,8 +603,14 @@ impl<'a> Check<'a> {
         self.add(at, moved, conflict);
     }
 
-    fn listener_on_node(&mut self, pool: &Name, address: &PoolAddress, listener: Listener, at: FieldOf) {
-        let Some(node) = self.intent.nodes().get(&address.node) else {
+    fn listener_on_node(
+        &mut self,
+        pool: &Name,
+        (address, node): (&PoolAddress, &Name),
+        listener: Listener,
+        at: FieldOf,
+    ) {
+        let Some(node) = self.intent.nodes().get(node) else {
             return;
         };
         if address.local != node.spec.address.local {
@@ -663,6 +725,15 @@ impl<'a> Check<'a> {
             .collect();
         objects.sort_by_key(|(place, _)| *place);
         objects.into_iter().map(|(_, object)| object).collect()
+    }
+}
+
+/// The field that says what an address is in packets.
+fn field_of_local(address: &PoolAddress) -> &'static str {
+    if address.local == address.public {
+        "public"
+    } else {
+        "local"
     }
 }
 

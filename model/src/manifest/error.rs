@@ -279,6 +279,28 @@ pub enum Conflict {
         /// The node.
         node: ObjectRef,
     },
+    /// An address to be answered for by ARP that a node has itself.
+    #[error(
+        "{address} is {node}'s own, which answers for it by itself and keeps it; choose another address, or \
+         reach: routed"
+    )]
+    AnsweredAlready {
+        /// The address.
+        address: HostAddress,
+        /// Whose it is.
+        node: ObjectRef,
+    },
+    /// Two pools by whose word a node would speak BGP.
+    #[error(
+        "{node} speaks BGP as {pool} says, with another as, peers or port; a node has one set of sessions: say the \
+         same in both"
+    )]
+    OtherSpeaker {
+        /// The node.
+        node: ObjectRef,
+        /// The other pool.
+        pool: ObjectRef,
+    },
     /// An entry without an address of the pool.
     #[error("{node} carries no address of {pool}; its nodes: {nodes}")]
     NotInPool {

@@ -186,14 +186,23 @@ impl Intent {
         &self.accelerators
     }
 
-    /// Where an accelerator listens: the addresses of its pool at its entries.
+    /// Where an accelerator listens: the addresses of its pool that have one of its entries among their nodes.
     pub fn accelerated_addresses<'a>(
         &'a self,
         accelerator: &'a Accelerator,
     ) -> impl Iterator<Item = &'a PoolAddress> {
         let pool = self.address_pools.get(&accelerator.spec.pool);
         let addresses = pool.into_iter().flat_map(|pool| &pool.spec.addresses);
-        addresses.filter(|address| accelerator.spec.enters_at(&address.node))
+        addresses.filter(|address| address.nodes.iter().any(|node| accelerator.spec.enters_at(node)))
+    }
+
+    /// The nodes where an accelerator's packets enter, each with its address: all nodes of the addresses where it listens.
+    pub fn entrances<'a>(
+        &'a self,
+        accelerator: &'a Accelerator,
+    ) -> impl Iterator<Item = (&'a Name, &'a PoolAddress)> {
+        let addresses = self.accelerated_addresses(accelerator);
+        addresses.flat_map(|address| address.nodes.iter().map(move |node| (node, address)))
     }
 
     pub(super) fn names(&self, kind: Kind) -> Box<dyn Iterator<Item = &Name> + '_> {

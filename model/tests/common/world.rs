@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kuafu_model::contents::{self, BalancedService, Balancer, Capacities, Contents, HostFacts};
+use kuafu_model::contents::{self, ArpFacts, BalancedService, Balancer, Capacities, Contents, HostFacts};
 use kuafu_model::health::Servers;
 use kuafu_model::runner::Host;
 use kuafu_model::state::{
-    self, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint, ServiceState,
-    SlotAction, SlotState, Target, TargetState, VtepState,
+    self, Announcement, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint,
+    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState, Way,
 };
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
@@ -49,7 +49,7 @@ pub const NOW: u64 = 100_000;
 pub const NOW_NS: u64 = 400_000_000_000;
 
 /// Names of all worlds.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "host",
     "twice",
     "bare",
@@ -57,6 +57,7 @@ pub const NAMES: [&str; 12] = [
     "narrow",
     "crowded",
     "stale",
+    "elsewhere",
     "unsampled",
     "unprobed",
     "hurried",
@@ -103,6 +104,7 @@ pub fn named(name: &str) -> World {
         "crowded" => world.connections = 2,
         "twice" => state.pairs.iter_mut().for_each(|pair| pair.duplicate = true),
         "stale" => world.stale = vec![1],
+        "elsewhere" => state.announcements.iter_mut().for_each(|one| one.here = false),
         "unsampled" => world.samples = 0,
         "unprobed" => world.fragmenter = (0, 0),
         "hurried" => world.fragmenter.1 = 0,
@@ -131,6 +133,10 @@ pub fn facts() -> HostFacts {
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        arp: ArpFacts {
+            mac: octets(OWN_MAC).octets(),
+            ..ArpFacts::default()
+        },
     }
 }
 
@@ -309,6 +315,13 @@ fn host() -> HostState {
             })
             .into(),
         services: services(),
+        announcements: vec![Announcement {
+            local: ip(198, 51, 100, 1),
+            public: ip(198, 51, 100, 1),
+            here: true,
+            term: 0,
+            way: Way::Arp,
+        }],
     }
 }
 

@@ -1,6 +1,6 @@
 //! Services: an address and port that is Kuafu's, and the ring behind it.
 
-use super::{Atomics, Be16, IpKey, Shared, map_types};
+use super::{Atomics, Be16, IpKey, Mac, Shared, map_types};
 
 map_types! {
     /// Names a listener. At an entry the VNI is 0 (a packet from the Internet has none); at an exit it is the
@@ -22,7 +22,8 @@ map_types! {
     /// A listener. Its ring is `size` consecutive slots of the table of rings; a new ring is written elsewhere and
     /// taken into use by one update of this value.
     ///
-    /// Of a whole address only `policy` counts.
+    /// Of a whole address only `policy` counts, and, where ARP requests for it are answered, the Ethernet address that
+    /// the answers name: see [`mac`](Self::mac).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Service {
         /// The accelerator, or the service.
@@ -104,6 +105,8 @@ pub mod policy {
     pub const PASS_ECHO: u32 = 1 << 15;
     /// Of a listener: who sends too large a packet is not told.
     pub const SILENT: u32 = 1 << 16;
+    /// Of a whole address: ARP requests for it are answered.
+    pub const ANSWER_ARP: u32 = 1 << 17;
 }
 
 /// A member that takes new flows.
@@ -117,6 +120,18 @@ impl Service {
     #[must_use]
     pub const fn has(&self, policy: u32) -> bool {
         self.policy & policy != 0
+    }
+
+    /// Of a whole address: the Ethernet address that answers ARP requests for it name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mac(&self) -> Mac {
+        Mac::new((self.previous_until >> 16) as u32, self.previous_until as u16)
+    }
+
+    /// Sets [`mac`](Self::mac), in the place of a time that counts where there is a ring before.
+    pub const fn set_mac(&mut self, mac: Mac) {
+        self.previous_until = (mac.high() as u64) << 16 | mac.low() as u64;
     }
 }
 

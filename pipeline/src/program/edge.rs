@@ -4,7 +4,7 @@ use super::edge_v6;
 use crate::header::{Ethernet, Icmp, Ipv4, ethernet, ipv4};
 use crate::map::{NodeConfig, Service, ServiceKey, policy};
 use crate::stage::flow::{Address, Flow, Part};
-use crate::stage::{answer, backbone, echo, enter, fragment, icmp_error};
+use crate::stage::{answer, arp, backbone, echo, enter, fragment, icmp_error};
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Bounded parse, service look-up, and only then sanity: what is not Kuafu's is passed on unread.
@@ -26,12 +26,12 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
     let ethernet = Ethernet::at::<0, 42>(head);
     // What leaves would come from that address.
     if ethernet.is_to_group() {
-        return Ok(Next::Pass);
+        return arp::at_edge(frame, tables, interface);
     }
     match ethernet.ethertype() {
         ethernet::IPV4 => {}
         ethernet::IPV6 => return edge_v6::run(frame, tables, node, interface),
-        _ => return Ok(Next::Pass),
+        _ => return arp::at_edge(frame, tables, interface),
     }
     let icmp = Icmp::at::<34, 42>(head);
     let (is_error, is_echo) = (icmp.is_error(), icmp.is_echo_request());
@@ -175,7 +175,7 @@ pub(super) fn echo<T: Tables, A: Address>(
 
 /// The address as a whole, where it is Kuafu's.
 #[inline(always)]
-pub(super) fn whole<T: Tables, A: Address>(tables: &T, destination: A) -> Option<&Service> {
+pub(crate) fn whole<T: Tables, A: Address>(tables: &T, destination: A) -> Option<&Service> {
     tables.service(&ServiceKey {
         address: destination.key(),
         ..ServiceKey::default()

@@ -1,10 +1,11 @@
-//! ARP inside a VPC, answered on the host.
+//! ARP, answered on the host: inside a VPC, and for addresses that the host holds.
 
 use super::{IP, L4};
 use crate::header::ipv4::{Fields, UDP};
 use crate::header::vxlan::PORT;
 use crate::header::{Arp, Ethernet, Ipv4, Udp, ethernet};
-use crate::map::{EndpointKey, HopKind, IpKey, MacPair, Port};
+use crate::map::{EndpointKey, HopKind, IpKey, MacPair, Port, policy};
+use crate::program::edge::whole;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// A port's ARP: a request for an endpoint of its VPC is answered with that endpoint's own Ethernet address.
@@ -32,6 +33,36 @@ pub fn from_port<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32,
     };
     Arp::at::<IP, 42>(head).answer(endpoint.mac);
     Ethernet::at::<0, 42>(head).set_addresses(MacPair::new(port.mac, endpoint.mac));
+    tables.count(Event::ArpAnswered, octets);
+    Ok(Next::Transmit(interface))
+}
+
+/// A frame of the underlay that is neither IPv4 nor IPv6, or goes to a group: a request for an address that this host
+/// holds is answered with the underlay's Ethernet address. All else is the host's own, so that nothing is refused.
+///
+/// # Errors
+/// None.
+#[inline(always)]
+pub fn at_edge<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Outcome {
+    let octets = frame.len();
+    let Some(head) = frame.head::<42>() else {
+        return Ok(Next::Pass);
+    };
+    if Ethernet::at::<0, 42>(head).ethertype() != ethernet::ARP {
+        return Ok(Next::Pass);
+    }
+    let arp = Arp::at::<IP, 42>(head);
+    let (asker, target) = (arp.sender_mac(), arp.target());
+    // Who claims the address asks for it as its own.
+    if !arp.is_request() || arp.sender() == target {
+        return Ok(Next::Pass);
+    }
+    let mac = match whole(tables, target) {
+        Some(whole) if whole.has(policy::ANSWER_ARP) => whole.mac(),
+        _ => return Ok(Next::Pass),
+    };
+    Arp::at::<IP, 42>(head).answer(mac);
+    Ethernet::at::<0, 42>(head).set_addresses(MacPair::new(asker, mac));
     tables.count(Event::ArpAnswered, octets);
     Ok(Next::Transmit(interface))
 }

@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kuafu_model::state::{
-    Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState,
-    RemoteEndpoint, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
+    Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
+    PortState, RemoteEndpoint, ServiceState, SlotAction, SlotState, Speaker, Target, TargetState, VtepState,
+    Way,
 };
 
 use super::StateError;
@@ -33,6 +34,7 @@ pub(super) fn host_state(message: v1::HostState) -> Result<HostState> {
         paths: all("paths", message.paths)?,
         pairs: all("pairs", message.pairs)?,
         services: all("services", message.services)?,
+        announcements: all("announcements", message.announcements)?,
     })
 }
 
@@ -427,6 +429,49 @@ fn ask(message: v1::Check) -> Result<Ask> {
         (None, _) => Err(wrong("tcp", "", "given, or another one that is known here")),
         (Some(_), Some(_)) => Err(wrong("tcp", "", "the only one")),
     }
+}
+
+impl Read for Announcement {
+    type Message = v1::Announcement;
+
+    fn read(message: v1::Announcement) -> Result<Self> {
+        let hook = |hook: v1::announcement::Hook| -> Result<Way> {
+            Ok(Way::Hook {
+                command: text("hook.command", hook.command)?,
+                timeout_s: index("hook.timeout_s", hook.timeout_s)?,
+            })
+        };
+        let way = match (message.arp, message.hook, message.bgp) {
+            (Some(_), None, None) => Way::Arp,
+            (None, Some(message), None) => hook(message)?,
+            (None, None, Some(message)) => bgp(message)?,
+            (None, None, None) => return Err(wrong("arp", "", "given, where hook and bgp are not")),
+            _ => return Err(wrong("arp", "", "the only one beside hook and bgp")),
+        };
+        Ok(Self {
+            local: address("local", &message.local)?,
+            public: address("public", &message.public)?,
+            here: message.here,
+            term: message.term,
+            way,
+        })
+    }
+}
+
+fn bgp(message: v1::announcement::Bgp) -> Result<Way> {
+    let peer = |peer: &v1::announcement::Peer| {
+        let address = address("bgp.peers.address", &peer.address)?;
+        Ok((address, index("bgp.peers.as", peer.r#as)?))
+    };
+    Ok(Way::Bgp {
+        speaker: Speaker {
+            number: index("bgp.as", message.r#as)?,
+            peers: message.peers.iter().map(peer).collect::<Result<_>>()?,
+            port: port("bgp.port", message.port)?,
+        },
+        communities: message.communities,
+        med: message.med,
+    })
 }
 
 fn status(name: &'static str, value: u32) -> Result<u16> {

@@ -115,7 +115,34 @@ pub(crate) fn sample() -> HostState {
                 },
             ),
         ],
+        announcements: announcements(),
     }
+}
+
+/// One of each kind.
+fn announcements() -> Vec<Announcement> {
+    let hook = Way::Hook {
+        command: "/sbin/take".to_owned(),
+        timeout_s: 30,
+    };
+    let bgp = Way::Bgp {
+        speaker: Speaker {
+            number: 65_001,
+            peers: vec![(Ipv4Addr::new(192, 0, 2, 254), 65_000)],
+            port: 179,
+        },
+        communities: vec!["65000:100".to_owned()],
+        med: Some(50),
+    };
+    let ways = [(9, Way::Arp), (10, hook), (11, bgp)].into_iter();
+    let announcement = |(last, way)| Announcement {
+        local: Ipv4Addr::new(10, 1, 0, last),
+        public: Ipv4Addr::new(203, 0, 113, last),
+        here: last != 10,
+        term: last.into(),
+        way,
+    };
+    ways.map(announcement).collect()
 }
 
 #[test]
@@ -226,6 +253,16 @@ fn what_is_wrong_is_named() {
             "\"192.0.2.1\"",
             "\"here\"",
             "services[1].targets[0].server.address: \"here\" is not an IPv4 address",
+        ),
+        (
+            "\"arp\": {}",
+            "\"arp\": {}, \"bgp\": {\"as\": 1, \"port\": 1}",
+            "announcements[0].arp: \"\" is not the only one beside hook and bgp",
+        ),
+        (
+            "\"timeout_s\": 30",
+            "\"timeout_s\": 0",
+            "announcements[1].hook.timeout_s: \"0\" is not 1 or more",
         ),
         ("\"schema\": 1", "\"schema\": 2", "state of schema 2"),
         ("\"udp_port\"", "\"udp_prt\"", "unknown field `udp_prt`"),

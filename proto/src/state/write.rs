@@ -1,12 +1,13 @@
 //! From model's types to messages.
 
 use kuafu_model::state::{
-    Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState, PortState,
-    RemoteEndpoint, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
+    Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
+    PortState, RemoteEndpoint, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState, Way,
 };
 
 use super::SCHEMA;
 use crate::v1;
+use crate::v1::announcement::{Arp, Bgp, Hook, Peer};
 use crate::v1::check::{Grpc, Http, Plain, Quic, Udp};
 
 /// An Ethernet address as people write it.
@@ -32,6 +33,7 @@ impl From<&HostState> for v1::HostState {
             paths: all(&state.paths),
             pairs: all(&state.pairs),
             services: all(&state.services),
+            announcements: all(&state.announcements),
         }
     }
 }
@@ -263,6 +265,45 @@ impl From<&Check> for v1::Check {
             Ask::Grpc { service } => {
                 message.grpc = Some(Grpc {
                     service: service.clone(),
+                });
+            }
+        }
+        message
+    }
+}
+
+impl From<&Announcement> for v1::Announcement {
+    fn from(announcement: &Announcement) -> Self {
+        let mut message = Self {
+            local: announcement.local.to_string(),
+            public: announcement.public.to_string(),
+            here: announcement.here,
+            term: announcement.term,
+            ..Self::default()
+        };
+        match &announcement.way {
+            Way::Arp => message.arp = Some(Arp {}),
+            Way::Hook { command, timeout_s } => {
+                message.hook = Some(Hook {
+                    command: command.clone(),
+                    timeout_s: *timeout_s,
+                });
+            }
+            Way::Bgp {
+                speaker,
+                communities,
+                med,
+            } => {
+                let peers = speaker.peers.iter().map(|(address, number)| Peer {
+                    address: address.to_string(),
+                    r#as: *number,
+                });
+                message.bgp = Some(Bgp {
+                    r#as: speaker.number,
+                    peers: peers.collect(),
+                    port: speaker.port.into(),
+                    communities: communities.clone(),
+                    med: *med,
                 });
             }
         }

@@ -12,7 +12,7 @@ use kuafu_dataplane::quality::Quality;
 use kuafu_lab::virtual_time;
 use kuafu_lab::world::Site;
 use kuafu_model::HostState;
-use kuafu_model::contents::{Capacities, HostFacts, contents};
+use kuafu_model::contents::{ArpFacts, Capacities, HostFacts, contents};
 use kuafu_model::health::Servers;
 use kuafu_model::runner::{Host, VecFrame, Verdict, Walk};
 use kuafu_pipeline::Route;
@@ -84,6 +84,7 @@ impl Pop {
                 capacities,
                 now: 0,
                 servers: Servers::default(),
+                arp: ArpFacts::default(),
             },
             state: None,
             quality: Quality::default(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result as Any;
 use kuafu_dataplane::explain::{at_underlay, told};
 use kuafu_model::HostState;
-use kuafu_model::contents::{Capacities, HostFacts, contents};
+use kuafu_model::contents::{ArpFacts, Capacities, HostFacts, contents};
 use kuafu_model::health::Servers;
 use kuafu_model::runner::{Host, VecFrame};
 use kuafu_pipeline::Route;
@@ -31,6 +31,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        arp: ArpFacts::default(),
     };
     let tables = contents(state, &facts, None)?;
     let mut host = Host::new(&facts.capacities);
