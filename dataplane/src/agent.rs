@@ -20,6 +20,8 @@ mod worker;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
@@ -139,6 +141,7 @@ fn begin(
     options: &Options,
     events: broadcast::Sender<Message>,
     orders: watch::Sender<Orders>,
+    may_hold: Arc<AtomicBool>,
 ) -> Result<Begin, Error> {
     let places = &options.places;
     if let Some(path) = &options.state_file {
@@ -149,6 +152,8 @@ fn begin(
             control_port: None,
             events,
             orders,
+            run: places.run(),
+            may_hold,
         });
     }
     Ok(Begin {
@@ -158,6 +163,8 @@ fn begin(
         control_port: controller(options)?.as_deref().and_then(port_of),
         events,
         orders,
+        run: places.run(),
+        may_hold,
     })
 }
 
@@ -174,7 +181,8 @@ fn start(
     events: broadcast::Sender<Message>,
     orders: watch::Sender<Orders>,
 ) -> Result<Started, Error> {
-    let begin = begin(options, events, orders)?;
+    let may_hold = Arc::new(AtomicBool::new(false));
+    let begin = begin(options, events, orders, Arc::clone(&may_hold))?;
     let host = host::Options {
         pins: Pins::new(&options.pin_root, &begin.node),
         node: begin.node.clone(),
@@ -196,7 +204,7 @@ fn start(
     };
     let thread = std::thread::Builder::new().name("host".to_owned()).spawn(work);
     let thread = thread.map_err(crate::Error::io("start the host's thread"))?;
-    Ok((Handle { requests }, begun, thread))
+    Ok((Handle { requests, may_hold }, begun, thread))
 }
 
 /// Where the controller is, as told or as written on this host.

@@ -14,6 +14,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// An address could not be withdrawn.
+    #[error("{0}")]
+    Announce(String),
     /// The embedded object could not be loaded.
     #[error("load the BPF object: {0}")]
     Object(#[from] aya::EbpfError),

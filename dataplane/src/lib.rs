@@ -2,6 +2,7 @@
 //! what the programs count.
 
 pub mod agent;
+pub mod announce;
 pub mod balancer;
 pub mod bpf;
 pub mod capture;

@@ -47,6 +47,8 @@ pub struct View<'a> {
     pub measured: &'a dyn Fn(u32) -> Option<Measured>,
     /// Servers that are checked.
     pub servers: &'a dyn Fn() -> Vec<v1::ServerStatus>,
+    /// Addresses that are announced, or would be.
+    pub announcements: &'a dyn Fn() -> Vec<v1::AnnouncementStatus>,
     /// When drops were seen.
     pub drops: &'a DropWatch,
 }

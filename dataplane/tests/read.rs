@@ -80,6 +80,7 @@ impl Host {
             faults: &["something is wrong".to_owned()],
             measured: &|path| (path == 1).then_some(MEASURED),
             servers: &Vec::new,
+            announcements: &Vec::new,
             drops: &self.drops,
         };
         let answer = answer(

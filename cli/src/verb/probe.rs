@@ -12,10 +12,11 @@ use crate::args::Global;
 use crate::failure::Result;
 use crate::interrupt::Interrupt;
 
-/// Run this host's prober: liveness and quality of paths
+/// Run this host's prober: liveness and quality of paths, and the lease of addresses
 ///
 /// Works on the maps that the agent has pinned, and waits for them. While it is away, no path is left, and what is too
-/// large for the backbone and may be cut is dropped.
+/// large for the backbone and may be cut is dropped. What the agent announces by BGP and ARP is withdrawn here once the
+/// agent has been away for 10 s.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   kuafu probe")]
@@ -37,7 +38,10 @@ pub(crate) async fn run(global: &Global, args: Args) -> Result {
     };
     let pins = Pins::new(&args.pin_root, node.trim());
     let stop = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&stop);
+    let (seen, also_seen) = (Arc::clone(&stop), Arc::clone(&stop));
+    let (leased, run) = (pins.clone(), global.places().run());
+    // It ends with the process.
+    tokio::task::spawn_blocking(move || kuafu_dataplane::announce::supervise(&run, &leased, &also_seen));
     let mut probing = tokio::task::spawn_blocking(move || kuafu_dataplane::probe::run(&pins, &seen));
     tokio::select! {
         ended = &mut probing => return Ok(ended??),

@@ -11,7 +11,7 @@ use crate::ask::{self, Whom};
 use crate::failure::{Failure, Result};
 use crate::out::Output;
 
-/// Print how the hosts are: programs, legs, limits, and each fault once with its cause
+/// Print how the hosts are: programs, legs, announced addresses, limits, and each fault once with its cause
 ///
 /// What follows from a fault is below it: a host that is down, then its legs, and the pairs that are on their backups.
 /// With -v also ports, paths, the servers that are checked, and every map's limit.

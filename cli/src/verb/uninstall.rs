@@ -49,7 +49,7 @@ pub(super) fn node(places: &Places) -> Option<String> {
 /// Takes everything off the host but its incarnation, which a later life of the same node goes on from. Returns what was
 /// done.
 pub(super) fn clean(places: &Places, pin_root: &Path, node: &str) -> anyhow::Result<Vec<String>> {
-    let done = kuafu_dataplane::uninstall(&Pins::new(pin_root, node), &places.data())?;
+    let done = kuafu_dataplane::uninstall(&Pins::new(pin_root, node), &places.data(), &places.run())?;
     for file in [
         places.node(),
         places.cluster(),

@@ -1,5 +1,8 @@
 //! What other tasks say to the host's thread.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use kuafu_proto::v1;
 use kuafu_proto::v1::agent_message::Message;
 use tokio::sync::{broadcast, oneshot};
@@ -17,6 +20,8 @@ pub(super) enum Request {
     Greet(oneshot::Sender<Greeting>),
     /// A server is not what it was.
     Verdict(Verdict),
+    /// The controller is connected, or not any more.
+    Connected(bool),
     /// All metrics, as Prometheus reads them.
     Metrics(oneshot::Sender<String>),
 }
@@ -42,6 +47,8 @@ pub(super) struct Greeting {
 #[derive(Clone)]
 pub(super) struct Handle {
     pub(super) requests: std::sync::mpsc::Sender<Request>,
+    /// Whether this host may hold an address, so that the controller must hear that it lives.
+    pub(super) may_hold: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -65,6 +72,11 @@ impl Handle {
     /// Says that a server is not what it was. Once the host's thread is gone nobody needs to know.
     pub(super) fn tell(&self, verdict: Verdict) {
         let _ = self.requests.send(Request::Verdict(verdict));
+    }
+
+    /// Says whether the controller is connected.
+    pub(super) fn connected(&self, is_so: bool) {
+        let _ = self.requests.send(Request::Connected(is_so));
     }
 
     async fn ask_for<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {

@@ -1,5 +1,6 @@
 //! The stream to the controller, for ever.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kuafu_proto::client::{self, connect};
@@ -10,6 +11,8 @@ use kuafu_proto::v1::controller_message::Message as Said;
 use kuafu_proto::{Identity, Places, v1};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -28,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the host's certificate is looked at: it lasts weeks.
 const LOOK: Duration = Duration::from_secs(3_600);
+/// How often the controller is told that this host lives: it takes three times as long a silence for death.
+const ALIVE: Duration = Duration::from_millis(200);
 /// A session that lasted so long begins the pauses anew.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -101,9 +106,35 @@ impl Pauses {
 
 /// One session, from the dialling to its end.
 async fn session(host: &Handle, member: &Member) -> End {
-    match begin(host, member).await {
-        Ok(session) => session.run().await,
-        Err(end) => end,
+    let session = match begin(host, member).await {
+        Ok(session) => session,
+        Err(end) => return end,
+    };
+    host.connected(true);
+    let alive = say_alive(session.to_controller.clone(), host.clone());
+    // Also while a state is brought into force, which may take longer than silence is taken for life.
+    let end = tokio::select! {
+        end = session.run() => end,
+        () = alive => End::Lost("closed by the controller".to_owned()),
+    };
+    host.connected(false);
+    end
+}
+
+/// Says again and again that this host lives, while it may hold an address and the stream takes it.
+async fn say_alive(to_controller: mpsc::Sender<v1::AgentMessage>, host: Handle) {
+    let mut due = tokio::time::interval(ALIVE);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        if !host.may_hold.load(Ordering::Relaxed) {
+            continue;
+        }
+        match to_controller.try_send(message(Message::Alive(v1::Alive {}))) {
+            // What waits says it as well, once it leaves.
+            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Closed(_)) => return,
+        }
     }
 }
 

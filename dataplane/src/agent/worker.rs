@@ -7,10 +7,13 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
+use kuafu_model::state::Announcement;
 use kuafu_proto::v1::agent_message::Message;
 use kuafu_proto::{Delta, v1};
 use kuafu_topology::Millis;
@@ -19,6 +22,7 @@ use tokio::sync::{broadcast, watch};
 use super::handle::{Change, Greeting, Request};
 use super::store::{self, Staged, Version, read_state};
 use super::{metrics, refusal};
+use crate::announce::Announcing;
 use crate::bpf::LAYOUT;
 use crate::error::{Error, Result};
 use crate::health::{Health, Orders};
@@ -57,6 +61,10 @@ pub(super) struct Begin {
     pub(super) events: broadcast::Sender<Message>,
     /// For those who ask servers how they are.
     pub(super) orders: watch::Sender<Orders>,
+    /// Where files are that last as long as the host runs.
+    pub(super) run: PathBuf,
+    /// Whether the host may hold an address.
+    pub(super) may_hold: Arc<AtomicBool>,
 }
 
 pub(super) struct Worker {
@@ -73,6 +81,8 @@ pub(super) struct Worker {
     trial: Option<Kept>,
     quality: Quality,
     health: Health,
+    announcing: Announcing,
+    may_hold: Arc<AtomicBool>,
     /// Whether flows could not be shared out as servers are.
     is_left_undone: bool,
     /// The zero of what is measured.
@@ -114,6 +124,8 @@ impl Worker {
         let mut worker = Self {
             quality: Quality::default(),
             health: Health::new(begin.orders),
+            announcing: Announcing::start(&begin.run, matches!(begin.source, Source::Controller(_)))?,
+            may_hold: begin.may_hold,
             is_left_undone: false,
             start: Instant::now(),
             opened: Opened::with_samples(host.maps())?,
@@ -200,6 +212,7 @@ impl Worker {
                 let _ = reply.send(self.greeting());
             }
             Request::Verdict(verdict) => self.health.heard(verdict),
+            Request::Connected(is_so) => self.announcing.connected(is_so),
             Request::Metrics(reply) => {
                 let text = self.view(metrics::text);
                 let _ = reply.send(text.unwrap_or_else(|error| format!("# {error}\n")));
@@ -227,6 +240,7 @@ impl Worker {
                 self.health
                     .statuses(self.host.state(), &self.host.servers().ended)
             },
+            announcements: &|| self.announcing.statuses(),
             drops: &self.drops,
         })
     }
@@ -294,7 +308,11 @@ impl Worker {
             Source::Controller(path) => Some(Staged::write(path, state)?),
             Source::File(_) => None,
         };
+        self.host.let_go(self.announcing.let_go(state));
         self.host.apply(state)?;
+        self.announcing.order(&self.host);
+        let may_hold = state.announcements.iter().any(Announcement::has_holder);
+        self.may_hold.store(may_hold, Ordering::Relaxed);
         self.quality.follow(state);
         self.health
             .follow(state, self.host.contents(), &self.host.servers().down);
@@ -368,9 +386,21 @@ impl Worker {
             self.is_left_undone = true;
             self.work_failed(&error);
         }
+        self.announcing.order(&self.host);
         if let Some(news) = self.health.report(self.host.state()) {
             self.tell(Message::Health(news));
         }
+    }
+
+    /// Follows what may be answered for: the controller may have been heard since, or another host.
+    fn announce(&mut self) {
+        let let_go = self.host.state().map(|state| self.announcing.let_go(state));
+        let is_other = self.host.let_go(let_go.unwrap_or_default());
+        let servers = self.host.servers().clone();
+        if is_other && let Err(error) = self.host.share_out(servers) {
+            self.work_failed(&error);
+        }
+        self.announcing.order(&self.host);
     }
 
     fn drain(&mut self) {
@@ -416,6 +446,7 @@ impl Worker {
             }
             Err(error) => self.work_failed(&error),
         }
+        self.announce();
         if let Err(error) = self.drops.look(self.host.maps()) {
             self.work_failed(&error);
         }

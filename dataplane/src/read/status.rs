@@ -47,6 +47,7 @@ pub fn status(view: &View<'_>) -> Result<v1::HostStatus> {
         maps: map_statuses(view)?,
         servers,
         draining: draining(view)?,
+        announcements: (view.announcements)(),
     })
 }
 

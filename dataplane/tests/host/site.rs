@@ -121,7 +121,9 @@ impl Site {
     }
 
     pub fn uninstall(&self) -> Vec<String> {
-        let done = self.host.run(|| uninstall(&self.pins(), self.data.path()));
+        let done = self
+            .host
+            .run(|| uninstall(&self.pins(), self.data.path(), &self.data.path().join("run")));
         done.unwrap().unwrap()
     }
 }

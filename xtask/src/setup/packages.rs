@@ -53,6 +53,11 @@ pub(super) const PACKAGES: &[Package] = &[
         "a game that knows nothing of Kuafu: client and server",
     ),
     package("freedm", TEST, "the game's levels"),
+    package(
+        "gobgpd",
+        TEST,
+        "speaks BGP for a host, and is the router beside it",
+    ),
     package("qemu-system-x86", TEST, "guests with Debian's own kernels"),
     package("busybox-static", TEST, "the guests' root file system"),
     package("cpio", TEST, "packs the guests' root file system"),

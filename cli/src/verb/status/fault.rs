@@ -125,6 +125,14 @@ fn of_own(status: &HostStatus) -> Vec<(String, String)> {
         let fault = format!("port {} waits for its interface {}", port.name, port.interface);
         faults.push((port.name.clone(), fault));
     }
+    let announcements = status.announcements.iter();
+    for one in announcements.filter(|one| one.standing == "failed") {
+        let fault = format!(
+            "{} is not announced by {}: {}",
+            one.address, one.reach, one.reason
+        );
+        faults.push((one.address.clone(), fault));
+    }
     for map in status
         .maps
         .iter()

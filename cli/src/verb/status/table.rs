@@ -5,7 +5,7 @@ use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus, Pr
 use crate::out::{ago, columns, or_dash, us_as_ms};
 use crate::verb::apply::on_trial;
 
-/// Hosts, programs, legs, what is near its limit, faults; with `all` also ports, paths, servers and all limits.
+/// Hosts, programs, legs, announced addresses, what is near its limit, faults; with `all` also ports, paths, servers and all limits.
 pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
     let mut text = format!("Cluster {}, revision {}\n", status.cluster, status.revision);
     if let Some(trial) = &status.trial {
@@ -17,6 +17,7 @@ pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
         hosts(status),
         programs(status),
         legs(status),
+        announcements(status),
         if all { ports(status) } else { String::new() },
         if all { paths(status) } else { String::new() },
         if all { servers(status) } else { String::new() },
@@ -162,6 +163,21 @@ fn legs(status: &ClusterStatus) -> String {
         ["LEG FROM", "TO", "P50 MS", "P90 MS", "MEAN MS", "LOSS", "AGE"],
         rows,
     )
+}
+
+fn announcements(status: &ClusterStatus) -> String {
+    listed(status, ["HOST", "ADDRESS", "REACH", "STANDING", "WHY"], |host| {
+        let rows = host.announcements.iter().map(|one| {
+            [
+                host.node.clone(),
+                one.address.clone(),
+                one.reach.clone(),
+                one.standing.clone(),
+                or_dash(Some(&one.reason).filter(|reason| !reason.is_empty())),
+            ]
+        });
+        rows.collect()
+    })
 }
 
 fn ports(status: &ClusterStatus) -> String {

@@ -1,0 +1,162 @@
+//! The lease: what was announced, and until when that stays without an agent.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kuafu_pipeline::map::{IpKey, ServiceKey, policy};
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::bgp;
+use crate::bpf::{Maps, Pins};
+use crate::error::{Error, Result};
+
+/// For so long it stays from its last renewal on.
+const LASTING_MS: u64 = 10_000;
+/// How often it is renewed, and looked at.
+const SECOND: Duration = Duration::from_secs(1);
+/// How soon a stop is seen.
+const NAP: Duration = Duration::from_millis(50);
+
+/// What this host has announced, by local address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// Until when it stays, in milliseconds since the host's start.
+    until_ms: u64,
+    /// Addresses that are answered for, with their terms.
+    pub(super) arp: BTreeMap<Ipv4Addr, u64>,
+    /// Those that a command brought here, with their terms.
+    pub(super) hooks: BTreeMap<Ipv4Addr, u64>,
+    /// Those that are announced by BGP, with what the announcements carry.
+    pub(super) routes: BTreeMap<Ipv4Addr, Vec<String>>,
+    #[serde(skip)]
+    renewed: Option<Instant>,
+    /// What is on disk but for the time.
+    #[serde(skip)]
+    written: Option<Box<Lease>>,
+}
+
+impl Lease {
+    /// The one on disk; an empty one where there is none.
+    pub(super) fn read(run: &Path) -> Self {
+        let text = fs::read(file(run)).unwrap_or_default();
+        let lease: Self = serde_json::from_slice(&text).unwrap_or_default();
+        Self {
+            written: (!text.is_empty()).then(Box::default),
+            ..lease
+        }
+    }
+
+    /// Whether it named something that stays no more.
+    pub(super) fn has_run_out(&self) -> bool {
+        let now = since_start_ms();
+        let is_in_force = (now..=now + LASTING_MS).contains(&self.until_ms);
+        let names_something = !self.arp.is_empty() || !self.routes.is_empty();
+        names_something && !is_in_force
+    }
+
+    /// Nothing that can be withdrawn without an agent is announced any more. What a command did stays.
+    pub(super) fn withdrawn(&mut self) {
+        self.arp.clear();
+        self.routes.clear();
+    }
+
+    /// Puts it on disk when a second is over, and when it has changed.
+    pub(super) fn renew(&mut self, run: &Path) -> io::Result<()> {
+        let what = Self {
+            until_ms: 0,
+            renewed: None,
+            written: None,
+            ..self.clone()
+        };
+        if what == Self::default() {
+            if self.written.take().is_some() {
+                fs::remove_file(file(run))?;
+            }
+            return Ok(());
+        }
+        let is_same = self.written.as_deref() == Some(&what);
+        if is_same && self.renewed.is_some_and(|renewed| renewed.elapsed() < SECOND) {
+            return Ok(());
+        }
+        self.until_ms = since_start_ms() + LASTING_MS;
+        self.write(run)?;
+        self.renewed = Some(Instant::now());
+        self.written = Some(Box::new(what));
+        Ok(())
+    }
+
+    fn write(&self, run: &Path) -> io::Result<()> {
+        let (path, text) = (file(run), serde_json::to_vec(self)?);
+        let beside = path.with_extension("new");
+        fs::write(&beside, text)?;
+        fs::rename(beside, path)
+    }
+}
+
+fn file(run: &Path) -> PathBuf {
+    run.join("announced.json")
+}
+
+fn since_start_ms() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Withdraws, until `stop` is true, what the lease in `run` names once no agent has renewed it for 10 s. To be run by a
+/// process that does not end with the agent.
+pub fn supervise(run: &Path, pins: &Pins, stop: &AtomicBool) {
+    let mut looked = Instant::now();
+    while !stop.load(Relaxed) {
+        thread::sleep(NAP);
+        if looked.elapsed() < SECOND {
+            continue;
+        }
+        looked = Instant::now();
+        let mut lease = Lease::read(run);
+        if lease.has_run_out() {
+            tracing::warn!(
+                routes = lease.routes.len(),
+                arp = lease.arp.len(),
+                "no agent: addresses are withdrawn"
+            );
+            if let Err(error) = withdraw(&mut lease, run, pins) {
+                tracing::error!(%error, "an address is not withdrawn; it is tried again");
+            }
+        }
+    }
+}
+
+fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins) -> Result<()> {
+    for address in lease.routes.keys() {
+        bgp::withdraw(*address).map_err(Error::Announce)?;
+    }
+    if !lease.arp.is_empty() {
+        let maps = Maps::open(pins)?;
+        for address in lease.arp.keys() {
+            answer_no_more(&maps, *address)?;
+        }
+    }
+    lease.withdrawn();
+    lease
+        .write(run)
+        .map_err(Error::io(format!("write {}", file(run).display())))
+}
+
+fn answer_no_more(maps: &Maps, address: Ipv4Addr) -> Result<()> {
+    let key = ServiceKey {
+        address: IpKey::v4(u32::from(address)),
+        ..ServiceKey::default()
+    };
+    if let Some(mut whole) = maps.services.get(&key)? {
+        whole.policy &= !policy::ANSWER_ARP;
+        maps.services.set(&key, &whole)?;
+    }
+    Ok(())
+}
