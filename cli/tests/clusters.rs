@@ -8,6 +8,8 @@
     reason = "a test that cannot go on has failed; the demonstration's parts are used in parts"
 )]
 
+#[path = "clusters/announced.rs"]
+mod announced;
 #[path = "clusters/capture.rs"]
 mod capture;
 #[path = "../src/demo/cluster.rs"]

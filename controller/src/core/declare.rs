@@ -232,6 +232,7 @@ impl Core {
             writes.extend(kept);
             writes.push(Write::Delete(key::acknowledged(&name)));
             writes.extend(self.forget_down(&name));
+            self.hold.forget(&name);
             writes.extend(self.forget_papers(&name));
             if let Some(session) = self.hosts.remove(&name).and_then(|host| host.session) {
                 let node = name.to_string();

@@ -23,12 +23,18 @@ const STALL_MS: Now = 250;
 /// a holder that was not heard since is dead: agents dial again each 2 s.
 const ARRIVE_MS: Now = 15_000;
 
+/// For so long a holder was without a server that serves while another node had one before an address leaves it for that:
+/// hosts find the same server down, and back, one after the other.
+const BARREN_MS: Now = 3_000;
+
 /// Who lives, of the nodes that may hold an address.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     heard: BTreeMap<Name, Heard>,
     /// Since when each address is known here, and one of its nodes was heard.
     known: BTreeMap<HostAddress, Now>,
+    /// Since when holders have had no server that serves while another node had one, by address.
+    barren: BTreeMap<HostAddress, Now>,
     /// When the last look was.
     looked: Option<Now>,
 }
@@ -68,6 +74,11 @@ impl Hold {
         let known = self.known.get(&candidates.public);
         let known = known.filter(|_| candidates.nodes.iter().any(lives));
         known.copied().unwrap_or(now)
+    }
+
+    /// A node is no member any more.
+    pub(super) fn forget(&mut self, node: &Name) {
+        self.heard.remove(node);
     }
 
     fn is_dead(&self, now: Now, address: HostAddress, node: &Name) -> bool {
@@ -116,9 +127,9 @@ impl Core {
     }
 
     /// Looks, many times a second, whether an address is to move. It stays where it is unless its holder is dead or
-    /// drains, or has no server that serves where another node has one. Then it goes to the first of its nodes, in their
-    /// order, that is fit to follow, does not drain and has a server that serves; where none has one, and the holder is dead or
-    /// drains, to the first that is fit and does not drain. Where there is none, nothing moves.
+    /// drains, or has had no server that serves for a while where another node has one. Then it goes to the first of its
+    /// nodes, in their order, that is fit to follow, does not drain and has a server that serves; where none has one, and
+    /// the holder is dead or drains, to the first that is fit and does not drain. Where there is none, nothing moves.
     ///
     /// Silence is nobody's death where the controller has just started or was not there to hear.
     pub fn handle_look(&mut self, now: Now) -> Vec<Command> {
@@ -127,6 +138,7 @@ impl Core {
         self.hold.known = known
             .map(|candidates| (candidates.public, self.hold.known_since(now, &candidates)))
             .collect();
+        self.note_barren(now);
         let mut next = Holders::new();
         for candidates in candidates(&self.intent) {
             let public = candidates.public;
@@ -150,17 +162,47 @@ impl Core {
         self.install_holders(next)
     }
 
+    /// Notes which holders have no server that serves, where another node has one.
+    fn note_barren(&mut self, now: Now) {
+        let is_barren = |candidates: &Candidates<'_>| {
+            let held = self.holders.get(&candidates.public);
+            held.is_some_and(|held| {
+                !self.serves(candidates, &held.node) && self.best(now, candidates, &held.node).is_some()
+            })
+        };
+        let since = |public: HostAddress| self.hold.barren.get(&public).copied().unwrap_or(now);
+        let barren = candidates(&self.intent).filter(is_barren);
+        self.hold.barren = barren.map(|one| (one.public, since(one.public))).collect();
+    }
+
     /// To whom an address is to move; `None`: it stays.
     fn better<'c>(&self, now: Now, candidates: &Candidates<'c>, held: &Holder) -> Option<&'c Name> {
-        let holder = &held.node;
-        let must_go = self.hold.is_dead(now, candidates.public, holder) || self.drains(holder);
-        if !must_go && self.serves(candidates, holder) {
+        let (public, holder) = (candidates.public, &held.node);
+        let must_go = self.hold.is_dead(now, public, holder) || self.drains(holder);
+        let barren = self.hold.barren.get(&public);
+        let is_barren = barren.is_some_and(|since| now.saturating_sub(*since) >= BARREN_MS);
+        if !must_go && !is_barren {
             return None;
         }
-        let fit = |node: &&Name| *node != holder && self.hold.is_fit(now, node) && !self.drains(node);
-        let mut nodes = candidates.nodes.iter().filter(fit);
-        let best = nodes.clone().find(|node| self.serves(candidates, node));
-        best.or_else(|| nodes.find(|_| must_go))
+        let any = || self.fit(now, candidates, holder).find(|_| must_go);
+        self.best(now, candidates, holder).or_else(any)
+    }
+
+    /// Who can follow a holder, in their order.
+    fn fit<'c>(
+        &self,
+        now: Now,
+        candidates: &Candidates<'c>,
+        holder: &Name,
+    ) -> impl Iterator<Item = &'c Name> {
+        let nodes = candidates.nodes.iter();
+        nodes.filter(move |node| *node != holder && self.hold.is_fit(now, node) && !self.drains(node))
+    }
+
+    /// The first of these that has a server that serves.
+    fn best<'c>(&self, now: Now, candidates: &Candidates<'c>, holder: &Name) -> Option<&'c Name> {
+        let mut fit = self.fit(now, candidates, holder);
+        fit.find(|node| self.serves(candidates, node))
     }
 
     /// Who is the first to hold an address: of the nodes that are connected, or else of all, the first that does not
