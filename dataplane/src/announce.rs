@@ -34,7 +34,6 @@ use self::lease::Lease;
 use crate::error::{Error, Result};
 use crate::host::Host;
 
-pub use self::bgp::stop;
 pub use self::lease::supervise;
 
 /// How often the thread looks at what goes on.
@@ -89,12 +88,12 @@ pub(crate) struct Announcing {
     told: Told,
     /// What was ordered last.
     ordered: Orders,
-    /// The addresses that were answered for when this began, with their terms.
-    before: BTreeMap<Ipv4Addr, u64>,
+    /// The addresses that this host holds, with their terms.
+    holds: BTreeMap<Ipv4Addr, u64>,
     /// Since when the controller is connected.
     connected: Option<Instant>,
-    /// Whether it was heard since this began; without a controller there is nothing to hear.
-    has_heard: bool,
+    /// Without a controller there is nothing to hear.
+    has_controller: bool,
 }
 
 impl Announcing {
@@ -106,7 +105,8 @@ impl Announcing {
         let (orders, ordered) = channel();
         let told = Told::default();
         let lease = Lease::read(run);
-        let before = lease.arp.clone();
+        let holds = lease.arp.iter().chain(&lease.hooks);
+        let holds = holds.map(|(address, term)| (*address, *term)).collect();
         let announcer = Announcer::new(run.to_owned(), lease, Arc::clone(&told));
         thread::Builder::new()
             .name("announce".to_owned())
@@ -116,9 +116,9 @@ impl Announcing {
             orders,
             told,
             ordered: Orders::default(),
-            before,
+            holds,
             connected: None,
-            has_heard: !has_controller,
+            has_controller,
         })
     }
 
@@ -127,20 +127,25 @@ impl Announcing {
         self.connected = is_so.then(Instant::now);
     }
 
-    /// For which addresses of a state this host does not answer ARP requests: others may hold what it did not answer for
-    /// when its agent began, until the controller has been heard; and what another host has claimed while it was not.
-    pub(crate) fn let_go(&mut self, state: &HostState) -> BTreeSet<Ipv4Addr> {
-        self.has_heard |= self.connected.is_some_and(|since| since.elapsed() >= HEARD);
-        let mut told = look(&self.told);
-        if self.connected.is_some() && self.has_heard {
-            told.contested.clear();
-        }
-        let may_be_others = |one: &&Announcement| {
-            let was_here = self.before.get(&one.local) == Some(&one.term);
-            (!self.has_heard && !was_here) || told.contested.contains(&one.local)
-        };
+    /// For which addresses of a state this host does not answer ARP requests, whatever that says.
+    pub(crate) fn let_go(&self, state: &HostState) -> BTreeSet<Ipv4Addr> {
         let answered = state.announcements.iter().filter(|one| one.is_answered());
-        answered.filter(may_be_others).map(|one| one.local).collect()
+        let let_go = answered.filter(|one| self.may_be_anothers(one).is_some());
+        let_go.map(|one| one.local).collect()
+    }
+
+    /// Why another host may hold an address that this one is to hold: it did not hold it yet, and the controller, whose
+    /// word that is, cannot be heard; or another one has claimed it meanwhile.
+    fn may_be_anothers(&self, one: &Announcement) -> Option<&'static str> {
+        let is_heard = self.connected.is_some_and(|since| since.elapsed() >= HEARD);
+        let held = self.holds.get(&one.local) == Some(&one.term);
+        if is_heard || !self.has_controller {
+            None
+        } else if look(&self.told).contested.contains(&one.local) {
+            Some(CONTESTED)
+        } else {
+            (!held).then_some(UNHEARD)
+        }
     }
 
     /// Orders what a host's state and servers make of its announcements, where that has changed.
@@ -148,30 +153,21 @@ impl Announcing {
         let Some(state) = host.state() else {
             return;
         };
-        let (facts, let_go) = (host.facts(), self.let_go(state));
         let withheld = |one: &Announcement| match one.way {
             _ if !one.here => None,
-            Way::Arp if let_go.contains(&one.local) && self.has_heard => {
-                Some("another host claims it, and the controller cannot be heard".to_owned())
-            }
-            Way::Arp if let_go.contains(&one.local) => Some(UNHEARD.to_owned()),
-            Way::Hook { .. } if !self.has_heard => Some(UNHEARD.to_owned()),
-            Way::Bgp { .. } if !serves(state, host.servers(), one.local) => {
-                Some("no server behind it serves".to_owned())
-            }
-            _ => None,
+            Way::Arp | Way::Hook { .. } => self.may_be_anothers(one).map(str::to_owned),
+            Way::Bgp { .. } => (!serves(state, host.servers(), one.local)).then(|| UNSERVED.to_owned()),
         };
+        let all = state.announcements.iter();
         let orders = Orders {
             node: state.node.name.clone(),
             local: Some(state.node.local),
-            underlay: (facts.underlay, facts.arp.mac),
+            underlay: (host.facts().underlay, host.facts().arp.mac),
             connected: self.connected.is_some(),
-            all: state
-                .announcements
-                .iter()
-                .map(|one| (one.clone(), withheld(one)))
-                .collect(),
+            all: all.map(|one| (one.clone(), withheld(one))).collect(),
         };
+        let held = orders.due().filter(|one| one.has_holder());
+        self.holds = held.map(|one| (one.local, one.term)).collect();
         if orders != self.ordered {
             self.ordered = orders.clone();
             // Without the thread nothing is announced any more, and the lease runs out.
@@ -202,7 +198,9 @@ impl Announcing {
     }
 }
 
-const UNHEARD: &str = "the controller was not heard since the agent began: another host may hold it";
+const CONTESTED: &str = "another host claims it, and the controller cannot be heard";
+const UNHEARD: &str = "the controller cannot be heard yet: another host may hold it";
+const UNSERVED: &str = "no server behind it serves";
 
 const fn word(way: &Way) -> &'static str {
     match way {
@@ -210,6 +208,13 @@ const fn word(way: &Way) -> &'static str {
         Way::Hook { .. } => "hook",
         Way::Bgp { .. } => "bgp",
     }
+}
+
+/// Ends the BGP speaker that an agent has started over the files in `run`, if it runs, and forgets what was announced.
+/// Returns whether it ran.
+pub(crate) fn stop(run: &Path) -> bool {
+    lease::forget(run);
+    bgp::stop(run)
 }
 
 /// The thread.
@@ -262,7 +267,7 @@ impl Announcer {
             self.bgp.look_again();
         }
         let mut wrong = BTreeMap::new();
-        let contested = self.claims.step(&self.orders, &mut self.lease, &mut wrong);
+        let contested = self.claims.step(now, &self.orders, &mut self.lease, &mut wrong);
         self.hooks.step(now, &self.orders, &mut self.lease, &mut wrong);
         self.bgp.step(now, &self.orders, &mut self.lease, &mut wrong);
         let kept = self.lease.renew(&self.run);
@@ -273,13 +278,16 @@ impl Announcer {
             }
         }
         let mut told = look(&self.told);
-        for (address, fault) in wrong
-            .iter()
-            .filter(|(address, fault)| told.wrong.get(*address) != Some(*fault))
-        {
+        let is_news = |(address, fault): &(&Ipv4Addr, &String)| {
+            *fault != hook::RUNS && told.wrong.get(*address) != Some(*fault)
+        };
+        for (address, fault) in wrong.iter().filter(is_news) {
             tracing::warn!(%address, fault, "an address is not announced as it should be");
         }
         told.wrong = wrong;
+        if self.orders.connected {
+            told.contested.clear();
+        }
         told.contested.extend(contested);
     }
 }

@@ -43,6 +43,12 @@ pub struct Stage {
 
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Keeps other worlds of this process away.
+pub fn alone() -> MutexGuard<'static, ()> {
+    // Whoever failed has taken its world away.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Removes files and pins.
 struct Cleaned(Folders);
 
@@ -60,8 +66,7 @@ impl Stage {
 
     /// Builds a world, declares `manifests`, and lets every node join.
     pub fn of(spec: &str, manifests: fn(&World) -> anyhow::Result<String>) -> anyhow::Result<Self> {
-        // Whoever failed has taken its world away.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let folders = Folders::make(PathBuf::from(env!("CARGO_BIN_EXE_kuafu")))?;
         let cleaned = Cleaned(folders.clone());
         let prefix = format!("kft{}", std::process::id());

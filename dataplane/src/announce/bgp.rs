@@ -80,7 +80,9 @@ impl Bgp {
     ) {
         let mut speakers = orders.all.iter().filter_map(|(one, _)| speaker(one));
         let (Some(speaker), Some(local)) = (speakers.next(), orders.local) else {
-            self.end();
+            if number_file(&self.run).exists() {
+                self.end();
+            }
             lease.routes.clear();
             return;
         };
@@ -256,7 +258,7 @@ fn start(run: &Path) -> io::Result<Child> {
 }
 
 /// The one that an agent of this host has started, if it runs: its process.
-fn running(run: &Path) -> Option<Pid> {
+pub(super) fn running(run: &Path) -> Option<Pid> {
     let text = fs::read_to_string(number_file(run)).ok()?;
     let (number, when) = text.trim().split_once(' ')?;
     let number: u32 = number.parse().ok()?;
@@ -275,7 +277,7 @@ fn began(number: u32) -> Option<u64> {
 
 /// Ends the `gobgpd` that an agent has started over these files, if it runs, and removes them. Its routers withdraw what
 /// it has announced. Returns whether it ran.
-pub fn stop(run: &Path) -> bool {
+pub(super) fn stop(run: &Path) -> bool {
     let running = running(run);
     if let Some(process) = running {
         let _ = kill(process, Signal::SIGTERM);

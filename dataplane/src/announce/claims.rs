@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use kuafu_model::state::Way;
 use nix::errno::Errno;
@@ -13,7 +14,9 @@ use super::lease::Lease;
 use crate::sys;
 
 /// After an address came here, it is claimed so often, once a step: what is lost is said again.
-const TIMES: u32 = 5;
+const TIMES: u32 = 6;
+/// How long another host's claim counts: longer than it takes to notice that the controller does not answer.
+const COUNTS: Duration = Duration::from_secs(15);
 /// Ethertype of ARP.
 const ARP: u16 = 0x0806;
 /// Octets of a frame with ARP.
@@ -24,14 +27,18 @@ const FRAME: usize = 42;
 pub(super) struct Claims {
     /// How often each address is still to be claimed.
     left: BTreeMap<Ipv4Addr, u32>,
+    /// When another host has claimed an address last.
+    claimed: BTreeMap<Ipv4Addr, Instant>,
     socket: Option<(u32, OwnedFd)>,
 }
 
 impl Claims {
-    /// Claims addresses that came here, and hears who else claims what is held. Returns what others have claimed while the
-    /// controller could not be heard (RFC 5227, section 2.4): who cannot know whether an address is still its own lets go.
+    /// Claims addresses that came here, and hears who else claims what is held. Returns what others have claimed lately,
+    /// where the controller cannot be heard (RFC 5227, section 2.4): who cannot know whether an address is still its own
+    /// lets go.
     pub(super) fn step(
         &mut self,
+        now: Instant,
         orders: &Orders,
         lease: &mut Lease,
         wrong: &mut BTreeMap<Ipv4Addr, String>,
@@ -42,13 +49,14 @@ impl Claims {
             if lease.arp.get(address) != Some(term) {
                 tracing::info!(%address, "this host answers for an address");
                 self.left.insert(*address, TIMES);
+                self.claimed.remove(address);
             }
         }
         self.left
             .retain(|address, left| held.contains_key(address) && *left > 0);
         lease.arp.clone_from(&held);
         if held.is_empty() {
-            self.socket = None;
+            *self = Self::default();
             return BTreeSet::new();
         }
         if let Err(error) = self.open(orders.underlay.0) {
@@ -57,14 +65,13 @@ impl Claims {
             return BTreeSet::new();
         }
         self.claim(orders.underlay.1);
-        let claimed = self.heard(orders.underlay.1);
-        if orders.connected {
-            return BTreeSet::new();
+        for address in self.heard(orders.underlay.1) {
+            self.claimed.insert(address, now);
         }
-        claimed
-            .into_iter()
-            .filter(|address| held.contains_key(address))
-            .collect()
+        self.claimed
+            .retain(|address, at| held.contains_key(address) && now.saturating_duration_since(*at) < COUNTS);
+        let contested = self.claimed.keys().filter(|_| !orders.connected);
+        contested.copied().collect()
     }
 
     fn open(&mut self, interface: u32) -> std::io::Result<()> {
@@ -87,16 +94,16 @@ impl Claims {
 
     /// The addresses that others have claimed since.
     fn heard(&mut self, own: [u8; 6]) -> BTreeSet<Ipv4Addr> {
-        let (mut claimed, mut frame) = (BTreeSet::new(), [0; FRAME]);
+        let (mut addresses, mut frame) = (BTreeSet::new(), [0; FRAME]);
         while let Some((_, socket)) = &self.socket {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(FRAME) => claimed.extend(sender(&frame, own)),
+                Ok(FRAME) => addresses.extend(claimed(&frame, own)),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => break,
                 Err(_) => self.socket = None,
             }
         }
-        claimed
+        addresses
     }
 }
 
@@ -117,11 +124,13 @@ fn claim(address: Ipv4Addr, mac: [u8; 6]) -> Vec<u8> {
     .concat()
 }
 
-/// The address of who sent an ARP message, where that is somebody else.
-fn sender(frame: &[u8; FRAME], own: [u8; 6]) -> Option<Ipv4Addr> {
+/// The address that an ARP message claims for somebody else, as [`claim`] does. A server that holds a service's address
+/// too and has not been told to keep quiet names it when it asks for others: that is no claim.
+fn claimed(frame: &[u8; FRAME], own: [u8; 6]) -> Option<Ipv4Addr> {
     let (mac, address) = frame.get(22..32)?.split_first_chunk::<6>()?;
+    let is_claim = frame.get(38..) == Some(address) && *mac != own;
     let address: [u8; 4] = address.try_into().ok()?;
-    (*mac != own).then(|| Ipv4Addr::from(address))
+    is_claim.then(|| Ipv4Addr::from(address))
 }
 
 #[cfg(test)]
@@ -132,7 +141,10 @@ mod tests {
     fn a_claim_names_its_sender_to_others_alone() {
         let (address, mac) = (Ipv4Addr::new(192, 0, 2, 80), [2, 0, 0, 0, 0, 7]);
         let frame: [u8; FRAME] = claim(address, mac).try_into().unwrap();
-        assert_eq!(sender(&frame, [2, 0, 0, 0, 0, 8]), Some(address));
-        assert_eq!(sender(&frame, mac), None);
+        assert_eq!(claimed(&frame, [2, 0, 0, 0, 0, 8]), Some(address));
+        assert_eq!(claimed(&frame, mac), None, "its own");
+        let mut asks = frame;
+        asks[41] = 254;
+        assert_eq!(claimed(&asks, [2, 0, 0, 0, 0, 8]), None);
     }
 }

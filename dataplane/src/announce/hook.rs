@@ -183,3 +183,121 @@ impl Drop for Hooks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 82);
+
+    fn orders(command: &str, term: u64) -> Orders {
+        let announcement = Announcement {
+            local: ADDRESS,
+            public: ADDRESS,
+            here: true,
+            term,
+            way: Way::Hook {
+                command: command.to_owned(),
+                timeout_s: 1,
+            },
+        };
+        Orders {
+            node: "left".to_owned(),
+            all: vec![(announcement, None)],
+            ..Orders::default()
+        }
+    }
+
+    /// Steps from `now` on until what is wrong is said otherwise. Returns that.
+    fn until_changed(hooks: &mut Hooks, lease: &mut Lease, orders: &Orders, now: Instant) -> Option<String> {
+        let step = |hooks: &mut Hooks, lease: &mut Lease| {
+            let mut wrong = BTreeMap::new();
+            hooks.step(now, orders, lease, &mut wrong);
+            wrong.remove(&ADDRESS)
+        };
+        let first = step(hooks, lease);
+        for _ in 0..500 {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = step(hooks, lease);
+            if now != first {
+                return now;
+            }
+        }
+        panic!("still {first:?}");
+    }
+
+    #[test]
+    fn a_command_brings_an_address_once_a_term() {
+        let (mut hooks, mut lease, now) = (Hooks::default(), Lease::default(), Instant::now());
+        assert_eq!(
+            until_changed(&mut hooks, &mut lease, &orders("/bin/true", 3), now),
+            None
+        );
+        assert_eq!(lease.hooks[&ADDRESS], 3);
+        let mut wrong = BTreeMap::new();
+        hooks.step(now, &orders("/bin/false", 3), &mut lease, &mut wrong);
+        assert_eq!(wrong, BTreeMap::new(), "it is here already");
+        let failed = until_changed(&mut hooks, &mut lease, &orders("/bin/false", 4), now).unwrap();
+        assert!(
+            failed.starts_with("/bin/false failed: exit status: 1"),
+            "{failed}"
+        );
+        assert_eq!(lease.hooks[&ADDRESS], 3, "another term is not here yet");
+        hooks.step(now, &Orders::default(), &mut lease, &mut wrong);
+        assert!(lease.hooks.is_empty());
+    }
+
+    #[test]
+    fn what_fails_is_run_again_after_a_pause() {
+        let (mut hooks, mut lease, now) = (Hooks::default(), Lease::default(), Instant::now());
+        let missing = orders("/no/such/program", 0);
+        let mut wrong = BTreeMap::new();
+        hooks.step(now, &missing, &mut lease, &mut wrong);
+        assert!(
+            wrong[&ADDRESS].starts_with("/no/such/program cannot be run"),
+            "{wrong:?}"
+        );
+        // The address's command is another one by now, but not run before the pause is over.
+        let present = orders("/bin/true", 0);
+        for (later, is_here) in [(Duration::from_secs(4), false), (PAUSE, true)] {
+            for _ in 0..20 {
+                hooks.step(now + later, &present, &mut lease, &mut wrong);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(lease.hooks.contains_key(&ADDRESS), is_here, "{later:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_takes_too_long_is_killed_with_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, pid) = (folder.path().join("hook"), folder.path().join("pid"));
+        let text = format!("#!/bin/sh\nsleep 1000 & echo $! > {}; wait\n", pid.display());
+        std::fs::write(&script, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let (mut hooks, mut lease, now) = (Hooks::default(), Lease::default(), Instant::now());
+        let (orders, mut wrong) = (orders(script.to_str().unwrap(), 0), BTreeMap::new());
+        hooks.step(now, &orders, &mut lease, &mut wrong);
+        assert_eq!(wrong[&ADDRESS], RUNS);
+        let child = loop {
+            let text = std::fs::read_to_string(&pid).unwrap_or_default();
+            if let Ok(child) = text.trim().parse::<u32>() {
+                break child;
+            }
+        };
+        hooks.step(now + Duration::from_secs(1), &orders, &mut lease, &mut wrong);
+        assert!(wrong[&ADDRESS].contains("did not end within 1 s"), "{wrong:?}");
+        let is_gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        for _ in 0..500 {
+            if is_gone() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{child} runs on");
+    }
+}

@@ -100,6 +100,11 @@ impl Lease {
     }
 }
 
+/// Removes it.
+pub(super) fn forget(run: &Path) {
+    let _ = fs::remove_file(file(run));
+}
+
 fn file(run: &Path) -> PathBuf {
     run.join("announced.json")
 }
@@ -134,13 +139,16 @@ pub fn supervise(run: &Path, pins: &Pins, stop: &AtomicBool) {
 }
 
 fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins) -> Result<()> {
-    for address in lease.routes.keys() {
-        bgp::withdraw(*address).map_err(Error::Announce)?;
-    }
     if !lease.arp.is_empty() {
         let maps = Maps::open(pins)?;
         for address in lease.arp.keys() {
             answer_no_more(&maps, *address)?;
+        }
+    }
+    // A speaker that has ended has withdrawn all.
+    if bgp::running(run).is_some() {
+        for address in lease.routes.keys() {
+            bgp::withdraw(*address).map_err(Error::Announce)?;
         }
     }
     lease.withdrawn();
@@ -159,4 +167,38 @@ fn answer_no_more(maps: &Maps, address: Ipv4Addr) -> Result<()> {
         maps.services.set(&key, &whole)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_runs_out_and_names_what_is_to_be_withdrawn() {
+        let run = tempfile::tempdir().unwrap();
+        let mut lease = Lease::read(run.path());
+        assert!(!lease.has_run_out(), "it names nothing");
+        lease.renew(run.path()).unwrap();
+        assert!(!file(run.path()).exists());
+        lease
+            .routes
+            .insert(Ipv4Addr::LOCALHOST, vec!["med".to_owned(), "5".to_owned()]);
+        lease.hooks.insert(Ipv4Addr::LOCALHOST, 2);
+        lease.renew(run.path()).unwrap();
+        let mut found = Lease::read(run.path());
+        assert_eq!((&found.routes, &found.hooks), (&lease.routes, &lease.hooks));
+        assert!(!found.has_run_out());
+        for until_ms in [0, since_start_ms(), u64::MAX] {
+            found.until_ms = until_ms.saturating_sub(1);
+            assert!(
+                found.has_run_out(),
+                "{until_ms}: over, or of another start of the host"
+            );
+        }
+        found.withdrawn();
+        assert!(!found.has_run_out() && found.hooks == lease.hooks);
+        found.hooks.clear();
+        found.renew(run.path()).unwrap();
+        assert!(!file(run.path()).exists(), "nothing is left to say");
+    }
 }

@@ -13,18 +13,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kuafu_dataplane::bpf::{Maps, Pins};
 use kuafu_lab::decapsulator::Decapsulator;
 use kuafu_lab::link::{End, Offloads, veth};
 use kuafu_lab::{Namespace, Process, Signal};
+use kuafu_pipeline::map::{IpKey, ServiceKey, policy};
 use kuafu_proto::Places;
 use kuafu_proto::v1::{AnnouncementStatus, ClusterStatus};
 
 use super::super::cluster::{Folders, command};
-use super::super::common::soon;
+use super::super::common::{alone, soon};
 
 /// What the router's gateway on the link is, and its prefix.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
@@ -62,6 +64,7 @@ pub struct Rack {
     _router: Process,
     folders: Folders,
     namespaces: BTreeMap<String, Arc<Namespace>>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Drop for Rack {
@@ -82,6 +85,8 @@ impl Drop for Rack {
 impl Rack {
     /// Builds it, declares everything, and lets both nodes join.
     pub fn build() -> Self {
+        // One after the other: they have one name, and the machine's cores to themselves.
+        let alone = alone();
         let prefix = format!("kfa{}", std::process::id());
         let namespaces = namespaces(&prefix);
         let folders = Folders::make(PathBuf::from(env!("CARGO_BIN_EXE_kuafu"))).unwrap();
@@ -94,6 +99,7 @@ impl Rack {
             _router: router,
             folders,
             namespaces,
+            _alone: alone,
         };
         rack.start("control", "controller");
         soon("the controller answers", || rack.ask(&["status"]).ok());
@@ -203,6 +209,24 @@ impl Rack {
         self.start(node, "probe");
     }
 
+    /// Keeps a node from its controller, and that alone, or lets it reach it again.
+    pub fn isolate(&self, node: &str, off: bool) {
+        let rules = if off {
+            "table ip isolate { chain out { type filter hook output priority 0; tcp dport 7440 drop; }; chain in { type filter \
+             hook input priority 0; tcp sport 7440 drop; }; }"
+        } else {
+            "delete table ip isolate"
+        };
+        self.namespaces[node].nft(rules).unwrap();
+    }
+
+    /// How a node's addresses stand, as its own agent says without a controller.
+    pub fn own_standings(&self, node: &str) -> Option<Standings> {
+        let mut own = command(&self.folders, node);
+        own.args(["status", "-o", "json"]);
+        standings(node, &succeed(&self.namespaces[node], own).ok()?)
+    }
+
     /// Takes a server off the network, or puts it back.
     pub fn cut(&self, server: &str, off: bool) {
         let host = &self.namespaces[server];
@@ -217,6 +241,17 @@ impl Rack {
         }
     }
 
+    /// Whether a node's programs answer ARP requests for the address.
+    pub fn answers_arp(&self, node: &str) -> bool {
+        let key = ServiceKey {
+            address: IpKey::v4(u32::from(ARP)),
+            ..ServiceKey::default()
+        };
+        let maps = Maps::open(&Pins::new(&self.folders.pins, node)).unwrap();
+        let whole = maps.services.get(&key).unwrap();
+        whole.is_some_and(|whole| whole.has(policy::ANSWER_ARP))
+    }
+
     /// What a verb prints, asked of the controller.
     pub fn ask(&self, verb: &[&str]) -> Result<String, String> {
         let mut ask = command(&self.folders, "control");
@@ -224,12 +259,9 @@ impl Rack {
         succeed(&self.namespaces["control"], ask)
     }
 
-    /// How a node's addresses stand, by its agent's word, with what is wrong.
-    pub fn standings(&self, node: &str) -> Option<BTreeMap<Ipv4Addr, (String, String)>> {
-        let status: ClusterStatus = serde_json::from_str(&self.ask(&["status", "-o", "json"]).ok()?).unwrap();
-        let host = status.hosts.into_iter().find(|host| host.node == node)?.status?;
-        let standing = |one: AnnouncementStatus| (one.address.parse().unwrap(), (one.standing, one.reason));
-        Some(host.announcements.into_iter().map(standing).collect())
+    /// How a node's addresses stand, as the controller hears it.
+    fn standings(&self, node: &str) -> Option<Standings> {
+        standings(node, &self.ask(&["status", "-o", "json"]).ok()?)
     }
 
     /// Waits until a node's addresses stand so.
@@ -238,7 +270,7 @@ impl Rack {
         let (wanted, began): (Vec<_>, _) = (ALL.into_iter().zip(wanted).collect(), Instant::now());
         loop {
             last = self.standings(node).or(last);
-            let is_so = |standings: &BTreeMap<Ipv4Addr, (String, String)>| {
+            let is_so = |standings: &Standings| {
                 let is = |(address, wanted): &(Ipv4Addr, &str)| {
                     standings
                         .get(address)
@@ -352,6 +384,17 @@ impl Rack {
         println!("{} requests meanwhile", asked.lock().unwrap());
         Arc::try_unwrap(failed).unwrap().into_inner().unwrap()
     }
+}
+
+/// How addresses stand, and why.
+type Standings = BTreeMap<Ipv4Addr, (String, String)>;
+
+/// Those of a node, in an answer of `kuafu status`.
+fn standings(node: &str, answer: &str) -> Option<Standings> {
+    let status: ClusterStatus = serde_json::from_str(answer).unwrap();
+    let host = status.hosts.into_iter().find(|host| host.node == node)?.status?;
+    let standing = |one: AnnouncementStatus| (one.address.parse().unwrap(), (one.standing, one.reason));
+    Some(host.announcements.into_iter().map(standing).collect())
 }
 
 fn address(host: &str) -> Ipv4Addr {
