@@ -142,6 +142,7 @@ pub(super) fn state() -> HostState {
                 },
             ),
         ],
+        announcements: Vec::new(),
     }
 }
 

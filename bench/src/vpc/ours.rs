@@ -128,6 +128,7 @@ fn state(side: &Side, other: &Side) -> HostState {
         paths: Vec::new(),
         pairs: Vec::new(),
         services: Vec::new(),
+        announcements: Vec::new(),
     }
 }
 

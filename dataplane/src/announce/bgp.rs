@@ -1,7 +1,8 @@
 //! Debian's `gobgpd`, which speaks BGP for this host: started, found again, told what to announce.
 //!
 //! It does not end with the agent, which finds it by the file with its number, and what it announces by the lease. It
-//! dials, and takes no connections: nothing else of the host's BGP is in its way.
+//! dials, and takes no connections: nothing else of the host's BGP is in its way. Its orders come by a socket that is
+//! root's alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,8 +22,6 @@ use serde::Deserialize;
 use super::Orders;
 use super::lease::Lease;
 
-/// Where `gobgpd` takes orders, on 127.0.0.1.
-const API_PORT: &str = "7445";
 /// An order that is not done within this has failed.
 const LIMIT_S: &str = "2";
 /// What timeout(1) ends with where that was so, and where there is no such program.
@@ -39,6 +38,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const ESTABLISHED: u32 = 6;
 /// Seconds after which a router that hears nothing withdraws, and between two keepalives.
 const HOLD: [u32; 2] = [9, 3];
+/// The socket by which it takes orders.
+const SOCKET: &str = "gobgpd.sock";
 const ABSENT: &str = "gobgpd is not installed: apt install gobgpd";
 
 /// The speaker of this host.
@@ -153,17 +154,17 @@ impl Bgp {
             _ => LOOK_SOON,
         };
         if self.looked.is_none_or(|looked| now - looked >= pause) {
-            let has = routes()?;
+            let has = routes(&self.run)?;
             lease.routes.retain(|address, _| has.contains(address));
             for address in has.iter().filter(|address| !due.contains_key(*address)) {
-                withdraw(*address)?;
+                withdraw(&self.run, *address)?;
             }
-            self.silent = Some(silent()?);
+            self.silent = Some(silent(&self.run)?);
             self.looked = Some(now);
         }
         let gone: Vec<Ipv4Addr> = lease.routes.keys().copied().collect();
         for address in gone.into_iter().filter(|address| !due.contains_key(address)) {
-            withdraw(address)?;
+            withdraw(&self.run, address)?;
             tracing::info!(%address, "withdrawn from BGP");
             lease.routes.remove(&address);
         }
@@ -172,7 +173,7 @@ impl Bgp {
                 let prefix = format!("{address}/32");
                 let add = ["global", "rib", "add", &prefix];
                 let words = add.into_iter().chain(attributes.iter().map(String::as_str));
-                gobgp(&words.collect::<Vec<_>>())?;
+                gobgp(&self.run, &words.collect::<Vec<_>>())?;
                 tracing::info!(%address, "announced by BGP");
                 lease.routes.insert(*address, attributes.clone());
             }
@@ -235,6 +236,11 @@ fn config_file(run: &Path) -> PathBuf {
     run.join("gobgpd.toml")
 }
 
+/// The same as it and gobgp take it.
+fn socket(run: &Path) -> String {
+    format!("unix://{}", run.join(SOCKET).display())
+}
+
 fn number_file(run: &Path) -> PathBuf {
     run.join("gobgpd.pid")
 }
@@ -242,7 +248,7 @@ fn number_file(run: &Path) -> PathBuf {
 /// Starts it so that it outlives the agent.
 fn start(run: &Path) -> io::Result<Child> {
     let log = File::create(run.join("gobgpd.log"))?;
-    let api = format!("--api-hosts=127.0.0.1:{API_PORT}");
+    let api = format!("--api-hosts={}", socket(run));
     let child = Command::new("gobgpd")
         .arg("-f")
         .arg(config_file(run))
@@ -282,20 +288,20 @@ pub(super) fn stop(run: &Path) -> bool {
     if let Some(process) = running {
         let _ = kill(process, Signal::SIGTERM);
     }
-    for name in ["gobgpd.pid", "gobgpd.toml", "gobgpd.log"] {
+    for name in ["gobgpd.pid", "gobgpd.toml", "gobgpd.log", SOCKET] {
         let _ = fs::remove_file(run.join(name));
     }
     running.is_some()
 }
 
 /// Withdraws an address; one that is not announced is none.
-pub(super) fn withdraw(address: Ipv4Addr) -> Result<(), String> {
-    gobgp(&["global", "rib", "del", &format!("{address}/32")]).map(drop)
+pub(super) fn withdraw(run: &Path, address: Ipv4Addr) -> Result<(), String> {
+    gobgp(run, &["global", "rib", "del", &format!("{address}/32")]).map(drop)
 }
 
 /// The addresses that it announces.
-fn routes() -> Result<BTreeSet<Ipv4Addr>, String> {
-    let text = gobgp(&["-j", "global", "rib"])?;
+fn routes(run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+    let text = gobgp(run, &["-j", "global", "rib"])?;
     let known: BTreeMap<String, serde_json::Value> = read(&text)?;
     let own = |(prefix, paths): (&String, &serde_json::Value)| {
         // What a router has told has it as its source.
@@ -325,8 +331,8 @@ struct NeighbourState {
 }
 
 /// The routers without a session.
-fn silent() -> Result<BTreeSet<Ipv4Addr>, String> {
-    let all: Vec<Neighbour> = read(&gobgp(&["-j", "neighbor"])?)?;
+fn silent(run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+    let all: Vec<Neighbour> = read(&gobgp(run, &["-j", "neighbor"])?)?;
     let silent = all.iter().filter(|one| one.state.session_state != ESTABLISHED);
     Ok(silent.map(|one| one.conf.neighbor_address).collect())
 }
@@ -336,10 +342,12 @@ fn read<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, String> {
 }
 
 /// Gives `gobgpd` an order. Returns the answer.
-fn gobgp(words: &[&str]) -> Result<String, String> {
+fn gobgp(run: &Path, words: &[&str]) -> Result<String, String> {
     let failed = |why: &dyn std::fmt::Display| format!("gobgp {}: {why}", words.join(" "));
     let mut command = Command::new("timeout");
-    command.args([LIMIT_S, "gobgp", "-p", API_PORT]).args(words);
+    command
+        .args([LIMIT_S, "gobgp", "--target", &socket(run)])
+        .args(words);
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| failed(&error))?;
     let said = [output.stdout.as_slice(), &output.stderr].concat();

@@ -148,7 +148,7 @@ fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins) -> Result<()> {
     // A speaker that has ended has withdrawn all.
     if bgp::running(run).is_some() {
         for address in lease.routes.keys() {
-            bgp::withdraw(*address).map_err(Error::Announce)?;
+            bgp::withdraw(run, *address).map_err(Error::Announce)?;
         }
     }
     lease.withdrawn();

@@ -84,7 +84,9 @@ fn short<'f, F: Frame, T: Tables>(frame: &'f mut F, tables: &T) -> Result<&'f mu
     let Some(head) = frame.head::<34>() else {
         return Err(Reason::Truncated);
     };
-    if Ethernet::at::<0, 34>(head).ethertype() != ethernet::IPV4 {
+    let ethernet = Ethernet::at::<0, 34>(head);
+    // What is passed on stays as long as it is.
+    if ethernet.ethertype() != ethernet::IPV4 || ethernet.is_to_group() {
         return Err(Reason::UnknownProtocol);
     }
     fragment::lengthened(frame, tables, 0)

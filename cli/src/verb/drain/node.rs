@@ -1,4 +1,4 @@
-//! A node: no path passes it.
+//! A node: no path passes it, and what it announced others do.
 
 use anyhow::{anyhow, ensure};
 use kuafu_model::kinds::{Kind, Name};
@@ -31,13 +31,21 @@ pub(super) async fn declared(
     })
 }
 
-/// The paths over it.
+/// The paths over it, and the addresses that it announces where another node may.
 pub(super) fn left(status: &ClusterStatus, node: &Name) -> Left {
+    let (over, announced) = (over(status, node.as_str()), announced(status, node.as_str()));
+    let (what, advice) = match announced {
+        0 => ("paths over", "kuafu routes says why each stays"),
+        _ => (
+            "paths over, or addresses at,",
+            "kuafu routes and kuafu status say why each stays",
+        ),
+    };
     Left {
-        count: over(status, node.as_str()),
-        what: format!("paths over node/{node}"),
+        count: over + announced,
+        what: format!("{what} node/{node}"),
         gone: format!("Nothing passes node/{node} any more."),
-        advice: "kuafu routes says why each stays",
+        advice,
         silent: unknown(status),
     }
 }
@@ -53,6 +61,21 @@ fn over(status: &ClusterStatus, node: &str) -> u64 {
     paths.filter(|path| passes(&path.nodes)).count() as u64
 }
 
+/// Addresses that are for the node to announce, and that another host knows too.
+fn announced(status: &ClusterStatus, node: &str) -> u64 {
+    let hosts = || status.hosts.iter().filter_map(|host| host.status.as_ref());
+    let own = hosts().filter(|host| host.node == node);
+    let others = || hosts().filter(|host| host.node != node);
+    let is_shared = |address: &str| {
+        let mut known = others().flat_map(|host| &host.announcements);
+        known.any(|one| one.address == address)
+    };
+    let here = own
+        .flat_map(|host| &host.announcements)
+        .filter(|one| one.standing != "standby");
+    here.filter(|one| is_shared(&one.address)).count() as u64
+}
+
 /// Connected hosts that did not say how they are.
 fn unknown(status: &ClusterStatus) -> Vec<String> {
     let silent = status
@@ -64,9 +87,41 @@ fn unknown(status: &ClusterStatus) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use kuafu_proto::v1::{HostEntry, HostStatus, PathStatus};
+    use kuafu_proto::v1::{AnnouncementStatus, HostEntry, HostStatus, PathStatus};
 
     use super::*;
+
+    #[test]
+    fn what_a_node_announces_is_counted_where_others_may() {
+        let host = |node: &str, announcements: &[(&str, &str)]| {
+            let one = |(address, standing): &(&str, &str)| AnnouncementStatus {
+                address: (*address).to_owned(),
+                standing: (*standing).to_owned(),
+                ..AnnouncementStatus::default()
+            };
+            HostEntry {
+                status: Some(HostStatus {
+                    node: node.to_owned(),
+                    announcements: announcements.iter().map(one).collect(),
+                    ..HostStatus::default()
+                }),
+                ..HostEntry::default()
+            }
+        };
+        let of_x = [
+            ("1", "announced"),
+            ("2", "standby"),
+            ("3", "failed"),
+            ("4", "announced"),
+        ];
+        let others = [("1", "standby"), ("2", "announced"), ("3", "standby")];
+        let status = ClusterStatus {
+            hosts: vec![host("x", &of_x), host("y", &others)],
+            ..ClusterStatus::default()
+        };
+        assert_eq!((announced(&status, "x"), announced(&status, "y")), (2, 1));
+        assert_eq!(announced(&status, "z"), 0);
+    }
 
     #[test]
     fn what_passes_a_node_is_counted_and_its_own_ends_are_not() {

@@ -149,7 +149,7 @@ fn of_own(status: &HostStatus) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use kuafu_proto::v1::{LegInfo, PairStatus, PathStatus};
+    use kuafu_proto::v1::{AnnouncementStatus, LegInfo, PairStatus, PathStatus};
 
     use super::*;
 
@@ -198,6 +198,31 @@ mod tests {
             });
         }
         status
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_announced_is_a_fault_and_one_that_is_withheld_is_none() {
+        let mut status = cluster();
+        let one = |address: &str, standing: &str, reason: &str| AnnouncementStatus {
+            address: address.to_owned(),
+            reach: "bgp".to_owned(),
+            standing: standing.to_owned(),
+            reason: reason.to_owned(),
+        };
+        own(&mut status, "b").announcements = vec![
+            one(
+                "203.0.113.1",
+                "failed",
+                "gobgpd is not installed: apt install gobgpd",
+            ),
+            one("203.0.113.2", "withheld", "no server behind it serves"),
+            one("203.0.113.3", "announced", ""),
+        ];
+        let faults: Vec<String> = of(&status).into_iter().map(|fault| fault.fault).collect();
+        assert_eq!(
+            faults,
+            ["203.0.113.1 is not announced by bgp: gobgpd is not installed: apt install gobgpd"]
+        );
     }
 
     fn path(nodes: &[&str]) -> PathStatus {
