@@ -117,10 +117,53 @@ fn port() -> impl Strategy<Value = Value> {
 }
 
 fn pool() -> impl Strategy<Value = Value> {
-    let address = (name(), address(), maybe(address().prop_map(Value::from)));
-    let address = address
-        .prop_map(|(node, public, local)| given(json!({"node": node, "public": public, "local": local})));
-    prop::collection::vec(address, 1..5).prop_map(|addresses| json!({"addresses": addresses}))
+    let several = prop::collection::btree_set(name(), 2..4).prop_map(|names| json!({"nodes": names}));
+    let one = || name().prop_map(|name| json!({"node": name}));
+    let ways = prop_oneof![
+        Just(json!({"reach": "routed"})),
+        Just(json!({"reach": "arp"})),
+        hook().prop_map(|hook| json!({"reach": "hook", "hook": hook})),
+        bgp().prop_map(|bgp| json!({"reach": "bgp", "bgp": bgp})),
+    ];
+    let carriers = prop::collection::vec((one(), prop_oneof![one(), several]), 1..5);
+    let addresses = prop::collection::vec((address(), maybe(address().prop_map(Value::from))), 5);
+    (ways, carriers, addresses).prop_map(|(mut pool, carriers, addresses)| {
+        let is_routed = pool["reach"] == "routed";
+        let carriers = carriers
+            .into_iter()
+            .map(|(one, any)| if is_routed { one } else { any });
+        let address = |(mut carriers, (public, local)): (Value, (String, Value))| {
+            carriers["public"] = json!(public);
+            carriers["local"] = local;
+            given(carriers)
+        };
+        pool["addresses"] = carriers.zip(addresses).map(address).collect();
+        pool
+    })
+}
+
+fn hook() -> impl Strategy<Value = Value> {
+    let command = "(/[!-~&&[^/]]{1,20}){1,4}";
+    (command, maybe((1u16..=600).prop_map(Value::from)))
+        .prop_map(|(command, timeout)| given(json!({"command": command, "timeout_s": timeout})))
+}
+
+fn bgp() -> impl Strategy<Value = Value> {
+    let community = any::<(u16, u16)>().prop_map(|(high, low)| format!("{high}:{low}"));
+    let communities = prop::collection::btree_set(community, 1..4).prop_map(Value::from_iter);
+    (
+        1u32..u32::MAX,
+        prop::collection::btree_map(address(), 1u32..u32::MAX, 1..4),
+        maybe(communities),
+        maybe(any::<u32>().prop_map(Value::from)),
+        // Not the default, which is left out.
+        maybe((1u16..=178).prop_map(Value::from)),
+    )
+        .prop_map(|(number, peers, communities, med, port)| {
+            let peer = |(address, number)| json!({"address": address, "as": number});
+            let peers: Vec<Value> = peers.into_iter().map(peer).collect();
+            given(json!({"as": number, "peers": peers, "communities": communities, "med": med, "port": port}))
+        })
 }
 
 fn service() -> impl Strategy<Value = Value> {

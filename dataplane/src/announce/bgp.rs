@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use kuafu_model::state::{Announcement, Speaker, Way};
@@ -34,6 +35,10 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_SOON: Duration = Duration::from_secs(1);
 /// After `gobgpd` could not be started.
 const PAUSE: Duration = Duration::from_secs(5);
+/// For it to end by itself.
+const GRACE: Duration = Duration::from_secs(2);
+/// Between two looks whether it has.
+const NAP: Duration = Duration::from_millis(20);
 /// A session that is established (gobgp's `SessionState`).
 const ESTABLISHED: u32 = 6;
 /// Seconds after which a router that hears nothing withdraws, and between two keepalives.
@@ -284,14 +289,22 @@ fn began(number: u32) -> Option<u64> {
 /// Ends the `gobgpd` that an agent has started over these files, if it runs, and removes them. Its routers withdraw what
 /// it has announced. Returns whether it ran.
 pub(super) fn stop(run: &Path) -> bool {
-    let running = running(run);
-    if let Some(process) = running {
+    let found = running(run);
+    if let Some(process) = found {
         let _ = kill(process, Signal::SIGTERM);
+        // It removes its socket at the end: the next one's would go with it.
+        let began = Instant::now();
+        while running(run).is_some() && began.elapsed() < GRACE {
+            thread::sleep(NAP);
+        }
+        if running(run).is_some() {
+            let _ = kill(process, Signal::SIGKILL);
+        }
     }
     for name in ["gobgpd.pid", "gobgpd.toml", "gobgpd.log", SOCKET] {
         let _ = fs::remove_file(run.join(name));
     }
-    running.is_some()
+    found.is_some()
 }
 
 /// Withdraws an address; one that is not announced is none.
