@@ -90,6 +90,8 @@ pub(crate) enum Verb {
     Node(verb::node::Args),
     /// Lead all paths around a node, so that it can be taken away
     Drain(verb::drain::Args),
+    /// Let a client begin flows where only admitted ones may
+    Admit(verb::admit::Args),
     /// Print how the hosts are: programs, legs, limits, and each fault once with its cause
     Status(verb::status::Args),
     /// Print each pair of nodes: direct, best, path, backup, and why

@@ -1,5 +1,6 @@
 //! The verbs, one a file.
 
+pub(crate) mod admit;
 pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod capture;
@@ -42,6 +43,7 @@ pub(crate) fn perform(args: Args) -> Result {
         Verb::Delete(args) => wait_for(delete::run(global, args)),
         Verb::Node(args) => wait_for(node::run(global, args)),
         Verb::Drain(args) => wait_for(drain::run(global, args)),
+        Verb::Admit(args) => wait_for(admit::run(global, args)),
         Verb::Status(args) => wait_for(status::run(global, args)),
         Verb::Routes(args) => routes::run(global, args),
         Verb::Flows(args) => wait_for(flows::run(global, args)),

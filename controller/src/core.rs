@@ -23,6 +23,7 @@ mod past;
 mod restore;
 mod rollout;
 mod session;
+mod shield;
 mod steer;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use member::{JoinRefusal, UnixSeconds};
 pub use past::{HISTORY_BYTES, Switch, UnixMs};
 pub use restore::RestoreError;
 pub use session::{Hello, SessionRefusal};
+pub use shield::{ShieldError, ShieldView};
 pub use steer::LegCosts;
 pub use trial::{Ended, TrialView};
 pub use view::{FallbackView, HostView, LegView, RouteView};

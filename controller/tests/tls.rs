@@ -230,6 +230,171 @@ async fn an_agents_life_across_a_restart_of_the_controller() {
     running.stop().await.unwrap();
 }
 
+const SHIELDED: &str = "
+kind: Node
+metadata: {name: taipei}
+spec: {region: ap-east-2, address: {local: 192.0.2.2}}
+---
+kind: AddressPool
+metadata: {name: asia}
+spec: {addresses: [{node: osaka, public: 203.0.113.1}, {node: taipei, public: 203.0.113.2}]}
+---
+kind: Service
+metadata: {name: web}
+spec:
+  pool: asia
+  listeners: [{protocol: tcp, port: 443}]
+  targets: [{address: 198.51.100.7}]
+  shield: {admission: required}
+---
+kind: Service
+metadata: {name: mail}
+spec:
+  pool: asia
+  listeners: [{protocol: tcp, port: 25}]
+  targets: [{address: 198.51.100.7}]
+  shield: {mode: on}
+---
+kind: Service
+metadata: {name: quiet}
+spec:
+  pool: asia
+  listeners: [{protocol: tcp, port: 53}]
+  targets: [{address: 198.51.100.7}]
+  shield: {mode: off, admission: required}
+---
+kind: Service
+metadata: {name: bare}
+spec: {targets: [{address: 198.51.100.7}]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_are_asked_to_admit_and_who_is_away_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let running = controller(root.path()).await;
+    let mut api = admin(root.path(), &running).await;
+    apply(&mut api, NODE).await;
+    assert_eq!(apply(&mut api, SHIELDED).await.errors, []);
+    let token = token(&mut api, "osaka").await;
+    let joined = join(&running.address.to_string(), &token).await.unwrap();
+    let mut agent = Agent::dial(&running, &joined, &joined.cluster, None)
+        .await
+        .unwrap();
+    assert_eq!(agent.take().await, "snapshot");
+    let services = &agent.state.as_ref().unwrap().services;
+    let shields = services.iter().filter(|service| service.shield.is_some());
+    assert_eq!(shields.count(), 2, "of web and of mail");
+
+    let away = v1::HostError {
+        node: "taipei".to_owned(),
+        error: "node/taipei's agent is not connected".to_owned(),
+    };
+    let request = v1::AdmitRequest {
+        client: "203.0.113.9".to_owned(),
+        object: "service/web".to_owned(),
+        ttl_s: 60,
+    };
+    let (done, ()) = tokio::join!(api.admit(request.clone()), async {
+        let Said::Query(query) = agent.next().await else {
+            panic!("no query");
+        };
+        let asked = v1::AdmitQuery {
+            object: "service/web".to_owned(),
+            client: "203.0.113.9".to_owned(),
+            ttl_s: 60,
+        };
+        assert_eq!(query.ask, Some(v1::query::Ask::Admit(asked)));
+        let answer = Some(v1::query_answer::Answer::Admitted(v1::Admitted {}));
+        agent
+            .say(Message::Answer(v1::QueryAnswer { id: query.id, answer }))
+            .await;
+    });
+    let done = done.unwrap().into_inner();
+    assert_eq!(
+        (done.nodes, done.errors),
+        (vec!["osaka".to_owned()], vec![away.clone()])
+    );
+
+    let object = "service/web".to_owned();
+    let (shield, ()) = tokio::join!(api.shield(v1::ShieldRequest { object }), async {
+        let Said::Query(query) = agent.next().await else {
+            panic!("no query");
+        };
+        let status = v1::ShieldStatus {
+            node: "osaka".to_owned(),
+            up: true,
+            ..v1::ShieldStatus::default()
+        };
+        let answer = Some(v1::query_answer::Answer::Shield(status));
+        agent
+            .say(Message::Answer(v1::QueryAnswer { id: query.id, answer }))
+            .await;
+    });
+    let shield = shield.unwrap().into_inner();
+    assert_eq!((shield.mode.as_str(), shield.hosts.len()), ("automatic", 1));
+    assert_eq!(shield.errors, [away]);
+    refused_admissions(&mut api, request).await;
+    let object = "service/quiet".to_owned();
+    let off = api
+        .shield(v1::ShieldRequest { object })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (off.mode.as_str(), off.hosts.len(), off.errors.len()),
+        ("off", 0, 0)
+    );
+    running.stop().await.unwrap();
+}
+
+async fn refused_admissions(api: &mut ApiClient<Channel>, request: v1::AdmitRequest) {
+    type Change = fn(&mut v1::AdmitRequest);
+    let cases: [(Change, Code, &str); 7] = [
+        (
+            |request| request.object = "service/mail".to_owned(),
+            Code::FailedPrecondition,
+            "service/mail lets clients in that are not admitted (its admission is open); set spec.shield.admission: \
+             required",
+        ),
+        (
+            |request| request.object = "service/quiet".to_owned(),
+            Code::FailedPrecondition,
+            "service/quiet lets clients in that are not admitted (its mode is off); set spec.shield.mode to another",
+        ),
+        (
+            |request| request.object = "service/bare".to_owned(),
+            Code::FailedPrecondition,
+            "service/bare has no shield; a service with a pool or an accelerator has one by its spec.shield",
+        ),
+        (
+            |request| request.object = "accelerator/web".to_owned(),
+            Code::NotFound,
+            "there is no accelerator/web",
+        ),
+        (
+            |request| request.object = "web".to_owned(),
+            Code::InvalidArgument,
+            "web is not a kind and a name, such as node/osaka",
+        ),
+        (
+            |request| request.client = "2001:db8::1".to_owned(),
+            Code::InvalidArgument,
+            "client: \"2001:db8::1\" is not an IPv4 address, such as 192.0.2.7",
+        ),
+        (
+            |request| request.ttl_s = 86_401,
+            Code::InvalidArgument,
+            "ttl_s: 86401 is not 1 to 86400 seconds",
+        ),
+    ];
+    for (change, code, words) in cases {
+        let mut wrong = request.clone();
+        change(&mut wrong);
+        let refused = api.admit(wrong).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (code, words));
+    }
+}
+
 async fn scrape(address: SocketAddr) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

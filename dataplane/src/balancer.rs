@@ -77,6 +77,7 @@ pub fn facts(capacities: Capacities, hz: u64, now: u64) -> HostFacts {
         capacities,
         now,
         servers: Servers::default(),
+        cookie_key: [0; 2],
         arp: ArpFacts::default(),
     }
 }
@@ -96,11 +97,14 @@ fn sizes(ring_slots: u32) -> Sizes {
         own_windows: 1,
         rings: ring_slots,
         limits: 1,
+        shields: 1,
+        listed: 1,
         ..Capacities::default()
     };
     Sizes {
         capacities,
         connections: 1,
+        verified: 1,
         ..Sizes::default()
     }
 }

@@ -81,6 +81,20 @@ pub enum Error {
         /// What this host is.
         own: String,
     },
+    /// There is no such shield on this host.
+    #[error(
+        "{object} has no shield on this host; declare one in its spec.shield, with a mode that is not off"
+    )]
+    NoShield {
+        /// The object that was asked about.
+        object: String,
+    },
+    /// A client cannot be admitted.
+    #[error("{why}")]
+    NotAdmitted {
+        /// What was asked wrongly.
+        why: String,
+    },
     /// The exit's ports would take away a socket's.
     #[error("nat_ports {first}-{last} covers port {port}, on which a program of this host listens")]
     PortInUse {

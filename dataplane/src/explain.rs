@@ -7,11 +7,12 @@ mod fib;
 mod walk;
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use kuafu_model::contents::Contents;
 use kuafu_model::runner::{Host, VecFrame};
-use kuafu_pipeline::map::SlotKind;
+use kuafu_pipeline::map::{AdmittedKey, SlotKind};
 use kuafu_proto::v1::{ExplainQuery, Explanation};
 use nix::time::{ClockId, clock_gettime};
 
@@ -21,6 +22,8 @@ use crate::read::{View, contents, interface_name, links};
 use fib::Fib;
 pub use walk::{at_underlay, told};
 
+/// Where a frame has the source of an IPv4 packet.
+const SOURCE: Range<usize> = 26..30;
 /// Samples that find room in the ring of a host whose agent reads it.
 const SAMPLES: usize = 1024;
 
@@ -41,6 +44,9 @@ pub fn explain(view: &View<'_>, query: &ExplainQuery) -> Result<Explanation> {
         ))(source));
     }
     let mut host = host(view, &tables, !at_port)?;
+    if !at_port {
+        fill_client(&mut host, view, &tables, &query.frame)?;
+    }
     let fib = Fib::new()?;
     host.set_router(move |from, to| fib.route(interface, from, to));
     let mut frame = VecFrame::new(query.frame.clone());
@@ -68,6 +74,10 @@ fn host(view: &View<'_>, tables: &Contents, with_connections: bool) -> Result<Ho
         maps.tracked.for_each(|key, value| host.set_tracked(key, value))?;
         maps.fragments
             .for_each(|key, value| host.set_fragment(key, value))?;
+        maps.verified
+            .for_each(|source, until| host.set_verified(source, until))?;
+        maps.admitted
+            .for_each(|key, until| host.set_admitted(key, until))?;
         host.set_fragmenter(maps.fragmenter.get(&0)?.unwrap_or_default());
     }
     let room = usize::try_from(maps.connections.capacity()).unwrap_or(usize::MAX);
@@ -101,6 +111,11 @@ fn fill_states(host: &mut Host, maps: &Maps, tables: &Contents) -> Result<()> {
             host.set_limit_state(*number, state);
         }
     }
+    for number in tables.shields.keys() {
+        if let Some(state) = maps.shield_states.get(number)? {
+            host.set_shield_state(*number, state);
+        }
+    }
     for index in &tables.windows {
         if let Some(state) = maps.windows.get(index)? {
             host.set_window(*index, state);
@@ -112,6 +127,31 @@ fn fill_states(host: &mut Host, maps: &Maps, tables: &Contents) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What shields know of a packet's source.
+fn fill_client(host: &mut Host, view: &View<'_>, tables: &Contents, frame: &[u8]) -> Result<()> {
+    let source = frame.get(SOURCE).and_then(|octets| octets.try_into().ok());
+    let (Some(source), false) = (source, tables.shields.is_empty()) else {
+        return Ok(());
+    };
+    let (maps, client) = (view.maps, u32::from_be_bytes(source));
+    if let Some(until) = maps.verified.get(&client)? {
+        host.set_verified(client, until);
+    }
+    for shield in tables.shields.values() {
+        let vni = shield.vni;
+        let key = AdmittedKey { vni, client };
+        if let Some(until) = maps.admitted.get(&key)? {
+            host.set_admitted(key, until);
+        }
+    }
+    let now = view.clock.jiffies()?;
+    maps.source_buckets.for_each(|place, bucket| {
+        if bucket.missing(now) != 0 {
+            host.set_source_bucket(place, bucket);
+        }
+    })
 }
 
 /// Nanoseconds of the clock that stamps are taken by.

@@ -16,6 +16,7 @@ mod sweep;
 mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ use kuafu_model::contents::{ArpFacts, Batch, Contents, HostFacts, contents, reco
 use kuafu_model::health::{self, Servers};
 use kuafu_model::state::{PortState, ServiceState};
 use kuafu_pipeline::map::policy;
+use ring::rand::SecureRandom;
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
 use crate::error::{Error, Result};
@@ -110,6 +112,19 @@ struct Ground {
     facts: HostFacts,
 }
 
+/// A secret for SYN cookies, another one with each start.
+fn cookie_key() -> Result<[u64; 2]> {
+    let mut halves = [[0; 8]; 2];
+    for half in &mut halves {
+        let filled = ring::rand::SystemRandom::new().fill(half);
+        let none = |_| io::Error::other("the system gives no random bytes");
+        filled
+            .map_err(none)
+            .map_err(Error::io("draw a secret for SYN cookies"))?;
+    }
+    Ok(halves.map(u64::from_ne_bytes))
+}
+
 impl Host {
     /// Loads the programs over the maps that are pinned, or over new ones. No packet is treated otherwise than before.
     ///
@@ -146,6 +161,7 @@ impl Host {
                 capacities: bpf.maps.capacities(),
                 now: 0,
                 servers: Servers::default(),
+                cookie_key: cookie_key()?,
                 arp: ArpFacts::default(),
             },
             clock,

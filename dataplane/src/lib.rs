@@ -1,6 +1,7 @@
 //! The agent on each host: loads and pins the programs, programs the maps that `model` computed, probes, and reads
 //! what the programs count.
 
+mod admit;
 pub mod agent;
 pub mod announce;
 pub mod balancer;

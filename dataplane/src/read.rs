@@ -1,8 +1,9 @@
-//! What a host can be asked: its state, what it drops, its flows, and what becomes of a packet.
+//! What a host can be asked: its state, what it drops, its flows, what its shields do, and what becomes of a packet.
 
 mod draining;
 mod drops;
 mod flows;
+mod shields;
 mod status;
 mod tables;
 
@@ -12,10 +13,13 @@ use kuafu_model::HostState;
 use kuafu_model::contents::Contents;
 use kuafu_proto::v1::{self, query::Ask, query_answer::Answer};
 
+use crate::admit::admit;
 use crate::bpf::{Clock, Maps};
 use crate::explain::explain;
 pub use drops::{DropWatch, Dropped, dropped, drops, events};
 pub use flows::flows;
+pub use shields::{ShieldWatch, shield};
+pub(crate) use shields::{TALLIES, counts, is_up, object_of, shielded};
 pub use status::status;
 pub use tables::contents;
 pub(crate) use tables::links;
@@ -51,6 +55,8 @@ pub struct View<'a> {
     pub announcements: &'a dyn Fn() -> Vec<v1::AnnouncementStatus>,
     /// When drops were seen.
     pub drops: &'a DropWatch,
+    /// What shields have counted lately.
+    pub shields: &'a ShieldWatch,
 }
 
 /// What probes have measured of a path.
@@ -84,6 +90,8 @@ pub fn answer(view: &View<'_>, query: &v1::Query) -> v1::QueryAnswer {
         Some(Ask::Drops(_)) => drops(view).map(Answer::Drops),
         Some(Ask::Flows(query)) => flows(view, query.limit).map(Answer::Flows),
         Some(Ask::Explain(query)) => explain(view, query).map(Answer::Explanation),
+        Some(Ask::Shield(query)) => shield(view, &query.object).map(Answer::Shield),
+        Some(Ask::Admit(query)) => admit(view, query).map(Answer::Admitted),
         None => Ok(Answer::Error("this agent does not know that question".to_owned())),
     };
     v1::QueryAnswer {

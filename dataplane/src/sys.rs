@@ -18,10 +18,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
-    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey, Counter,
-    Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState,
-    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState,
-    Port, Sample, Seen, Service, ServiceKey, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
+    Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit,
+    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath,
+    PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState,
+    Tracked, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -72,8 +73,9 @@ macro_rules! octets {
 }
 
 octets! {
-    Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
-    Pair PairState BackbonePath PathState Port Sample Seen Service ServiceKey Slot SlotState Tracked Vtep VtepKey Window
+    AdmittedKey Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
+    Pair PairState BackbonePath PathState Port Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState Tracked
+    Vtep VtepKey Window
 }
 
 const MAP_LOOKUP: i32 = 1;

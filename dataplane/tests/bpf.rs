@@ -35,6 +35,7 @@ fn small() -> Sizes {
         },
         connections: 1024,
         tracked: 1024,
+        verified: 1024,
     }
 }
 

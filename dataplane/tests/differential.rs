@@ -48,6 +48,11 @@ fn edge_frags() {
 }
 
 #[test]
+fn shielded() {
+    compare(Program::Edge, false, "shielded");
+}
+
+#[test]
 fn port() {
     compare(Program::Port, false, "port");
 }
@@ -82,6 +87,8 @@ fn compare_over(frames: u64, program: Program, frags: bool, name: &str) {
         stay_on_one_cpu();
         let world = World {
             connections: CONNECTIONS,
+            // Rates go by the clock, which is each runner's own.
+            shields: (name == "shielded").then_some(false),
             ..world::named("host")
         };
         let mut run = Differential {

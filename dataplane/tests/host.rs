@@ -26,7 +26,8 @@ use kuafu_dataplane::Error;
 use kuafu_dataplane::bpf::{Pins, XdpMode};
 use kuafu_dataplane::host::{Host, OVERLAY_DEVICE, OVERLAY_PORT, Options};
 use kuafu_pipeline::Reason;
-use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey};
+use kuafu_pipeline::map::{AdmittedKey, Be16, Connection, ConnectionKey, IpKey, listed_key};
+use kuafu_proto::state::from_json;
 use site::{Site, answered, dropped, opened, sites, until, until_they_talk, with_echo};
 
 #[test]
@@ -82,6 +83,81 @@ fn idle_connections_end_in_both_directions() {
         "the busy one stays whole"
     );
     assert_eq!(host.sweep().unwrap(), 0);
+}
+
+#[test]
+fn admission_ends() {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return kuafu_lab::skip(why);
+    }
+    let sites = sites("admitted");
+    let mut host = sites[0].open();
+    let now = host.clock().jiffies().unwrap();
+    let later = now + host.clock().ticks(Duration::from_secs(60));
+    let client = |client| AdmittedKey { vni: 9, client };
+    for (number, until) in [(1, now), (2, later)] {
+        host.maps().admitted.set(&client(number), &until).unwrap();
+    }
+    assert_eq!(host.sweep().unwrap(), 1);
+    assert_eq!(host.maps().admitted.get(&client(1)).unwrap(), None);
+    assert_eq!(host.maps().admitted.get(&client(2)).unwrap(), Some(later));
+}
+
+#[test]
+fn shields_and_lists_are_in_force_until_they_are_taken_away() {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return kuafu_lab::skip(why);
+    }
+    let sites = sites("shield");
+    let site = &sites[0];
+    let mut state = site.state();
+    let service = serde_json::json!({
+        "cluster": "test", "revision": 1,
+        "node": {"id": 1, "name": "h1", "local": "192.0.2.1", "public": "192.0.2.1", "overlay": "100.64.0.1",
+            "udp_port": 6081},
+        "services": [{"vni": 9, "name": "web", "own": true, "local": "198.51.100.1", "public": "198.51.100.1",
+            "whole_address": true, "protocol": 6, "port": 443, "idle_timeout_s": 60,
+            "targets": [{"weight": 1, "direct": {"address": "192.0.2.2"}}],
+            "shield": {"enforces": true, "hold_s": 60, "source_new_per_s": 100, "prefix_new_per_s": 2000,
+                "block": ["bots"]}}],
+        "prefix_lists": [{"name": "bots", "prefixes": ["10.0.0.0/8", "203.0.113.7/32"]}],
+    });
+    let with = from_json(&service.to_string()).unwrap();
+    state.services = with.services;
+    state.prefix_lists = with.prefix_lists;
+    let (area, address) = (0x0aff, u32::from(Ipv4Addr::new(203, 0, 113, 7)));
+    let lists = |host: &Host| {
+        let (maps, network) = (host.maps(), address >> 8);
+        let marks = maps.list_marks.get(&(network >> 6)).unwrap().unwrap();
+        let listed = maps.listed.get(&listed_key(address, 32)).unwrap();
+        let area = maps.list_areas.get(&area).unwrap().unwrap();
+        (area, listed, marks >> (network & 63) & 1)
+    };
+
+    let mut host = site.open();
+    site.apply(&mut host, &state).unwrap();
+    let first = host.maps().shields.get(&1).unwrap().unwrap();
+    assert_eq!((first.vni, first.blocked), (9, 1));
+    assert_eq!(lists(&host), (1, Some(1), 1));
+
+    drop(host);
+    let mut host = site.open();
+    assert_eq!(
+        lists(&host),
+        (1, Some(1), 1),
+        "the agent's end takes nothing away"
+    );
+    site.apply(&mut host, &state).unwrap();
+    let second = host.maps().shields.get(&1).unwrap().unwrap();
+    assert!(second.key != first.key, "each start has a secret of its own");
+    assert_eq!(lists(&host), (1, Some(1), 1));
+
+    state.revision += 1;
+    state.services[0].shield = None;
+    state.prefix_lists.clear();
+    site.apply(&mut host, &state).unwrap();
+    assert_eq!(lists(&host), (0, None, 0));
+    assert_eq!(host.maps().shields.get(&1).unwrap(), Some(Default::default()));
 }
 
 #[test]

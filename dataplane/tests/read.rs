@@ -16,15 +16,18 @@ mod common;
 mod kernel;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::case::{Case, Done, Input, Program, changes};
 use common::encode::encode;
 use common::world::{self, UNDERLAY, World};
 use kernel::{Kernel, namespace, stay_on_one_cpu};
 use kuafu_dataplane::bpf::Clock;
-use kuafu_dataplane::read::{DropWatch, Measured, View, answer, contents};
+use kuafu_dataplane::read::{DropWatch, Measured, ShieldWatch, View, answer, contents};
 use kuafu_model::contents::Contents;
+use kuafu_model::state::{PrefixListState, Shield};
 use kuafu_pipeline::Reason;
+use kuafu_pipeline::map::ShieldState;
 use kuafu_proto::v1::query::Ask;
 use kuafu_proto::v1::query_answer::Answer;
 use kuafu_proto::v1::{self, ExplainQuery, Explanation};
@@ -36,6 +39,7 @@ struct Host {
     clock: Clock,
     contents: Contents,
     drops: DropWatch,
+    shields: ShieldWatch,
 }
 
 const MEASURED: Measured = Measured {
@@ -48,11 +52,15 @@ const MEASURED: Measured = Measured {
 
 impl Host {
     fn new(name: &str) -> Self {
+        Self::of(world::named(name))
+    }
+
+    fn of(world: World) -> Self {
         stay_on_one_cpu();
-        let world = world::named(name);
         let kernel = Kernel::new(&world, false);
         Self {
             drops: DropWatch::new(kernel.maps()).unwrap(),
+            shields: ShieldWatch::default(),
             contents: world.contents().unwrap_or_default(),
             clock: Clock::new().unwrap(),
             kernel,
@@ -82,6 +90,7 @@ impl Host {
             servers: &Vec::new,
             announcements: &Vec::new,
             drops: &self.drops,
+            shields: &self.shields,
         };
         let answer = answer(
             &view,
@@ -310,6 +319,168 @@ fn flows_and_drops_are_those_of_the_packets() {
         assert_eq!(seen, ("duplicate", 1, "under"));
         assert_eq!(drop.first_bytes, exiting(2).octets[..64]);
         assert!(drop.last_seen_unix_ms.is_some());
+    });
+}
+
+/// Accelerator 100 with a shield.
+fn shielded(admitted_only: bool, alarm_new_per_s: Option<u32>) -> Host {
+    let mut world = world::named("host");
+    let state = world.state.as_mut().unwrap();
+    for service in state.services.iter_mut().filter(|service| service.vni == 100) {
+        service.shield = Some(Shield {
+            enforces: true,
+            alarm_new_per_s,
+            hold_s: 60,
+            syn_cookies: true,
+            drop_amplifiers: true,
+            admitted_only,
+            source_new_per_s: 1,
+            prefix_new_per_s: 2000,
+            new_per_s: None,
+            block: vec!["bots".into()],
+            allow: Vec::new(),
+        });
+    }
+    state.prefix_lists = vec![PrefixListState {
+        name: "bots".into(),
+        prefixes: ["192.0.2.0/24".parse().unwrap()].into(),
+    }];
+    Host::of(world)
+}
+
+fn status_of(host: &Host, object: &str) -> Result<v1::ShieldStatus, String> {
+    let object = object.to_owned();
+    match host.ask(Ask::Shield(v1::ShieldQuery { object })) {
+        Answer::Shield(status) => Ok(status),
+        Answer::Error(error) => Err(error),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn admit(host: &Host, object: &str, client: &str, ttl_s: u32) -> Result<(), String> {
+    let query = v1::AdmitQuery {
+        object: object.to_owned(),
+        client: client.to_owned(),
+        ttl_s,
+    };
+    match host.ask(Ask::Admit(query)) {
+        Answer::Admitted(_) => Ok(()),
+        Answer::Error(error) => Err(error),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What was counted at all.
+fn tallies(status: &v1::ShieldStatus) -> Vec<(&str, u64)> {
+    let tallies = status.tallies.iter().filter(|tally| tally.packets != 0);
+    tallies
+        .map(|tally| (tally.what.as_str(), tally.packets))
+        .collect()
+}
+
+#[test]
+fn who_is_admitted_may_begin_and_others_are_named() {
+    in_namespace("admit", || {
+        const ARENA: &str = "accelerator/accelerator-100";
+        let mut host = shielded(true, None);
+        host.shields.look(host.kernel.maps(), &host.contents).unwrap();
+        let dropped = |host: &Host, port| host.run(&client(port)).1.code == 1;
+        assert!(dropped(&host, 40_000));
+        admit(&host, ARENA, "203.0.113.9", 60).unwrap();
+        assert!(!dropped(&host, 40_001));
+        assert!(!dropped(&host, 40_002));
+        assert!(
+            admit(&host, ARENA, "203.0.113.9", 1).is_ok(),
+            "it lasts shorter now"
+        );
+
+        let status = status_of(&host, ARENA).unwrap();
+        assert_eq!(
+            (
+                status.node.as_str(),
+                status.mode.as_str(),
+                status.up,
+                status.since_ms
+            ),
+            ("host", "on", true, None)
+        );
+        assert_eq!(tallies(&status), [("new", 3), ("not_admitted", 1)]);
+        assert!(
+            status.does.iter().any(|does| does.contains("kuafu admit")),
+            "{status:?}"
+        );
+        assert!(status.does.iter().any(|does| does.contains("bots")), "{status:?}");
+        assert!(status.sources.is_empty(), "not before the tenth look");
+
+        for _ in 0..9 {
+            host.shields.look(host.kernel.maps(), &host.contents).unwrap();
+        }
+        let status = status_of(&host, ARENA).unwrap();
+        let hitter = |source: &str, packets| v1::Hitter {
+            source: source.into(),
+            packets,
+        };
+        assert_eq!(status.sources, [hitter("203.0.113.9", 3)]);
+        assert_eq!(status.prefixes, [hitter("203.0.113.0/24", 3)]);
+        for _ in 0..10 {
+            host.shields.look(host.kernel.maps(), &host.contents).unwrap();
+        }
+        assert!(
+            status_of(&host, ARENA).unwrap().sources.is_empty(),
+            "counted anew"
+        );
+    });
+}
+
+#[test]
+fn an_explanation_knows_how_the_shield_is() {
+    in_namespace("explain-shield", || {
+        let host = shielded(true, None);
+        let input = client(40_000);
+        assert_eq!(host.explain(&input).unwrap().reason, "not_admitted");
+        admit(&host, "accelerator/accelerator-100", "203.0.113.9", 60).unwrap();
+        assert_eq!(host.explain(&input).unwrap().reason, "");
+
+        let host = shielded(false, Some(1));
+        let state = ShieldState::default();
+        let now = host.clock.jiffies().unwrap();
+        state.up_since.set(now - host.clock.ticks(Duration::from_secs(5)));
+        state
+            .up_until
+            .set(now + host.clock.ticks(Duration::from_secs(60)));
+        host.kernel.maps().shield_states.set(&1, &state).unwrap();
+        let status = status_of(&host, "accelerator/accelerator-100").unwrap();
+        assert_eq!((status.mode.as_str(), status.up), ("automatic", true));
+        assert!((5_000..60_000).contains(&status.since_ms.unwrap()), "{status:?}");
+        let stages = host.explain(&input).unwrap();
+        assert!(
+            stages.steps.iter().any(|step| step.text.contains("enforces")),
+            "{stages:?}"
+        );
+        assert_eq!(host.explain(&from_amplifier()).unwrap().reason, "amplifier");
+    });
+}
+
+/// A client's packet from a port that amplifies.
+fn from_amplifier() -> Input {
+    client(53)
+}
+
+#[test]
+fn what_cannot_be_admitted_is_refused_with_the_fix() {
+    in_namespace("no-admission", || {
+        let host = shielded(false, None);
+        let open = admit(&host, "accelerator/accelerator-100", "203.0.113.9", 60).unwrap_err();
+        assert!(open.contains("set spec.shield.admission: required"), "{open}");
+        let none = admit(&host, "accelerator/accelerator-101", "203.0.113.9", 60).unwrap_err();
+        assert!(none.contains("accelerator/accelerator-101"), "{none}");
+        let address = admit(&host, "accelerator/accelerator-100", "2001:db8::1", 60).unwrap_err();
+        assert!(address.contains("is not an IPv4 address"), "{address}");
+        let ttl = admit(&host, "accelerator/accelerator-100", "203.0.113.9", 0).unwrap_err();
+        assert!(ttl.contains("1 to 86400 seconds"), "{ttl}");
+        let none = status_of(&host, "service/accelerator-100").unwrap_err();
+        assert!(none.contains("has no shield on this host"), "{none}");
+        assert_eq!(host.kernel.maps().admitted.count().unwrap(), 0);
     });
 }
 

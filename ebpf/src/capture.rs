@@ -3,13 +3,13 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{Atomics, CaptureOrder, CaptureRecord, CapturedProgram};
 use kuafu_pipeline::{Next, Outcome};
 
+use crate::chain::Context;
 use crate::maps;
-use crate::tables::KernelTables;
+use crate::tables::{KernelTables, scratch};
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
@@ -30,11 +30,14 @@ impl Watch {
         interface: u32,
         length: impl FnOnce() -> u32,
     ) -> Self {
-        let is_wanted = maps::CAPTURE.get_ptr(0).is_some_and(|order| {
-            // SAFETY: a value of the map, read at once.
-            unsafe { (*order).until != 0 }
-        });
-        let is_on = is_wanted && before(context, program, interface, length());
+        let is_on = is_wanted() && watched(|| before(context, program, interface, length()));
+        Self { context, is_on }
+    }
+
+    /// In another program, on behalf of the one in which it began.
+    #[inline(always)]
+    pub fn go_on(context: *mut c_void) -> Self {
+        let is_on = is_wanted() && scratch().is_some_and(|scratch| scratch.watch & WATCHED != 0);
         Self { context, is_on }
     }
 
@@ -45,6 +48,33 @@ impl Watch {
             after(self.context, length(), verdict, reason);
         }
     }
+}
+
+/// Whether anybody captures.
+#[inline(always)]
+fn is_wanted() -> bool {
+    maps::CAPTURE.get_ptr(0).is_some_and(|order| {
+        // SAFETY: a value of the map, read at once.
+        unsafe { (*order).until != 0 }
+    })
+}
+
+/// Of [`Scratch::watch`](maps::Scratch): the packet on its way is watched;
+const WATCHED: u32 = 1;
+/// its program runs for the second time.
+pub const AGAIN: u32 = 2;
+
+/// Whether a packet is watched: as it was before, if it comes from another program.
+#[inline(always)]
+fn watched(is_chosen: impl FnOnce() -> bool) -> bool {
+    let Some(scratch) = scratch() else {
+        return false;
+    };
+    if scratch.watch & AGAIN == 0 {
+        scratch.watch = if is_chosen() { WATCHED } else { 0 };
+    }
+    scratch.watch &= WATCHED;
+    scratch.watch != 0
 }
 
 /// The reason's number and one, or 0.
@@ -128,13 +158,4 @@ fn describe(record: &mut CaptureRecord, length: u32, verdict: u32, reason: u32) 
 fn tell(context: *mut c_void, record: &CaptureRecord, order: &CaptureOrder) {
     let kept = record.length.min(order.snap_length);
     maps::CAPTURED.output(&Context(context), record, kept);
-}
-
-/// A program's context.
-struct Context(*mut c_void);
-
-impl EbpfContext for Context {
-    fn as_ptr(&self) -> *mut c_void {
-        self.0
-    }
 }

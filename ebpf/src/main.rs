@@ -5,20 +5,23 @@
 #![feature(asm_experimental_arch)]
 
 mod capture;
+mod chain;
 mod frame;
 mod maps;
 mod routes;
 mod tables;
 mod verdict;
 
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use kuafu_pipeline::map::CapturedProgram;
-use kuafu_pipeline::{Frame, program};
+use kuafu_pipeline::{Frame, program, stage};
 
 use crate::capture::Watch;
 use crate::frame::{SkbFrame, XdpFrame};
-use crate::tables::KernelTables;
+use crate::maps::Said;
+use crate::tables::{KernelTables, scratch};
 
 /// The edge, for packets that lie in one piece.
 #[xdp]
@@ -43,13 +46,56 @@ fn edge<const FRAGS: bool>(context: &XdpContext) -> u32 {
     });
     let outcome = program::edge::run(
         &mut frame,
-        &KernelTables::new(context.ctx.cast(), interface),
+        &KernelTables::new(context.ctx.cast(), interface).in_pieces(FRAGS),
         interface,
     );
     let reason = capture::reason(&outcome);
     let verdict = verdict::xdp(&mut frame, interface, outcome);
     watch.end(|| frame.len(), verdict, reason);
     verdict
+}
+
+/// What the edge does not let pass without asking, for packets that lie in one piece.
+#[xdp]
+#[inline(always)]
+pub fn kuafu_shield(context: XdpContext) -> u32 {
+    shield::<false>(&context)
+}
+
+/// The same, for devices whose MTU needs packets in several pieces.
+#[xdp(frags)]
+#[inline(always)]
+pub fn kuafu_shield_frags(context: XdpContext) -> u32 {
+    shield::<true>(&context)
+}
+
+#[inline(always)]
+fn shield<const FRAGS: bool>(context: &XdpContext) -> u32 {
+    let Some(scratch) = scratch() else {
+        return XDP_DROP;
+    };
+    let mut frame = XdpFrame::<FRAGS>::new(context);
+    let interface = frame.interface();
+    let tables = KernelTables::new(context.ctx.cast(), interface).in_pieces(FRAGS);
+    let watch = Watch::go_on(context.ctx.cast());
+    match stage::shield::decide(&mut frame, &tables, interface, &scratch.question) {
+        Ok(is_remembered) => {
+            scratch.said = if is_remembered {
+                Said::PASSES
+            } else {
+                Said::PASSES_UNKNOWN
+            };
+            scratch.watch |= capture::AGAIN;
+            chain::call(context.ctx.cast(), FRAGS, chain::EDGE);
+            XDP_DROP
+        }
+        Err(outcome) => {
+            let reason = capture::reason(&outcome);
+            let verdict = verdict::xdp(&mut frame, interface, outcome);
+            watch.end(|| frame.len(), verdict, reason);
+            verdict
+        }
+    }
 }
 
 /// What ports send.

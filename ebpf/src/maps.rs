@@ -1,13 +1,14 @@
 //! The maps. Names and layouts are what agent, `bpftool` and the next version of the programs meet at; sizes are
 //! defaults that the agent may change when it loads the object.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey, Counter,
-    Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, MemberKey,
-    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Seen, Service,
-    ServiceKey, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
+    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
+    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port,
+    Question, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot,
+    SlotState, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -41,7 +42,7 @@ pub static VTEPS: Array<Vtep, 4096> = Array::new();
 
 /// Gateways and next hops, by number.
 #[btf_map(name = "neighbours")]
-pub static NEIGHBOURS: Array<Neighbour, 4096> = Array::new();
+pub static NEIGHBOURS: Array<Neighbour, 65_536> = Array::new();
 
 /// What labels mean.
 #[btf_map(name = "slots")]
@@ -81,7 +82,7 @@ pub static SERVICES: HashMap<ServiceKey, Service, 65_536, ON_DEMAND> = HashMap::
 
 /// The rings of all services: numbers of targets.
 #[btf_map(name = "rings")]
-pub static RINGS: Array<u32, 4_194_304> = Array::new();
+pub static RINGS: Array<u32, 8_650_752> = Array::new();
 
 /// Targets, by number.
 #[btf_map(name = "targets")]
@@ -118,6 +119,46 @@ pub static LIMITS: Array<Limit, 65_536> = Array::new();
 #[btf_map(name = "limit_states")]
 pub static LIMIT_STATES: Array<LimitState, 65_536> = Array::new();
 
+/// Shields, by number.
+#[btf_map(name = "shields")]
+pub static SHIELDS: Array<Shield, 1024> = Array::new();
+
+/// What packets change in shields.
+#[btf_map(name = "shield_states")]
+pub static SHIELD_STATES: Array<ShieldState, 1024> = Array::new();
+
+/// What shields count.
+#[btf_map(name = "shield_counts")]
+pub static SHIELD_COUNTS: PerCpuArray<ShieldCounts, 1024> = PerCpuArray::new();
+
+/// How much sources and prefixes begin.
+#[btf_map(name = "source_buckets")]
+pub static SOURCE_BUCKET: Array<Bucket, { SOURCE_BUCKETS as usize }> = Array::new();
+
+/// Who sends most: sources, and behind them prefixes.
+#[btf_map(name = "hitters")]
+pub static HITTER: Array<Hitter, { 2 * HITTERS as usize }> = Array::new();
+
+/// Sources that have returned a cookie. Only who can be reached gets in.
+#[btf_map(name = "verified")]
+pub static VERIFIED: LruHashMap<u32, u64, 131_072> = LruHashMap::new();
+
+/// Clients that were admitted.
+#[btf_map(name = "admitted")]
+pub static ADMITTED: HashMap<AdmittedKey, u64, 262_144, ON_DEMAND> = HashMap::new();
+
+/// Where lists have longer prefixes, a bit for each /24.
+#[btf_map(name = "list_marks")]
+pub static LIST_MARKS: Array<u64, 262_144> = Array::new();
+
+/// Lists that have all of a /16.
+#[btf_map(name = "list_areas")]
+pub static LIST_AREAS: Array<u32, 65_536> = Array::new();
+
+/// Lists that have all of a /24, or an address.
+#[btf_map(name = "listed")]
+pub static LISTED: HashMap<u64, u32, 1_048_576, ON_DEMAND> = HashMap::new();
+
 /// Both directions of the exit's connections.
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: HashMap<ConnectionKey, Connection, 524_288, ON_DEMAND> = HashMap::new();
@@ -142,11 +183,27 @@ pub static ICMP_BUCKETS: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 #[btf_map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
+/// What the shield has said of [`Scratch::question`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Said(u32);
+
+impl Said {
+    pub const NOTHING: Self = Self(0);
+    /// It passes.
+    pub const PASSES: Self = Self(1);
+    /// It passes, but its flow is not to be remembered.
+    pub const PASSES_UNKNOWN: Self = Self(2);
+}
+
 /// See [`SCRATCH`].
 #[repr(C)]
 pub struct Scratch {
     pub key: ConnectionKey,
     pub connection: Connection,
+    pub question: Question,
+    pub said: Said,
+    pub watch: u32,
 }
 
 /// What the kernel has just said about routes: nobody else reads it.
@@ -160,6 +217,14 @@ pub static EVENTS: PerCpuArray<Counter, { Event::ALL.len() }> = PerCpuArray::new
 /// What was dropped, by [`Reason`].
 #[btf_map(name = "drops")]
 pub static DROPS: PerCpuArray<Drop, { Reason::ALL.len() }> = PerCpuArray::new();
+
+/// The programs of the edge, by [`chain`](crate::chain)'s numbers: for packets in one piece,
+#[btf_map(name = "chain")]
+pub static CHAIN: ProgramArray<2> = ProgramArray::new();
+
+/// and in several.
+#[btf_map(name = "chain_frags")]
+pub static CHAIN_FRAGS: ProgramArray<2> = ProgramArray::new();
 
 /// What a capture asks, if somebody captures.
 #[btf_map(name = "capture")]

@@ -9,15 +9,16 @@ use core::sync::atomic::{
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey, FirstFragment,
-    FragmentKey, Fragmenter, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
-    PairState, Path, PathState, Port, Sample, Seen, Service, ServiceKey, Shared, Slot, SlotState, Tracked,
-    Vtep, VtepKey, Window,
+    AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
+    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, SOURCE_BUCKETS, Sample,
+    Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot, SlotState, Tally, Tracked, Vtep, VtepKey,
+    Window,
 };
-use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
+use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables};
 
-use crate::maps::{self, Scratch};
-use crate::routes;
+use crate::maps::{self, Said, Scratch};
+use crate::{chain, routes};
 
 /// `E2BIG`: no room in a hash map.
 const FULL: i32 = -7;
@@ -26,13 +27,25 @@ const FULL: i32 = -7;
 pub struct KernelTables {
     context: *mut c_void,
     interface: u32,
+    /// Whether the program takes packets in several pieces.
+    frags: bool,
 }
 
 impl KernelTables {
     /// For a packet of this context.
     #[inline(always)]
     pub fn new(context: *mut c_void, interface: u32) -> Self {
-        Self { context, interface }
+        Self {
+            context,
+            interface,
+            frags: false,
+        }
+    }
+
+    /// The same, in a program that takes packets in several pieces.
+    #[inline(always)]
+    pub fn in_pieces(self, frags: bool) -> Self {
+        Self { frags, ..self }
     }
 }
 
@@ -46,7 +59,7 @@ macro_rules! look_up {
 
 /// Where this CPU writes down what is too large for its stack; good until the next call.
 #[inline(always)]
-fn scratch<'a>() -> Option<&'a mut Scratch> {
+pub fn scratch<'a>() -> Option<&'a mut Scratch> {
     // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
     maps::SCRATCH
         .get_ptr_mut(0)
@@ -213,6 +226,83 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn limit_state(&self, number: u32) -> Option<&LimitState> {
         look_up!(LIMIT_STATES, number)
+    }
+
+    #[inline(always)]
+    fn shield(&self, number: u32) -> Option<&Shield> {
+        look_up!(SHIELDS, number)
+    }
+
+    #[inline(always)]
+    fn shield_state(&self, number: u32) -> Option<&ShieldState> {
+        look_up!(SHIELD_STATES, number)
+    }
+
+    /// The shield is a program of its own, since the edge's stack has no room for it. It ends what it stops, and calls
+    /// the edge once more for what passes, which comes here again and finds what it has said.
+    #[inline(always)]
+    fn shielded<F: Frame>(&self, _: &mut F, _: u32, question: &Question) -> Result<bool, Outcome> {
+        let Some(scratch) = scratch() else {
+            return Ok(true);
+        };
+        let said = scratch.said;
+        scratch.said = Said::NOTHING;
+        if said != Said::NOTHING && scratch.question == *question {
+            return Ok(said == Said::PASSES);
+        }
+        scratch.question = *question;
+        chain::call(self.context, self.frags, chain::SHIELD);
+        // There is no such program.
+        Ok(true)
+    }
+
+    #[inline(always)]
+    fn tally(&self, number: u32, what: Tally) {
+        if let Some(counts) = maps::SHIELD_COUNTS.get_ptr_mut(number) {
+            // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
+            unsafe { (*counts).packets[what as usize] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn source_bucket(&self, hash: u32) -> Option<&Bucket> {
+        look_up!(SOURCE_BUCKET, hash % SOURCE_BUCKETS)
+    }
+
+    #[inline(always)]
+    fn hitter(&self, hash: u32, is_prefix: bool) -> Option<&Hitter> {
+        look_up!(HITTER, hash % HITTERS + HITTERS * is_prefix as u32)
+    }
+
+    #[inline(always)]
+    fn verified(&self, source: u32) -> Option<u64> {
+        look_up!(VERIFIED, source).copied()
+    }
+
+    #[inline(always)]
+    fn verify(&self, source: u32, until: u64) {
+        // Who finds no room is asked again.
+        let _ = maps::VERIFIED.insert(source, until, 0);
+    }
+
+    #[inline(always)]
+    fn admitted(&self, key: &AdmittedKey) -> Option<u64> {
+        look_up!(ADMITTED, key).copied()
+    }
+
+    #[inline(always)]
+    fn list_marks(&self, place: u32) -> Option<u64> {
+        look_up!(LIST_MARKS, place).copied()
+    }
+
+    #[inline(always)]
+    fn list_area(&self, network: u32) -> Option<u32> {
+        look_up!(LIST_AREAS, network).copied()
+    }
+
+    #[inline(always)]
+    fn listed(&self, key: u64) -> Option<u32> {
+        look_up!(LISTED, key).copied()
     }
 
     #[inline(always)]

@@ -10,8 +10,10 @@ mod backbone;
 mod balancer;
 mod error;
 mod limit;
+mod lists;
 pub mod ring;
 mod service;
+mod shield;
 mod update;
 mod vpc;
 
@@ -20,11 +22,12 @@ use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
     Be16, Be32, ConnectionIds, Endpoint, EndpointKey, HopKind, Limit, MemberKey, NextHop, NodeConfig, Pair,
-    Path, Port, Service, ServiceKey, Slot, Vtep, VtepKey,
+    Path, Port, Service, ServiceKey, Shield, Slot, Vtep, VtepKey,
 };
 
 pub use balancer::{BalancedService, Balancer, balancer};
 pub use error::Error;
+pub use lists::{List, MOST_LISTS};
 pub use service::{Share, marks, recovered};
 pub use update::{Batch, NO_PAIR, Update};
 
@@ -58,6 +61,8 @@ pub struct HostFacts {
     pub now: u64,
     /// What health checks say.
     pub servers: Servers,
+    /// The secret of this host's SYN cookies. One that changes costs those their effect that are under way.
+    pub cookie_key: [u64; 2],
     /// How ARP requests are answered.
     pub arp: ArpFacts,
 }
@@ -106,6 +111,10 @@ pub struct Capacities {
     pub quic_servers: u32,
     /// Accelerators with their limits, number 0 included.
     pub limits: u32,
+    /// Shields, number 0 included.
+    pub shields: u32,
+    /// Prefixes of lists: each /24 and each single address that a longer or shorter one comes to.
+    pub listed: u32,
 }
 
 impl Default for Capacities {
@@ -115,18 +124,20 @@ impl Default for Capacities {
             endpoints: 1_048_576,
             senders: 262_144,
             vteps: 4096,
-            neighbours: 4096,
+            neighbours: 65_536,
             slots: 65_536,
             paths: 4096,
             pairs: 2048,
             windows: 2048,
             own_windows: 4096,
             services: 65_536,
-            rings: 4_194_304,
+            rings: 8_650_752,
             targets: 65_536,
             members: 262_144,
             quic_servers: 65_536,
             limits: 65_536,
+            shields: 1024,
+            listed: 1_048_576,
         }
     }
 }
@@ -171,6 +182,16 @@ pub struct Contents {
     pub quic_servers: BTreeMap<u64, u32>,
     /// Limits of the accelerators that have a listener here, by number.
     pub limits: BTreeMap<u32, Limit>,
+    /// Shields of the services that have one and a listener here, by number.
+    pub shields: BTreeMap<u32, Shield>,
+    /// The lists that shields name, by name: what the tables below are made of.
+    pub lists: BTreeMap<String, List>,
+    /// Of the lists that shields name, networks of 65,536 addresses: the bits of the lists that have all of it.
+    pub list_areas: BTreeMap<u32, u32>,
+    /// Their longer prefixes, as whole /24 or single addresses: the bits of all lists that have all of it.
+    pub listed: HashMap<u64, u32>,
+    /// A bit for each /24 of which [`listed`](Self::listed) has anything, 64 in a word.
+    pub list_marks: BTreeMap<u32, u64>,
     /// Ports that were left out because their interface is not there yet.
     pub waiting: Vec<Waiting>,
 }

@@ -231,6 +231,7 @@ mod tests {
             port: 443,
             idle_timeout_s: 60,
             bandwidth_mbps: None,
+            shield: None,
             targets,
         }
     }

@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::kinds::Cidr;
+
 /// Everything one host needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostState {
@@ -30,6 +32,8 @@ pub struct HostState {
     pub pairs: Vec<PairState>,
     /// Listeners, at their entries and at their exits.
     pub services: Vec<ServiceState>,
+    /// Lists that shields of listeners here name.
+    pub prefix_lists: Vec<PrefixListState>,
     /// Addresses that this host announces, or would if it were to hold them.
     pub announcements: Vec<Announcement>,
 }
@@ -49,6 +53,7 @@ impl HostState {
             paths: Vec::new(),
             pairs: Vec::new(),
             services: Vec::new(),
+            prefix_lists: Vec::new(),
             announcements: Vec::new(),
         }
     }
@@ -232,6 +237,51 @@ pub struct ServiceState {
     pub bandwidth_mbps: Option<u32>,
     /// Where it leads, with weights.
     pub targets: Vec<TargetState>,
+    /// At an entry: what may begin here; `None`: all.
+    pub shield: Option<Shield>,
+}
+
+/// What may begin at a service. Rates are new flows a second, from 1 to 100,000,000.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shield {
+    /// Whether what it decides is done; else it is only counted.
+    pub enforces: bool,
+    /// Beyond how many it goes up; `None`: it is up whatever comes.
+    pub alarm_new_per_s: Option<u32>,
+    /// With an alarm: for how many seconds it stays up after the last flow too many, 1 to 3600.
+    pub hold_s: u32,
+    /// Whether sources of TCP must return a cookie.
+    pub syn_cookies: bool,
+    /// Whether nothing comes from UDP ports that amplify.
+    pub drop_amplifiers: bool,
+    /// Whether only admitted clients begin a flow.
+    pub admitted_only: bool,
+    /// Of a source.
+    pub source_new_per_s: u32,
+    /// Of a /24.
+    pub prefix_new_per_s: u32,
+    /// Of all together; `None`: as many as there are.
+    pub new_per_s: Option<u32>,
+    /// Lists whose sources are refused.
+    pub block: Vec<String>,
+    /// Lists whose sources may do all; they count before the others.
+    pub allow: Vec<String>,
+}
+
+impl Shield {
+    /// The lists that it names.
+    pub fn lists(&self) -> impl Iterator<Item = &str> {
+        self.block.iter().chain(&self.allow).map(String::as_str)
+    }
+}
+
+/// A list of prefixes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixListState {
+    /// Its name.
+    pub name: String,
+    /// Its prefixes.
+    pub prefixes: Arc<[Cidr]>,
 }
 
 /// One target of a listener.

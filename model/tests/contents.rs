@@ -34,6 +34,7 @@ fn facts() -> HostFacts {
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        cookie_key: [1, 2],
         arp: ArpFacts::default(),
     }
 }
@@ -126,6 +127,7 @@ fn state() -> HostState {
             backup: None,
         }],
         services: vec![service(true, 0), service(false, 0)],
+        prefix_lists: Vec::new(),
         announcements: Vec::new(),
     }
 }
@@ -153,6 +155,7 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         port: 7000,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        shield: None,
         targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
     }
 }

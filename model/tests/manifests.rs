@@ -254,6 +254,100 @@ fn what_others_use_is_not_deleted() {
     assert!(without.ports().is_empty());
 }
 
+/// A service at the pool `asia`, whose shield names these lists.
+fn shielded(name: &str, port: u16, block: &[String]) -> String {
+    format!(
+        "kind: Service\nmetadata: {{name: {name}}}\nspec:\n  pool: asia\n  listeners: [{{protocol: tcp, port: {port}}}]\n  \
+         targets: [{{address: 198.51.100.8}}]\n  shield: {{block: [{}]}}\n---\n",
+        block.join(", ")
+    )
+}
+
+fn list(name: &str, prefixes: &str) -> String {
+    format!("kind: PrefixList\nmetadata: {{name: {name}}}\nspec: {{prefixes: [{prefixes}]}}\n---\n")
+}
+
+#[test]
+fn a_list_that_a_shield_names_is_not_deleted() {
+    let text = list("bots", "198.51.100.0/24") + &shielded("web", 443, &["bots".to_owned()]);
+    let file = File {
+        name: "t",
+        text: &text,
+    };
+    let intent = good("base.yaml").apply_files(&[file]).unwrap().intent;
+    assert_eq!(
+        lines(&intent.delete(&["prefixlist/bots".parse().unwrap()]).unwrap_err()),
+        "prefixlist/bots is in use by service/web (spec.shield.block[0]); delete or change them first\n"
+    );
+    assert_eq!(
+        lines(&intent.delete(&["prefixlist/bost".parse().unwrap()]).unwrap_err()),
+        "there is no prefixlist/bost; did you mean prefixlist/bots?\n"
+    );
+}
+
+#[test]
+fn a_host_tells_32_lists_apart() {
+    let names: Vec<String> = (0..33).map(|number| format!("list-{number}")).collect();
+    let lists: String = names.iter().map(|name| list(name, "198.51.100.0/24")).collect();
+    let text = |names: &[String]| {
+        lists.clone() + &shielded("web", 443, &names[..20]) + &shielded("mail", 25, &names[15..])
+    };
+    let base = good("base.yaml");
+    let apply = |text: &str| base.apply_files(&[File { name: "t", text }]);
+    let taken = apply(&text(&names[..32])).unwrap().intent;
+    assert_eq!(taken.prefix_lists().len(), 33);
+    let refused: String = ["hong-kong", "osaka"]
+        .iter()
+        .map(|node| {
+            format!(
+                "t:147: spec.shield: the shields on node/{node} name 33 lists together; at most 32 fit a host: join lists \
+                 that are named together into one\n"
+            )
+        })
+        .collect();
+    assert_eq!(lines(&apply(&text(&names)).unwrap_err()), refused);
+    // Of what is there already, what changes is to blame.
+    let text = shielded("web", 443, &[&names[..20], &names[32..]].concat());
+    let errors = lines(
+        &taken
+            .apply_files(&[File {
+                name: "t",
+                text: &text,
+            }])
+            .unwrap_err(),
+    );
+    assert!(
+        errors.starts_with("t:3: spec.shield: this conflicts with service/mail, spec.shield: ")
+            || errors.starts_with("t:7: spec.shield: the shields on node/hong-kong name 33 lists together"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_list_takes_200_000_prefixes() {
+    let of = |count: u32| {
+        let prefixes: Vec<String> = (0..count)
+            .map(|number| format!("{}/32", std::net::Ipv4Addr::from((1 << 24) + number * 7)))
+            .collect();
+        list("many", &prefixes.join(", "))
+    };
+    let text = of(200_000);
+    let applied = good("base.yaml").apply_files(&[File {
+        name: "t",
+        text: &text,
+    }]);
+    assert_eq!(lines(&applied.unwrap().changes), "prefixlist/many created\n");
+    let errors = parse(&[File {
+        name: "t",
+        text: &of(200_001),
+    }])
+    .unwrap_err();
+    assert_eq!(
+        lines(&errors),
+        "t:3: spec.prefixes: holds 200001 items; at most 200000 are allowed\n"
+    );
+}
+
 #[test]
 fn expansion_of_aliases_is_bounded() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();

@@ -180,13 +180,69 @@ fn service() -> impl Strategy<Value = Value> {
     ];
     let target = (maybe((1u16..).prop_map(Value::from)), weight, drain);
     let targets = prop::collection::btree_map(address(), target, 1..4);
-    (targets, maybe(health())).prop_map(|(targets, health)| {
+    // A shield needs a pool, and that a listener.
+    let own = prop_oneof![
+        Just(json!({})),
+        (name(), 1u16.., maybe(shield())).prop_map(|(pool, port, shield)| {
+            json!({"pool": pool, "listeners": [{"protocol": "tcp", "port": port}], "shield": shield})
+        }),
+    ];
+    (targets, maybe(health()), own).prop_map(|(targets, health, mut own)| {
         let target = |(address, (port, weight, (drain, until)))| {
             given(json!({"address": address, "port": port, "weight": weight, "drain": drain, "drain_until": until}))
         };
         let targets: Vec<Value> = targets.into_iter().map(target).collect();
-        given(json!({"targets": targets, "health": health}))
+        own["targets"] = targets.into();
+        own["health"] = health;
+        given(own)
     })
+}
+
+fn shield() -> impl Strategy<Value = Value> {
+    let rate = || maybe((1u32..=100_000_000).prop_map(Value::from));
+    let hold = maybe((1u32..=3600).prop_map(Value::from));
+    let mode = prop_oneof![
+        prop::sample::select(&["off", "observe", "on"][..]).prop_map(|mode| json!({"mode": mode})),
+        (maybe(Just(json!("automatic"))), rate(), hold)
+            .prop_map(|(mode, alarm, hold)| json!({"mode": mode, "alarm_new_per_s": alarm, "hold_s": hold})),
+    ];
+    let lists = |word: &'static str| {
+        let names = prop::collection::btree_set(name(), 1..4);
+        maybe(names.prop_map(move |names| names.iter().map(|name| format!("{word}-{name}")).collect()))
+    };
+    let is = || maybe(any::<bool>().prop_map(Value::from));
+    let admission = maybe(prop::sample::select(&["open", "required"][..]).prop_map(Value::from));
+    (
+        mode,
+        [rate(), rate(), rate()],
+        [is(), is()],
+        (lists("b"), lists("a")),
+        admission,
+    )
+        .prop_map(
+            |(mut shield, [source, prefix, budget], [cookies, amplifiers], (block, allow), admission)| {
+                shield["source_new_per_s"] = source;
+                shield["prefix_new_per_s"] = prefix;
+                shield["new_per_s"] = budget;
+                shield["syn_cookies"] = cookies;
+                shield["drop_amplifiers"] = amplifiers;
+                shield["block"] = block;
+                shield["allow"] = allow;
+                shield["admission"] = admission;
+                given(shield)
+            },
+        )
+}
+
+fn prefix_list() -> impl Strategy<Value = Value> {
+    let prefix = (any::<u32>(), 0u32..=32).prop_map(|(address, length)| {
+        let network = u64::from(address) >> (32 - length) << (32 - length);
+        format!(
+            "{}/{length}",
+            std::net::Ipv4Addr::from(u32::try_from(network).unwrap())
+        )
+    });
+    prop::collection::btree_set(prefix, 1..6).prop_map(|prefixes| json!({"prefixes": prefixes}))
 }
 
 fn health() -> impl Strategy<Value = Value> {
@@ -233,9 +289,10 @@ fn accelerator() -> impl Strategy<Value = Value> {
         class,
         (5u32..=3600, 60u32..=86400),
         maybe((1u32..=100_000).prop_map(Value::from)),
+        maybe(shield()),
     )
         .prop_map(
-            |(pool, entries, listeners, (service, region, dial), class, (udp_s, tcp_s), mbps)| {
+            |(pool, entries, listeners, (service, region, dial), class, (udp_s, tcp_s), mbps, shield)| {
                 let listeners: Vec<Value> = listeners
                     .into_iter()
                     .map(|(protocol, port)| json!({"protocol": protocol, "port": port}))
@@ -243,6 +300,7 @@ fn accelerator() -> impl Strategy<Value = Value> {
                 json!({"pool": pool, "entries": entries, "listeners": listeners, "class": class,
                 "groups": [{"service": service, "region": region, "dial": dial}],
                 "idle_timeout": {"udp_s": udp_s, "tcp_s": tcp_s}, "bandwidth_mbps": mbps,
+                "shield": shield,
                 "relays": {"never": {"countries": ["AQ"]}, "only": {"providers": ["one", "two"]}, "strict": false}})
             },
         )
@@ -255,6 +313,7 @@ fn object() -> impl Strategy<Value = Value> {
         vpc().prop_map(of("Vpc")),
         port().prop_map(of("Port")),
         pool().prop_map(of("AddressPool")),
+        prefix_list().prop_map(of("PrefixList")),
         service().prop_map(of("Service")),
         accelerator().prop_map(of("Accelerator")),
     ];

@@ -114,6 +114,16 @@ words! {
         NoRoom = 35, "no_room";
         /// More than the accelerator's `bandwidth_mbps` lets pass here in this direction.
         OverLimit = 36, "over_limit";
+        /// From a source on one of the service's `block` lists.
+        Blocked = 37, "blocked";
+        /// The service wants admitted clients alone, and this one is none.
+        NotAdmitted = 38, "not_admitted";
+        /// More new flows than the shield allows one source, or the /24 that it is in.
+        SourceLimited = 39, "source_limited";
+        /// More new flows than the shield allows the service; who has begun more than others is refused first.
+        OverBudget = 40, "over_budget";
+        /// UDP from a port that amplifiers answer from (DNS, NTP, SSDP …), of no flow that is known.
+        Amplifier = 41, "amplifier";
     }
 }
 
@@ -167,6 +177,12 @@ words! {
         EchoAnswered = 21, "echo_answered";
         /// A health check of this host's, sent to a server that answers its clients itself.
         CheckSent = 22, "check_sent";
+        /// A SYN from a source that is not verified, answered with a cookie.
+        SynChallenged = 23, "syn_challenged";
+        /// A cookie that came back: its source may begin connections.
+        SourceVerified = 24, "source_verified";
+        /// What a shield would have done, had it been on.
+        Observed = 25, "observed";
     }
 }
 

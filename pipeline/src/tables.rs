@@ -1,12 +1,12 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey, FirstFragment,
-    FragmentKey, Fragmenter, Limit, LimitState, MacPair, MemberKey, Neighbour, NextHop, NodeConfig,
-    OwnWindow, Pair, PairState, Path, PathState, Port, Sample, Seen, Service, ServiceKey, Slot, SlotState,
-    Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
+    FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, Sample, Seen, Service,
+    ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, Tracked, Vtep, VtepKey, Window,
 };
-use crate::{Event, Reason};
+use crate::{Event, Frame, Outcome, Reason};
 
 /// Where the host's own routes lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,34 @@ pub trait Tables: Atomics {
     fn limit(&self, number: u32) -> Option<&Limit>;
     /// What packets change in a limit.
     fn limit_state(&self, number: u32) -> Option<&LimitState>;
+    /// A shield, by its number here.
+    fn shield(&self, number: u32) -> Option<&Shield>;
+    /// What packets change in a shield.
+    fn shield_state(&self, number: u32) -> Option<&ShieldState>;
+    /// Does what [`shield::decide`](crate::stage::shield::decide) does, where the runner has room for it.
+    ///
+    /// # Errors
+    /// As there.
+    fn shielded<F: Frame>(&self, frame: &mut F, interface: u32, question: &Question)
+    -> Result<bool, Outcome>;
+    /// Counts a packet of a shield.
+    fn tally(&self, number: u32, what: Tally);
+    /// The bucket of a source or a prefix with this hash.
+    fn source_bucket(&self, hash: u32) -> Option<&Bucket>;
+    /// Who sends most of what has this hash: of sources, or of prefixes.
+    fn hitter(&self, hash: u32, is_prefix: bool) -> Option<&Hitter>;
+    /// Until when, in jiffies, an IPv4 address counts as one that answers.
+    fn verified(&self, source: u32) -> Option<u64>;
+    /// Enters that. Where there is no room, the oldest is forgotten.
+    fn verify(&self, source: u32, until: u64);
+    /// Until when, in jiffies, a client is admitted.
+    fn admitted(&self, key: &AdmittedKey) -> Option<u64>;
+    /// Of the lists' longer prefixes: for 64 networks of 256 addresses, whether the table of listed has any of theirs.
+    fn list_marks(&self, place: u32) -> Option<u64>;
+    /// Of a network of 65,536 addresses the lists that have all of it.
+    fn list_area(&self, network: u32) -> Option<u32>;
+    /// The lists that have all of a network of 256 addresses, or a single one: see [`listed_key`](crate::map::listed_key).
+    fn listed(&self, key: u64) -> Option<u32>;
     /// One direction of a connection.
     fn connection(&self, key: &ConnectionKey) -> Option<&Connection>;
 

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use kuafu_model::HostState;
 use kuafu_model::state::{
-    Announcement, Host, PairState, PathState, PortState, RemoteEndpoint, ServiceState, SlotState, VtepState,
+    Announcement, Host, PairState, PathState, PortState, PrefixListState, RemoteEndpoint, ServiceState,
+    SlotState, VtepState,
 };
 
 use crate::state::{Read, StateError, address, all, protocol};
@@ -47,6 +48,7 @@ entries! {
     PathState => u32: |it| it.index;
     PairState => u32: |it| it.index;
     ServiceState => ServiceKey: |it| (it.at_exit, it.local, it.protocol, it.port);
+    PrefixListState => String: |it| it.name.clone();
     Announcement => Ipv4Addr: |it| it.local;
 }
 
@@ -113,6 +115,8 @@ pub struct Delta {
     pub pairs: Section<PairState>,
     /// Listeners.
     pub services: Section<ServiceState>,
+    /// Lists that shields name.
+    pub prefix_lists: Section<PrefixListState>,
     /// Addresses that the host announces.
     pub announcements: Section<Announcement>,
 }
@@ -142,6 +146,7 @@ impl Delta {
             paths: Section::between(&old.paths, &new.paths),
             pairs: Section::between(&old.pairs, &new.pairs),
             services: Section::between(&old.services, &new.services),
+            prefix_lists: Section::between(&old.prefix_lists, &new.prefix_lists),
             announcements: Section::between(&old.announcements, &new.announcements),
         }
     }
@@ -166,6 +171,7 @@ impl Delta {
             paths: self.paths.apply(&old.paths),
             pairs: self.pairs.apply(&old.pairs),
             services: self.services.apply(&old.services),
+            prefix_lists: self.prefix_lists.apply(&old.prefix_lists),
             announcements: self.announcements.apply(&old.announcements),
         })
     }
@@ -181,6 +187,7 @@ impl Delta {
             && self.paths.is_empty()
             && self.pairs.is_empty()
             && self.services.is_empty()
+            && self.prefix_lists.is_empty()
             && self.announcements.is_empty()
     }
 }
@@ -203,6 +210,7 @@ impl From<&Delta> for v1::StateDelta {
                 paths: messages(&delta.paths),
                 pairs: messages(&delta.pairs),
                 services: messages(&delta.services),
+                prefix_lists: messages(&delta.prefix_lists),
                 announcements: messages(&delta.announcements),
             }),
             removed: Some(v1::state_delta::Removals {
@@ -213,6 +221,7 @@ impl From<&Delta> for v1::StateDelta {
                 paths: delta.paths.removed.clone(),
                 pairs: delta.pairs.removed.clone(),
                 services: delta.services.removed.iter().map(service_key).collect(),
+                prefix_lists: delta.prefix_lists.removed.clone(),
                 announcements: delta
                     .announcements
                     .removed
@@ -258,6 +267,7 @@ impl TryFrom<v1::StateDelta> for Delta {
             paths: section("paths", changed.paths, removed.paths)?,
             pairs: section("pairs", changed.pairs, removed.pairs)?,
             services: section("services", changed.services, services?)?,
+            prefix_lists: section("prefix_lists", changed.prefix_lists, removed.prefix_lists)?,
             announcements: section("announcements", changed.announcements, announcements?)?,
         })
     }
@@ -304,6 +314,7 @@ mod tests {
         new.ports[0].mtu = None;
         new.slots.remove(0);
         new.services.clear();
+        new.prefix_lists.clear();
         new.announcements.remove(0);
         new.announcements[0].here = true;
         new.vteps.push(VtepState {

@@ -72,6 +72,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
         capacities: bpf.maps.capacities(),
         now: 0,
         servers: Servers::default(),
+        cookie_key: [0; 2],
         arp: ArpFacts::default(),
     };
     let contents = contents(&state(), &facts, None)?;
@@ -90,20 +91,6 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
 
 pub(super) fn state() -> HostState {
     HostState {
-        cluster: "bench".to_owned(),
-        revision: 1,
-        node: Host {
-            id: 1,
-            name: "host".to_owned(),
-            local: HERE,
-            public: HERE,
-            overlay: Ipv4Addr::new(100, 64, 0, 1),
-            udp_port: BACKBONE_PORT,
-            nat_ports: Some(10_000..=29_999),
-        },
-        ports: Vec::new(),
-        endpoints: Vec::new(),
-        vteps: Vec::new(),
         slots: vec![
             slot(RELAYED, SlotAction::Relay(leg())),
             slot(
@@ -142,7 +129,19 @@ pub(super) fn state() -> HostState {
                 },
             ),
         ],
-        announcements: Vec::new(),
+        ..HostState::blank(
+            "bench".to_owned(),
+            1,
+            Host {
+                id: 1,
+                name: "host".to_owned(),
+                local: HERE,
+                public: HERE,
+                overlay: Ipv4Addr::new(100, 64, 0, 1),
+                udp_port: BACKBONE_PORT,
+                nat_ports: Some(10_000..=29_999),
+            },
+        )
     }
 }
 
@@ -185,6 +184,7 @@ pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) ->
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        shield: None,
         targets: vec![TargetState::unchecked(1, target)],
     }
 }

@@ -53,6 +53,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
         capacities: connected.bpf.maps.capacities(),
         now: 0,
         servers: Servers::default(),
+        cookie_key: [0; 2],
         arp: ArpFacts::default(),
     };
     let contents = contents(&state(side, other), &facts, None)?;
@@ -95,17 +96,6 @@ fn write(bpf: &Bpf, batch: &Batch<'_>, neighbour: &Neighbour) -> Result<()> {
 
 fn state(side: &Side, other: &Side) -> HostState {
     HostState {
-        cluster: "bench".to_owned(),
-        revision: 1,
-        node: Host {
-            id: 1,
-            name: side.host.name().to_owned(),
-            local: side.host_address,
-            public: side.host_address,
-            overlay: Ipv4Addr::new(100, 64, 0, 1),
-            udp_port: BACKBONE_PORT,
-            nat_ports: None,
-        },
         ports: vec![PortState {
             name: "machine".to_owned(),
             vni: VNI,
@@ -124,11 +114,19 @@ fn state(side: &Side, other: &Side) -> HostState {
             vni: VNI,
             address: other.host_address,
         }],
-        slots: Vec::new(),
-        paths: Vec::new(),
-        pairs: Vec::new(),
-        services: Vec::new(),
-        announcements: Vec::new(),
+        ..HostState::blank(
+            "bench".to_owned(),
+            1,
+            Host {
+                id: 1,
+                name: side.host.name().to_owned(),
+                local: side.host_address,
+                public: side.host_address,
+                overlay: Ipv4Addr::new(100, 64, 0, 1),
+                udp_port: BACKBONE_PORT,
+                nat_ports: None,
+            },
+        )
     }
 }
 

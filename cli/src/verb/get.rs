@@ -21,7 +21,7 @@ use crate::out::{self, Format, Output, columns};
   kuafu get vpc/red -o yaml
   kuafu get service/web --backend-setup")]
 pub(crate) struct Args {
-    /// A kind (node, vpc, port, addresspool, service, accelerator), or an object such as vpc/red
+    /// A kind (node, vpc, port, addresspool, prefixlist, service, accelerator), or an object such as vpc/red
     #[arg(value_name = "KIND[/NAME]", value_parser = parse)]
     what: Option<GetRequest>,
     /// Print the lines that let a Debian server receive a service's packets (mode: ipip or gue)

@@ -2,8 +2,10 @@
 
 mod backbone;
 mod fault;
+mod shield;
 mod table;
 
+use kuafu_model::kinds::ObjectRef;
 use kuafu_proto::v1::{ClusterStatus, ClusterStatusRequest, HostEntry, HostStatus, LegInfo, StatusQuery};
 
 use crate::args::Global;
@@ -16,14 +18,21 @@ use crate::out::Output;
 /// What follows from a fault is below it: a host that is down, then its legs, and the pairs that are on their backups.
 /// With -v also ports, paths, the servers that are checked, and every map's limit.
 ///
+/// Of a service or an accelerator with a shield: whether that is up at each host and since when, what it does and why,
+/// what it has counted, and who sends most.
+///
 /// Exit status: 0, with --check 4 where there is a fault; 1 where nobody answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kuafu status
   kuafu status -v --node osaka
+  kuafu status accelerator/arena
   kuafu status --check > /dev/null || systemd-cat kuafu status
   kuafu status -o json")]
 pub(crate) struct Args {
+    /// The shield of this object, such as service/web or accelerator/arena
+    #[arg(value_name = "OBJECT", conflicts_with = "check")]
+    object: Option<ObjectRef>,
     /// Only this host
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
@@ -35,6 +44,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(global: &Global, args: Args) -> Result {
+    if let Some(object) = &args.object {
+        return shield::run(global, object.to_string(), args.node.as_deref(), args.output).await;
+    }
     let mut status = match Whom::find(global).await? {
         Whom::Controller(mut controller) => {
             let answer = controller

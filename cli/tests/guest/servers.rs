@@ -309,6 +309,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        shield: None,
         targets: vec![TargetState {
             ends_s: None,
             weight: 1,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod path;
+mod shield;
 
 pub(super) use answer::words;
 
@@ -241,6 +242,20 @@ impl v1::api_server::Api for Api {
         admin(&request)?;
         path::explain(&self.0, request.get_ref()).map(Response::new)
     }
+
+    async fn shield(
+        &self,
+        request: Request<v1::ShieldRequest>,
+    ) -> Result<Response<v1::ClusterShield>, Status> {
+        admin(&request)?;
+        let v1::ShieldRequest { object } = request.into_inner();
+        self.shield_of(object).await.map(Response::new)
+    }
+
+    async fn admit(&self, request: Request<v1::AdmitRequest>) -> Result<Response<v1::AdmitAnswer>, Status> {
+        admin(&request)?;
+        self.admit_client(request.into_inner()).await.map(Response::new)
+    }
 }
 
 impl Api {
@@ -271,6 +286,15 @@ impl Api {
             .into_iter()
             .filter(|host| !host.foreign)
             .map(|host| host.node);
+        self.ask_each(hosts, ask).await
+    }
+
+    /// Asks these hosts, all at once.
+    async fn ask_each(
+        &self,
+        hosts: impl IntoIterator<Item = Name>,
+        ask: Ask,
+    ) -> Vec<(Name, Result<Answer, String>)> {
         let mut asked = tokio::task::JoinSet::new();
         for node in hosts {
             let (shell, ask) = (Arc::clone(&self.0), ask.clone());

@@ -97,4 +97,5 @@ answers! {
     drops: Drops(DropsQuery) -> Drops(Drops);
     flows: Flows(FlowsQuery) -> Flows(Flows);
     explain: Explain(ExplainQuery) -> Explanation(Explanation);
+    shield: Shield(ShieldQuery) -> Shield(ShieldStatus);
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::handle::Handle;
 use crate::error::Result;
-use crate::read::{View, dropped, events, status};
+use crate::read::{TALLIES, View, counts, dropped, events, is_up, object_of, status};
 
 /// Serves `/metrics` until `stop` ends.
 pub(super) async fn serve(
@@ -52,6 +52,7 @@ fn observe(view: &View<'_>) -> Result<()> {
         counter!("kuafu_packets_total", "event" => event.word()).absolute(counted.packets);
         counter!("kuafu_octets_total", "event" => event.word()).absolute(counted.octets);
     }
+    observe_shields(view)?;
     let status = status(view)?;
     observe_host(&status);
     status.paths.iter().for_each(observe_path);
@@ -88,6 +89,23 @@ fn observe_host(status: &v1::HostStatus) {
         gauge!("kuafu_map_entries", "map" => map.name.clone()).set(map.entries as f64);
         gauge!("kuafu_map_capacity", "map" => map.name.clone()).set(map.capacity as f64);
     }
+}
+
+/// What shields have counted, by the object that they protect, and whether they are up.
+fn observe_shields(view: &View<'_>) -> Result<()> {
+    let now = view.clock.jiffies()?;
+    for (number, shield) in &view.contents.shields {
+        let Some(service) = object_of(view.state, shield.vni) else {
+            continue;
+        };
+        for (what, packets) in TALLIES.iter().zip(counts(view.maps, *number)?) {
+            let labels = [("service", service.clone()), ("what", (*what).to_owned())];
+            counter!("kuafu_shield_packets_total", &labels).absolute(packets);
+        }
+        let is_up = is_up(view.maps, (*number, shield), now)?;
+        gauge!("kuafu_shield_up", "service" => service).set(flag(is_up));
+    }
+    Ok(())
 }
 
 fn observe_path(path: &v1::PathStatus) {

@@ -29,7 +29,7 @@ use crate::health::{Health, Orders};
 use crate::host::{Attached, Host};
 use crate::live::{Kernel, Opened};
 use crate::quality::Quality;
-use crate::read::{DropWatch, View, answer};
+use crate::read::{DropWatch, ShieldWatch, View, answer};
 use crate::sys;
 use trial::Kept;
 pub(super) use trial::port_of;
@@ -89,6 +89,7 @@ pub(super) struct Worker {
     start: Instant,
     opened: Opened,
     drops: DropWatch,
+    shields: ShieldWatch,
     liveness: bool,
     /// Alarms that stand, by path.
     alarms: BTreeMap<u64, v1::Alarm>,
@@ -130,6 +131,7 @@ impl Worker {
             start: Instant::now(),
             opened: Opened::with_samples(host.maps())?,
             drops: DropWatch::new(host.maps())?,
+            shields: ShieldWatch::default(),
             host,
             node: begin.node,
             cluster: begin.cluster,
@@ -242,6 +244,7 @@ impl Worker {
             },
             announcements: &|| self.announcing.statuses(),
             drops: &self.drops,
+            shields: &self.shields,
         })
     }
 
@@ -448,6 +451,10 @@ impl Worker {
         }
         self.announce();
         if let Err(error) = self.drops.look(self.host.maps()) {
+            self.work_failed(&error);
+        }
+        let looked = self.shields.look(self.host.maps(), self.host.contents());
+        if let Err(error) = looked {
             self.work_failed(&error);
         }
         self.report();

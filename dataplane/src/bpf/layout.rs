@@ -17,7 +17,7 @@ use crate::sys::{self, Inserted, Octets, RawMap, possible_cpus};
 /// they send under lower ones.
 const ADVANCE: u64 = 1 << 20;
 /// What nobody misses: it is full of what was under way.
-const LEFT: [&str; 7] = [
+const LEFT: [&str; 11] = [
     "samples",
     "captured",
     "capture",
@@ -25,6 +25,10 @@ const LEFT: [&str; 7] = [
     "capture_record",
     "icmp_buckets",
     "seen",
+    "source_buckets",
+    "hitters",
+    "chain",
+    "chain_frags",
 ];
 /// What packets change is read last, and what they change most at the very end.
 const LAST: [&str; 7] = [

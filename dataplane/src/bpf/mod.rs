@@ -17,17 +17,18 @@ pub(crate) use pins::detach;
 pub use pins::{LAYOUT, Pins};
 pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
-    Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey, Counter,
-    Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Limit, LimitState, MemberKey,
-    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState, Port,
-    Sample, Seen, Service, ServiceKey, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
+    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState,
+    Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState, Tracked,
+    Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ pub struct Sizes {
     pub connections: u32,
     /// Flows whose targets are remembered.
     pub tracked: u32,
+    /// Sources that are known to be reachable.
+    pub verified: u32,
 }
 
 impl Default for Sizes {
@@ -53,12 +56,13 @@ impl Default for Sizes {
             capacities: Capacities::default(),
             connections: 524_288,
             tracked: 1_048_576,
+            verified: 131_072,
         }
     }
 }
 
 impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 22] {
+    fn by_name(&self) -> [(&'static str, u32); 27] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -81,11 +85,20 @@ impl Sizes {
             ("quic_servers", of.quic_servers),
             ("limits", of.limits),
             ("limit_states", of.limits),
+            ("shields", of.shields),
+            ("shield_states", of.shields),
+            ("shield_counts", of.shields),
+            ("listed", of.listed),
             ("connections", self.connections),
             ("tracked", self.tracked),
+            ("verified", self.verified),
         ]
     }
 }
+
+/// The numbers of the edge's programs in their chain, as `ebpf::chain` has them.
+const CHAIN_EDGE: u32 = 0;
+const CHAIN_SHIELD: u32 = 1;
 
 macro_rules! maps {
     ($( $(#[$doc:meta])* $field:ident: $type:ty, )+) => {
@@ -156,6 +169,26 @@ maps! {
     limits: Map<u32, Limit>,
     /// What packets change in limits.
     limit_states: Map<u32, LimitState>,
+    /// Shields of services.
+    shields: Map<u32, Shield>,
+    /// What packets change in shields.
+    shield_states: Map<u32, ShieldState>,
+    /// What shields count.
+    shield_counts: PerCpu<ShieldCounts>,
+    /// How much sources and prefixes begin.
+    source_buckets: Map<u32, Bucket>,
+    /// Who sends most: sources, and behind them prefixes.
+    hitters: Map<u32, Hitter>,
+    /// Until when sources count as verified.
+    verified: Map<u32, u64>,
+    /// Until when clients are admitted.
+    admitted: Map<AdmittedKey, u64>,
+    /// Where lists have longer prefixes.
+    list_marks: Map<u32, u64>,
+    /// Lists that have all of a /16.
+    list_areas: Map<u32, u32>,
+    /// Lists that have all of a /24, or an address.
+    listed: Map<u64, u32>,
     /// Both directions of the exit's connections.
     connections: Map<ConnectionKey, Connection>,
     /// What first fragments of datagrams said.
@@ -170,6 +203,10 @@ maps! {
     events: PerCpu<Counter>,
     /// What was dropped, by [`kuafu_pipeline::Reason`].
     drops: PerCpu<Drop>,
+    /// The programs of the edge, for packets in one piece.
+    chain: Map<u32, u32>,
+    /// The same for packets in several pieces.
+    chain_frags: Map<u32, u32>,
     /// What a capture asks.
     capture: Map<u32, CaptureOrder>,
     /// What packets change while somebody captures.
@@ -192,6 +229,20 @@ impl Maps {
         })
     }
 
+    /// Lets the programs of the edge call each other. The maps keep them, as long as somebody keeps the maps.
+    fn link_up(&self, object: &mut Ebpf, programs: &Programs) -> Result<()> {
+        for (chain, edge, shield) in [
+            (&self.chain, &programs.edge, "kuafu_shield"),
+            (&self.chain_frags, &programs.edge_frags, "kuafu_shield_frags"),
+        ] {
+            let shield = load(object, shield, LinkKind::Xdp)?;
+            for (number, program) in [(CHAIN_EDGE, edge), (CHAIN_SHIELD, &shield)] {
+                chain.set(&number, &program.as_fd().as_raw_fd().cast_unsigned())?;
+            }
+        }
+        Ok(())
+    }
+
     /// How many entries each of the state's maps holds.
     #[must_use]
     pub fn capacities(&self) -> Capacities {
@@ -212,6 +263,8 @@ impl Maps {
             members: self.members.capacity(),
             quic_servers: self.quic_servers.capacity(),
             limits: self.limits.capacity(),
+            shields: self.shields.capacity(),
+            listed: self.listed.capacity(),
         }
     }
 }
@@ -278,6 +331,7 @@ impl Bpf {
         let mut object = loader.load(OBJECT)?;
         let maps = Maps::each(|name| map_fd(&object, name))?;
         let programs = Programs::load(&mut object)?;
+        maps.link_up(&mut object, &programs)?;
         // They hold the types of the whole kernel.
         drop((loader, object));
         sys::return_free_memory();
@@ -333,12 +387,13 @@ fn map_fd(object: &Ebpf, name: &'static str) -> Result<OwnedFd> {
             | Kind::LruHashMap(data)
             | Kind::PerCpuArray(data)
             | Kind::PerfEventArray(data)
+            | Kind::ProgramArray(data)
             | Kind::RingBuf(data)
             | Kind::Unsupported(data),
         ) => data,
         _ => return Err(missing(name)),
     };
-    let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned();
+    let fd = AsFd::as_fd(data.fd()).try_clone_to_owned();
     fd.map_err(Error::io(format!("keep the map {name}")))
 }
 
@@ -352,7 +407,7 @@ fn load(object: &mut Ebpf, name: &'static str, kind: LinkKind) -> Result<Program
     };
     loaded.map_err(|error| refused(name, &error))?;
     let fd = program.fd().map_err(|error| refused(name, &error))?;
-    let fd = std::os::fd::AsFd::as_fd(fd)
+    let fd = AsFd::as_fd(fd)
         .try_clone_to_owned()
         .map_err(Error::io(format!("keep the program {name}")))?;
     Ok(Program::new(name, kind, fd))

@@ -1,7 +1,10 @@
 //! The model's batches, into the kernel's maps.
 
 use kuafu_model::contents::{Batch, NO_PAIR};
-use kuafu_pipeline::map::{Limit, NextHop, OwnWindow, Path, PathState, Slot, SlotState, Vtep, Window};
+use kuafu_pipeline::map::{
+    Limit, NextHop, OwnWindow, Path, PathState, Shield, ShieldCounts, ShieldState, Slot, SlotState, Vtep,
+    Window,
+};
 
 use super::Maps;
 use crate::error::Result;
@@ -24,6 +27,10 @@ impl Maps {
             Batch::ConnectionIds(ids) => self.connection_ids.set(&0, ids),
             Batch::QuicServers(entries) => self.quic_servers.set_all(pairs(entries)),
             Batch::Limits(entries) => self.limits.set_all(pairs(entries)),
+            Batch::Shields(entries) => self.shields.set_all(pairs(entries)),
+            Batch::ListAreas(entries) => self.list_areas.set_all(pairs(entries)),
+            Batch::Listed(entries) => self.listed.set_all(pairs(entries)),
+            Batch::ListMarks(entries) => self.list_marks.set_all(pairs(entries)),
             Batch::Services(entries) => self.services.set_all(pairs(entries)),
             Batch::Ports(entries) => self.ports.set_all(pairs(entries)),
             Batch::Endpoints(entries) => self.endpoints.set_all(pairs(entries)),
@@ -36,12 +43,20 @@ impl Maps {
             Batch::FreshOwnWindows(all) => each(all, |at| self.own_windows.set(at, &OwnWindow::new())),
             Batch::FreshSlotStates(all) => each(all, |at| self.slot_states.set(at, &SlotState::new())),
             Batch::FreshPathStates(all) => each(all, |at| self.path_states.set(at, &PathState::new())),
+            Batch::FreshShieldStates(all) => each(all, |at| {
+                self.shield_counts.set(*at, &ShieldCounts::default())?;
+                self.shield_states.set(at, &ShieldState::default())
+            }),
             Batch::NoVteps(all) => each(all, |at| self.vteps.set(at, &Vtep::default())),
             Batch::NoPaths(all) => each(all, |at| self.paths.set(at, &Path::default())),
             Batch::NoSlots(all) => each(all, |at| self.slots.set(at, &Slot::default())),
             Batch::NoPairs(all) => each(all, |at| self.pairs.set(at, &NO_PAIR)),
             Batch::NoTargets(all) => each(all, |at| self.targets.set(at, &NextHop::default())),
             Batch::NoLimits(all) => each(all, |at| self.limits.set(at, &Limit::default())),
+            Batch::NoShields(all) => each(all, |at| self.shields.set(at, &Shield::default())),
+            Batch::NoListAreas(all) => each(all, |at| self.list_areas.set(at, &0)),
+            Batch::NoListMarks(all) => each(all, |at| self.list_marks.set(at, &0)),
+            Batch::NoListed(all) => each(all, |key| self.listed.delete(key)),
             Batch::NoMembers(all) => each(all, |key| self.members.delete(key)),
             Batch::NoQuicServers(all) => each(all, |key| self.quic_servers.delete(key)),
             Batch::NoServices(all) => each(all, |key| self.services.delete(key)),

@@ -1,4 +1,4 @@
-//! The end of idle connections, and of flows whose targets are remembered.
+//! The end of idle connections, of flows whose targets are remembered, and of clients' admission.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -20,10 +20,25 @@ const CLOSED: Duration = Duration::from_secs(10);
 /// nothing follows, and for a rewritten TCP connection that its server has not answered.
 const NOT_OPEN: Duration = Duration::from_secs(60);
 
-/// Removes the connections and tracked flows that were idle for their listener's time-out. Returns how many.
+/// Removes the connections and tracked flows that were idle for their listener's time-out, and the clients whose
+/// admission is over. Returns how many.
 pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Result<usize> {
     let timeouts = Timeouts::of(state);
-    Ok(connections(maps, clock, &timeouts)? + tracked(maps, clock, &timeouts)?)
+    let idle = connections(maps, clock, &timeouts)? + tracked(maps, clock, &timeouts)?;
+    Ok(idle + admitted(maps, clock)?)
+}
+
+/// Removes clients that are admitted no longer. Who admits them is this thread.
+fn admitted(maps: &Maps, clock: &Clock) -> Result<usize> {
+    let now = clock.jiffies()?;
+    let mut over = Vec::new();
+    maps.admitted.for_each(|key, until| {
+        if until <= now {
+            over.push(key);
+        }
+    })?;
+    over.iter().try_for_each(|key| maps.admitted.delete(key))?;
+    Ok(over.len())
 }
 
 /// Removes idle flows.

@@ -217,6 +217,8 @@ fn map_statuses(view: &View<'_>) -> Result<Vec<v1::MapStatus>> {
         ("rings", rings, of.rings),
         ("targets", contents.targets.len(), of.targets),
         ("limits", contents.limits.len(), of.limits),
+        ("shields", contents.shields.len(), of.shields),
+        ("listed", contents.listed.len(), of.listed),
         ("connections", connections(maps)?, maps.connections.capacity()),
     ];
     let status = |(name, entries, capacity): (&str, usize, u32)| v1::MapStatus {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use kuafu_model::contents::Contents;
-use kuafu_pipeline::map::{Limit, Neighbour, NextHop, Pair, Path, Service, Slot, SlotKind, Vtep};
+use kuafu_pipeline::map::{Limit, Neighbour, NextHop, Pair, Path, Service, Shield, Slot, SlotKind, Vtep};
 
 use crate::bpf::{Map, Maps};
 use crate::error::Result;
@@ -33,10 +33,17 @@ pub fn contents(maps: &Maps) -> Result<Contents> {
         connection_ids: maps.connection_ids.get(&0)?.unwrap_or_default(),
         quic_servers: all(&maps.quic_servers)?.into_iter().collect(),
         limits: written(&maps.limits, |limit| *limit != Limit::default())?,
+        shields: written(&maps.shields, |shield| *shield != Shield::default())?,
+        list_areas: written(&maps.list_areas, |lists| *lists != 0)?,
+        listed: all(&maps.listed)?.into_iter().collect(),
         services: services.into_iter().collect(),
         slots,
         ..Contents::default()
     };
+    // Marks are written after what they stand for, and go before it.
+    if !contents.listed.is_empty() {
+        contents.list_marks = written(&maps.list_marks, |marks| *marks != 0)?;
+    }
     contents.recover_neighbours();
     contents.recover_own_windows();
     Ok(contents)

@@ -8,13 +8,14 @@ use kuafu_dataplane::bpf::{Bpf, Maps, Program, Sizes, TestRun};
 use kuafu_lab::Namespace;
 use kuafu_model::contents::Contents;
 use kuafu_pipeline::map::{
-    Bucket, LimitState, OwnWindow, PairState, PathState, Sample, Seen, SlotState, Window,
+    Bucket, LimitState, OwnWindow, PairState, PathState, Sample, Seen, ShieldCounts, ShieldState, SlotState,
+    Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
 use crate::common::case::{Done, Input, Program as Which};
 use crate::common::encode::encode;
-use crate::common::state::{self, State};
+use crate::common::state::{self, SHIELDS, State};
 use crate::common::world::{GATEWAY, ON_LINK, PORTS, UNDERLAY, UNREACHABLE, World, stale};
 
 /// Entries of each array that packets of the cases can change.
@@ -89,6 +90,11 @@ pub type Counters = BTreeMap<String, (u64, u64)>;
 impl Kernel {
     /// Loads the object and writes the world's maps; `frags`: the edge runs as the program for packets in pieces.
     pub fn new(world: &World, frags: bool) -> Self {
+        Self::with(world, world.contents().as_ref(), frags)
+    }
+
+    /// The same with other contents than the world's.
+    pub fn with(world: &World, contents: Option<&Contents>, frags: bool) -> Self {
         let room = u32::try_from(world.connections).expect("a small table");
         let sizes = Sizes {
             connections: room,
@@ -98,8 +104,8 @@ impl Kernel {
         let bpf = Bpf::load(&sizes).expect("the object loads");
         let counted = Cell::new(0);
         let kernel = Self { bpf, frags, counted };
-        if let Some(contents) = world.contents() {
-            kernel.write(&contents);
+        if let Some(contents) = contents {
+            kernel.write(contents);
         }
         for (number, neighbour) in world.neighbours() {
             kernel
@@ -173,6 +179,42 @@ impl Kernel {
         self.forget_fragments();
         self.allow_answers();
         (0..TOUCHED).for_each(|number| self.refill(number));
+        if world.shields.is_some() {
+            self.forget_sources(world);
+        }
+    }
+
+    /// Takes back what packets have changed in shields.
+    fn forget_sources(&self, world: &World) {
+        let maps = &self.bpf.maps;
+        for number in 0..SHIELDS {
+            maps.shield_states
+                .set(&number, &ShieldState::default())
+                .expect("a shield");
+            maps.shield_counts
+                .set(number, &ShieldCounts::default())
+                .expect("counts");
+        }
+        let mut touched = Vec::new();
+        let used = |at, bucket: Bucket| {
+            if format!("{bucket:?}") != format!("{:?}", Bucket::new()) {
+                touched.push(at);
+            }
+        };
+        maps.source_buckets.for_each(used).expect("buckets");
+        for at in touched {
+            maps.source_buckets.set(&at, &Bucket::new()).expect("a bucket");
+        }
+        let mut sources = Vec::new();
+        maps.verified
+            .for_each(|source, _| sources.push(source))
+            .expect("sources");
+        for source in sources {
+            maps.verified.delete(&source).expect("a source");
+        }
+        if let Some(key) = world.admitted() {
+            maps.admitted.set(&key, &u64::MAX).expect("a client");
+        }
     }
 
     /// Fills an accelerator's buckets.
@@ -313,6 +355,18 @@ impl Kernel {
         maps.tracked
             .for_each(|key, value| all.push((state::flow_key(&key), state::tracked(&value))))
             .expect("flows");
+        for at in 0..SHIELDS {
+            let mut sum = ShieldCounts::default();
+            for counts in maps.shield_counts.get(at).expect("counts") {
+                for (sum, packets) in sum.packets.iter_mut().zip(counts.packets) {
+                    *sum += packets;
+                }
+            }
+            all.push((format!("shield {at}"), state::shield(&sum)));
+        }
+        maps.verified
+            .for_each(|source, _| all.push((state::verified_key(source), String::new())))
+            .expect("sources");
         maps.fragments
             .for_each(|key, value| all.push((state::fragment_key(&key), state::first_fragment(&value))))
             .expect("fragments");

@@ -70,6 +70,7 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        shield: None,
         targets: vec![TargetState {
             check: check.clone(),
             ..TargetState::unchecked(1, target(wrap))

@@ -137,6 +137,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        shield: None,
         targets: vec![TargetState::unchecked(1, to.map_or(server, Target::Pair))],
     }
 }
@@ -149,6 +150,7 @@ fn world(state: HostState) -> World {
         balancer: None,
         stale: Vec::new(),
         fragmenter: (u64::MAX, u64::MAX),
+        shields: None,
     }
 }
 

@@ -332,9 +332,11 @@ pub fn unchanged(a: &HostState, b: &HostState) -> bool {
         paths,
         pairs,
         services,
+        prefix_lists,
         announcements,
     } = a;
     (cluster, node, ports, endpoints) == (&b.cluster, &b.node, &b.ports, &b.endpoints)
         && (vteps, slots, paths) == (&b.vteps, &b.slots, &b.paths)
-        && (pairs, services, announcements) == (&b.pairs, &b.services, &b.announcements)
+        && (pairs, services, prefix_lists) == (&b.pairs, &b.services, &b.prefix_lists)
+        && announcements == &b.announcements
 }

@@ -108,6 +108,7 @@ pub(super) fn sort(state: &mut HostState) {
     state.paths.sort_by_key(|path| path.index);
     state.pairs.sort_by_key(|pair| pair.index);
     state.services.sort_by_key(services::key);
+    state.prefix_lists.sort_by(|a, b| a.name.cmp(&b.name));
     state.announcements.sort_by_key(|announcement| announcement.local);
 }
 

@@ -8,7 +8,8 @@ use super::hosts;
 use super::services::{self, Key};
 use crate::kinds::Name;
 use crate::state::{
-    HostState, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target, TargetState,
+    HostState, LegState, PairState, PathState, PrefixListState, ServiceState, Shield, SlotAction, SlotState,
+    Target, TargetState,
 };
 
 /// The state that each host can be given now, on the way from what hosts may be running to where they should be.
@@ -30,7 +31,7 @@ use crate::state::{
 /// And beside the target a host keeps
 ///
 /// 5. a slot for as long as another host may send to it (so entries let go first, then relays, then exits);
-/// 6. paths that its pairs keep, pairs that its listeners keep, and at an exit a listener for as long as an entry
+/// 6. paths that its pairs keep, pairs and lists that its listeners keep, and at an exit a listener for as long as an entry
 ///    may send to it.
 ///
 /// What a host runs already is never taken from it by rules 1 to 4, and a host of which nothing is known gets its
@@ -292,6 +293,15 @@ fn keep_what_is_named(state: &mut HostState, runs: &HostState) {
     let kept = |old: &&PathState| named.contains(&old.index) && path(state, old.index).is_none();
     let kept: Vec<PathState> = runs.paths.iter().filter(kept).cloned().collect();
     state.paths.extend(kept);
+    let shields = state
+        .services
+        .iter()
+        .filter_map(|service| service.shield.as_ref());
+    let named: BTreeSet<&str> = shields.flat_map(Shield::lists).collect();
+    let has = |list: &PrefixListState| state.prefix_lists.iter().any(|now| now.name == list.name);
+    let kept = |old: &&PrefixListState| named.contains(old.name.as_str()) && !has(old);
+    let kept: Vec<PrefixListState> = runs.prefix_lists.iter().filter(kept).cloned().collect();
+    state.prefix_lists.extend(kept);
 }
 
 /// The exits that an entry's listeners lead to, and the listeners there.

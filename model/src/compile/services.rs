@@ -1,6 +1,6 @@
 //! Listeners: of accelerators at their entries and at their exits, and of services themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -9,10 +9,13 @@ use super::allocations::{CoupleKey, NodeId};
 use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
-    self, Accelerator, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment, Name,
-    ObjectRef, Payload, PoolAddress, PortNumber, Protocol, Service, Statuses, UrlPath, Word,
+    self, Accelerator, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment,
+    Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Protocol, Service, ShieldMode, Statuses,
+    UrlPath, Word,
 };
-use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
+use crate::state::{
+    Ask, Check, Encapsulation, HostState, PrefixListState, ServiceState, Shield, Target, TargetState,
+};
 
 /// What makes a listener one of its own on a host.
 pub(super) type Key = (bool, u32, Ipv4Addr, u8, u16);
@@ -28,7 +31,8 @@ pub(super) fn key(service: &ServiceState) -> Key {
     )
 }
 
-/// Adds each accelerator's listeners to its entries and its exits, and each service's own to the nodes of its pool.
+/// Adds each accelerator's listeners to its entries and its exits, each service's own to the nodes of its pool, and the
+/// lists that their shields name.
 pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
     for (name, service) in world.intent.services() {
         add_own(world, states, (name, service));
@@ -49,6 +53,7 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
             }
         }
     }
+    states.values_mut().for_each(|state| add_lists(world, state));
 }
 
 /// Adds the listeners of a service that has a pool.
@@ -72,6 +77,7 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
             let listener = ServiceState {
                 own: true,
                 targets: targets.clone(),
+                shield: service.spec.shield.as_ref().and_then(shield),
                 ..of((vni, name), address, (*listener, IdleTimeout::default()))
             };
             for node in address.nodes.iter() {
@@ -100,6 +106,7 @@ impl One<'_> {
         };
         let service = ServiceState {
             targets: self.entry_targets(id, node, listener),
+            shield: self.accelerator.spec.shield.as_ref().and_then(shield),
             ..self.service(address, listener)
         };
         listen(self.world, states, node, service);
@@ -347,7 +354,46 @@ fn of(
         idle_timeout_s,
         bandwidth_mbps: None,
         targets: Vec::new(),
+        shield: None,
     }
+}
+
+/// A shield, unless it is off.
+fn shield(declared: &kinds::Shield) -> Option<Shield> {
+    if declared.mode == ShieldMode::Off {
+        return None;
+    }
+    let names = |lists: &[Name]| lists.iter().map(Name::to_string).collect();
+    Some(Shield {
+        enforces: declared.mode != ShieldMode::Observe,
+        alarm_new_per_s: declared.alarm_new_per_s().map(NewFlows::get),
+        hold_s: declared.hold_s().get().into(),
+        syn_cookies: declared.syn_cookies,
+        drop_amplifiers: declared.drop_amplifiers,
+        admitted_only: declared.admission == Admission::Required,
+        source_new_per_s: declared.source_new_per_s.get(),
+        prefix_new_per_s: declared.prefix_new_per_s.get(),
+        new_per_s: declared.new_per_s.map(NewFlows::get),
+        block: names(&declared.block),
+        allow: names(&declared.allow),
+    })
+}
+
+/// Adds the lists that a host's listeners name.
+fn add_lists(world: &World<'_>, state: &mut HostState) {
+    let shields = state
+        .services
+        .iter()
+        .filter_map(|service| service.shield.as_ref());
+    let named: BTreeSet<&str> = shields.flat_map(Shield::lists).collect();
+    let lists = named.into_iter().filter_map(|name| {
+        let list = world.intent.prefix_lists().get(name)?;
+        Some(PrefixListState {
+            name: name.to_owned(),
+            prefixes: Arc::clone(&list.spec.prefixes),
+        })
+    });
+    state.prefix_lists = lists.collect();
 }
 
 /// Lets a node of an address listen there; where the address is not the node's own, all of it is Kuafu's.

@@ -170,6 +170,7 @@ pub(super) fn accepted(state: &HostState) {
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        cookie_key: [1, 2],
         arp: ArpFacts::default(),
     };
     contents(state, &host, None).unwrap_or_else(|error| panic!("{}: {error}", state.node.name));
@@ -214,6 +215,10 @@ fn shown(states: &States) -> String {
             .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
         state
             .services
+            .iter()
+            .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
+        state
+            .prefix_lists
             .iter()
             .for_each(|entry| writeln!(text, "{entry:?}").unwrap());
     }

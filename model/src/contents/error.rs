@@ -47,6 +47,18 @@ pub enum Error {
         /// What it would have to hold.
         needed: u64,
     },
+    /// Lists of more prefixes than fit.
+    #[error(
+        "prefix_lists: with list {list} their prefixes need more than the {capacity} entries that the map listed holds; \
+         each longer than a /16 takes one for each /24, or for each address of what is longer than that: give this host \
+         fewer, or shorter ones"
+    )]
+    ListsTooLong {
+        /// The list with which they do.
+        list: String,
+        /// What the map holds.
+        capacity: u32,
+    },
     /// An underlay too narrow.
     #[error("the underlay's MTU is {mtu}; at least {least} octets are needed: raise it on the interface")]
     Underlay {

@@ -14,7 +14,7 @@ use kuafu_pipeline::stage::check;
 use super::allocate::{Numbers, Ranges};
 use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
-use super::{Contents, Error, HostFacts, limit, ring};
+use super::{Contents, Error, HostFacts, limit, ring, shield};
 use crate::health::{self, Subject};
 use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 
@@ -36,6 +36,7 @@ pub(super) fn fill(
 ) -> Result<(), Error> {
     let capacities = &host.capacities;
     let limits = limit::fill(contents, state, host, previous)?;
+    let shields = shield::fill(contents, state, host, previous)?;
     let down = health::down(state, &host.servers.down);
     let mut listeners = Vec::with_capacity(state.services.len());
     for (index, service) in state.services.iter().enumerate() {
@@ -57,6 +58,7 @@ pub(super) fn fill(
             value: Service {
                 vni: service.vni,
                 limit: limits.get(&service.vni).copied().unwrap_or_default(),
+                shield: shield_of(service, &shields),
                 ..Service::default()
             },
             targets: at_exit(service, targets.map(hop).collect::<Result<_, _>>()?),
@@ -66,6 +68,12 @@ pub(super) fn fill(
     place(contents, listeners, previous, host)?;
     whole_addresses(contents, state, host);
     fits("services", contents.services.len(), capacities.services)
+}
+
+/// The number of a listener's shield: flows begin at entries alone.
+fn shield_of(service: &ServiceState, shields: &BTreeMap<u32, u32>) -> u32 {
+    let number = shields.get(&service.vni).filter(|_| !service.at_exit);
+    number.copied().unwrap_or_default()
 }
 
 /// How much of its weight a target has, in percent.
@@ -157,7 +165,8 @@ pub(super) fn place(
         }
         placed.push((listener.key, value));
     }
-    let changed = vnis_whose_members_change(contents, previous);
+    let mut changed = vnis_whose_members_change(contents, previous);
+    changed.extend(shield::vnis_whose_lists_change(contents, previous));
     for (index, (key, mut value)) in placed.into_iter().enumerate() {
         let changes = changed.contains(&value.vni);
         follow_on(contents, (&key, &mut value), changes, previous, host);
@@ -185,11 +194,11 @@ fn vnis_whose_members_change(contents: &Contents, previous: &Contents) -> BTreeS
 }
 
 /// What a listener keeps of what it was: the ring before, for as long as that counts, and its generation, unless its
-/// ring or its members change.
+/// ring, its members or its lists change.
 fn follow_on(
     contents: &mut Contents,
     (key, value): (&ServiceKey, &mut Service),
-    its_members_change: bool,
+    its_rest_changes: bool,
     previous: &Contents,
     host: &HostFacts,
 ) {
@@ -202,7 +211,7 @@ fn follow_on(
         return;
     };
     let its_ring_changes = (before.first, before.size) != (value.first, value.size);
-    value.generation = if its_ring_changes || its_members_change {
+    value.generation = if its_ring_changes || its_rest_changes {
         next_generation(before.generation, host.now)
     } else {
         before.generation

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
     ConnectionIds, Endpoint, EndpointKey, Leg, Limit, MemberKey, NO_PATH, NextHop, NodeConfig, Pair, Path,
-    Port, Service, ServiceKey, Slot, SlotKind, Vtep, VtepKey,
+    Port, Service, ServiceKey, Shield, Slot, SlotKind, Vtep, VtepKey,
 };
 
 use super::Contents;
@@ -30,6 +30,11 @@ pub struct Update {
     connection_ids: Option<ConnectionIds>,
     quic_servers: Changes<u64, u32>,
     limits: Changes<u32, Limit>,
+    shield_states: Vec<u32>,
+    shields: Changes<u32, Shield>,
+    list_areas: Changes<u32, u32>,
+    listed: Changes<u64, u32>,
+    list_marks: Changes<u32, u64>,
     services: Changes<ServiceKey, Service>,
     ports: Changes<u32, Port>,
     endpoints: Changes<EndpointKey, Endpoint>,
@@ -103,6 +108,24 @@ pub enum Batch<'u> {
     Limits(&'u [(u32, Limit)]),
     /// Write empty entries.
     NoLimits(&'u [u32]),
+    /// Begin what packets change in these shields anew: write zeros.
+    FreshShieldStates(&'u [u32]),
+    /// Write these shields.
+    Shields(&'u [(u32, Shield)]),
+    /// Write empty entries.
+    NoShields(&'u [u32]),
+    /// Write these networks of lists.
+    ListAreas(&'u [(u32, u32)]),
+    /// Write empty entries.
+    NoListAreas(&'u [u32]),
+    /// Enter or replace these prefixes of lists.
+    Listed(&'u [(u64, u32)]),
+    /// Delete these.
+    NoListed(&'u [u64]),
+    /// Write where lists have longer prefixes.
+    ListMarks(&'u [(u32, u64)]),
+    /// Write empty entries.
+    NoListMarks(&'u [u32]),
     /// Enter or replace these listeners.
     Services(&'u [(ServiceKey, Service)]),
     /// Delete these.
@@ -158,6 +181,11 @@ impl Contents {
             connection_ids: (self.connection_ids != before.connection_ids).then_some(self.connection_ids),
             quic_servers: ordered(&before.quic_servers, &self.quic_servers),
             limits: ordered(&before.limits, &self.limits),
+            shield_states: renewed(&before.shields, &self.shields, |old, new| old.vni == new.vni),
+            shields: ordered(&before.shields, &self.shields),
+            list_areas: ordered(&before.list_areas, &self.list_areas),
+            listed: hashed(&before.listed, &self.listed),
+            list_marks: ordered(&before.list_marks, &self.list_marks),
             services: hashed(&before.services, &self.services),
             ports: ordered(&before.ports, &self.ports),
             endpoints: hashed(&before.endpoints, &self.endpoints),
@@ -188,7 +216,7 @@ impl Update {
             .filter(|batch| !batch.is_empty())
     }
 
-    fn additions(&self) -> [Batch<'_>; 20] {
+    fn additions(&self) -> [Batch<'_>; 25] {
         [
             Batch::Neighbours(&self.neighbours.set),
             Batch::FreshWindows(&self.windows),
@@ -206,6 +234,11 @@ impl Update {
             Batch::QuicServers(&self.quic_servers.set),
             Batch::NoQuicServers(&self.quic_servers.gone),
             Batch::Limits(&self.limits.set),
+            Batch::Listed(&self.listed.set),
+            Batch::ListAreas(&self.list_areas.set),
+            Batch::ListMarks(&self.list_marks.set),
+            Batch::FreshShieldStates(&self.shield_states),
+            Batch::Shields(&self.shields.set),
             Batch::Services(&self.services.set),
             Batch::Ports(&self.ports.set),
             Batch::Endpoints(&self.endpoints.set),
@@ -213,13 +246,17 @@ impl Update {
         ]
     }
 
-    fn removals(&self) -> [Batch<'_>; 11] {
+    fn removals(&self) -> [Batch<'_>; 15] {
         [
             Batch::NoSenders(&self.senders.gone),
             Batch::NoEndpoints(&self.endpoints.gone),
             Batch::NoPorts(&self.ports.gone),
             Batch::NoServices(&self.services.gone),
             Batch::NoLimits(&self.limits.gone),
+            Batch::NoShields(&self.shields.gone),
+            Batch::NoListMarks(&self.list_marks.gone),
+            Batch::NoListAreas(&self.list_areas.gone),
+            Batch::NoListed(&self.listed.gone),
             Batch::NoTargets(&self.targets.gone),
             Batch::NoSlots(&self.slots.gone),
             Batch::NoPairs(&self.pairs.gone),
@@ -249,6 +286,11 @@ impl Batch<'_> {
             Self::Ports(entries) => entries.is_empty(),
             Self::Endpoints(entries) => entries.is_empty(),
             Self::Senders(entries) => entries.is_empty(),
+            Self::Shields(entries) => entries.is_empty(),
+            Self::ListAreas(entries) => entries.is_empty(),
+            Self::Listed(entries) => entries.is_empty(),
+            Self::ListMarks(entries) => entries.is_empty(),
+            Self::NoListed(keys) => keys.is_empty(),
             Self::NoServices(keys) => keys.is_empty(),
             Self::NoMembers(keys) => keys.is_empty(),
             Self::NoEndpoints(keys) => keys.is_empty(),
@@ -257,6 +299,7 @@ impl Batch<'_> {
             | Self::FreshOwnWindows(numbers)
             | Self::FreshSlotStates(numbers)
             | Self::FreshPathStates(numbers)
+            | Self::FreshShieldStates(numbers)
             | Self::NoPorts(numbers)
             | Self::NoVteps(numbers)
             | Self::NoPaths(numbers)
@@ -264,6 +307,9 @@ impl Batch<'_> {
             | Self::NoPairs(numbers)
             | Self::NoTargets(numbers)
             | Self::NoLimits(numbers)
+            | Self::NoShields(numbers)
+            | Self::NoListAreas(numbers)
+            | Self::NoListMarks(numbers)
             | Self::ForgetNeighbours(numbers) => numbers.is_empty(),
         }
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::common::{integers, refuse_twice, words};
 use super::network::{PortNumber, Protocol};
-use super::{Country, Name, NodeSpec, Resource};
+use super::{Country, Name, NodeSpec, Resource, Shield};
 use crate::manifest::{Field, Place};
 
 /// Public addresses at entries, and the services behind them.
@@ -47,6 +47,9 @@ pub struct AcceleratorSpec {
     /// Which nodes may relay. Default: all.
     #[serde(skip_serializing_if = "RelayRules::is_none")]
     pub relays: RelayRules,
+    /// What may begin at its entries. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shield: Option<Shield>,
 }
 
 impl AcceleratorSpec {
@@ -82,6 +85,7 @@ impl Field for AcceleratorSpec {
             let idle_timeout = fields.or("idle_timeout", IdleTimeout::default());
             let bandwidth_mbps = fields.optional("bandwidth_mbps");
             let relays = fields.or("relays", RelayRules::default());
+            let shield = fields.optional("shield");
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
             refuse_twice(fields, "listeners", listeners.iter().flatten());
             let ends = groups.iter().flatten().map(Group::end);
@@ -97,6 +101,7 @@ impl Field for AcceleratorSpec {
                 idle_timeout: idle_timeout?,
                 bandwidth_mbps: bandwidth_mbps?,
                 relays: relays?,
+                shield: shield?,
             })
         })
     }

@@ -29,8 +29,10 @@ mod network;
 mod node;
 mod object;
 mod port;
+mod prefix_list;
 mod reach;
 mod service;
+mod shield;
 mod vpc;
 
 pub use accelerator::{
@@ -48,6 +50,8 @@ pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRa
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
 pub use object::{Kind, Object, ObjectRef, Resource};
 pub use port::{Port, PortSpec};
+pub use prefix_list::{PrefixList, PrefixListSpec};
 pub use reach::{AsNumber, Bgp, BgpPeer, CommandPath, Community, Hook, HookTimeout, Med, Reach};
 pub use service::{Gue, Mode, Service, ServiceSpec, Target, Variant, Weight};
+pub use shield::{Admission, Hold, NewFlows, Shield, ShieldMode};
 pub use vpc::{Vpc, VpcSpec};

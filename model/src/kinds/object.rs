@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::common::{Invalid, Text, serde_as_text};
-use super::{Accelerator, AddressPool, Metadata, Name, Node, Port, Service, Vpc};
+use super::{Accelerator, AddressPool, Metadata, Name, Node, Port, PrefixList, Service, Vpc};
 
 /// A declared object: its metadata and its spec.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,6 +77,8 @@ kinds! {
     Port = "port";
     /// Public addresses.
     AddressPool = "addresspool";
+    /// Addresses by their prefixes.
+    PrefixList = "prefixlist";
     /// Where connections end.
     Service = "service";
     /// Listeners near the players of services far away.
@@ -95,7 +97,7 @@ impl Object {
 }
 
 impl Text for Kind {
-    const FORM: &'static str = "one of: node, vpc, port, addresspool, service, accelerator";
+    const FORM: &'static str = "one of: node, vpc, port, addresspool, prefixlist, service, accelerator";
 }
 
 /// Reads the command line's word, in any case.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::common::{Invalid, Moment, integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
-use super::{Health, Listener, Name, Resource};
+use super::{Health, Listener, Name, Resource, Shield};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
@@ -45,6 +45,9 @@ pub struct ServiceSpec {
     /// How it is found out whether a target serves. Default: all do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// With a pool: what may begin there. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shield: Option<Shield>,
 }
 
 impl Field for ServiceSpec {
@@ -58,6 +61,7 @@ impl Field for ServiceSpec {
             let mode = fields.or("mode", Mode::Nat);
             let gue = fields.optional("gue");
             let health = fields.optional("health");
+            let shield = fields.optional("shield");
             let listeners: Option<Vec<Listener>> = listeners.map(Option::unwrap_or_default);
             let targets: Option<Vec<Target>> = targets;
             refuse_twice(fields, "listeners", listeners.iter().flatten());
@@ -74,6 +78,7 @@ impl Field for ServiceSpec {
                 mode: mode?,
                 gue: gue?.unwrap_or_default(),
                 health: health?,
+                shield: shield?,
             };
             spec.refuse_what_cannot_be(fields, gue?.is_some());
             Some(spec)
@@ -90,6 +95,11 @@ impl ServiceSpec {
         if self.pool.is_none() && !self.listeners.is_empty() {
             let expects = "the pool at whose addresses it listens";
             fields.refuse("pool", Problem::Missing { expects });
+        }
+        if self.pool.is_none() && self.shield.is_some() {
+            let why =
+                "needs a pool: behind an accelerator its own shield counts; declare it there, or a pool here";
+            fields.refuse("shield", Invalid::new("this", why));
         }
         if has_gue && self.mode != Mode::Gue {
             let why = "is for mode: gue alone; choose that, or leave it out";

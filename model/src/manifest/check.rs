@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::error::{Conflict, nearest_object};
 use super::intent::Intent;
+use crate::contents::MOST_LISTS;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
     Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Mode, Name, Node, ObjectRef,
-    PoolAddress, Port, Reach, Service, Vni, Vpc,
+    PoolAddress, Port, Reach, Service, Shield, ShieldMode, Vni, Vpc,
 };
 
 /// An object and one of its fields, such as `spec.addresses[0].node`.
@@ -50,6 +51,7 @@ pub(super) fn violations(intent: &Intent, declared: &HashMap<ObjectRef, usize>) 
     check.accelerators();
     check.services();
     check.listeners();
+    check.shields();
     check.violations
 }
 
@@ -518,6 +520,57 @@ impl<'a> Check<'a> {
                 self.listens(&mut claims, (&me, pool), address, listeners);
             }
         }
+    }
+
+    /// The lists that a shield names exist, and a host's shields name no more than it can tell apart.
+    fn shields(&mut self) {
+        let mut named: BTreeMap<&Name, (BTreeSet<&Name>, Vec<FieldOf>)> = BTreeMap::new();
+        for (me, pool, shield, nodes) in self.all_shields() {
+            for (at, list) in shield.lists() {
+                let at = field(&me, format!("spec.shield.{at}"));
+                self.find(self.intent.prefix_lists(), Kind::PrefixList, list, at);
+            }
+            if shield.mode == ShieldMode::Off {
+                continue;
+            }
+            for node in nodes {
+                let (lists, because) = named.entry(node).or_default();
+                let before = lists.len();
+                lists.extend(shield.lists().map(|(_, list)| list));
+                let pool = ObjectRef::new(Kind::AddressPool, pool);
+                because.extend([field(&me, "spec.shield"), field(&pool, "spec.addresses")]);
+                let (count, most) = (lists.len(), MOST_LISTS);
+                if count > most && count > before {
+                    let (node, because) = (ObjectRef::new(Kind::Node, node), because.clone());
+                    let conflict = Conflict::TooManyLists { node, count, most };
+                    self.add(field(&me, "spec.shield"), because, conflict);
+                }
+            }
+        }
+    }
+
+    /// All shields: whose they are, with their pools and the nodes where packets enter; in the order of their manifests.
+    fn all_shields(&self) -> Vec<(ObjectRef, &'a Name, &'a Shield, BTreeSet<&'a Name>)> {
+        let intent = self.intent;
+        let mut all = Vec::new();
+        for (name, service) in intent.services() {
+            if let (Some(pool), Some(shield)) = (&service.spec.pool, &service.spec.shield) {
+                let found = intent.address_pools().get(pool).into_iter();
+                let nodes = found.flat_map(|pool| &pool.spec.addresses);
+                let nodes = nodes.flat_map(|address| address.nodes.iter()).collect();
+                all.push((ObjectRef::new(Kind::Service, name), pool, shield, nodes));
+            }
+        }
+        for (name, accelerator) in intent.accelerators() {
+            if let Some(shield) = &accelerator.spec.shield {
+                let nodes = intent.accelerated_addresses(accelerator);
+                let nodes = nodes.flat_map(|address| address.nodes.iter()).collect();
+                let me = ObjectRef::new(Kind::Accelerator, name);
+                all.push((me, &accelerator.spec.pool, shield, nodes));
+            }
+        }
+        all.sort_by_key(|(me, ..)| self.declared.get(me).copied());
+        all
     }
 
     /// The listeners of an object at an address of its pool.

@@ -189,6 +189,19 @@ pub enum Conflict {
         /// Its mode.
         mode: Mode,
     },
+    /// More lists on a host than its shields can tell apart.
+    #[error(
+        "the shields on {node} name {count} lists together; at most {most} fit a host: join lists that are named \
+         together into one"
+    )]
+    TooManyLists {
+        /// The host.
+        node: ObjectRef,
+        /// How many they name.
+        count: usize,
+        /// How many fit.
+        most: usize,
+    },
     /// A reference to nothing.
     #[error("there is no {object}{}; declare it in the same manifests, or apply it first", did_you_mean(near.as_ref()))]
     NoSuchObject {

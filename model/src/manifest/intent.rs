@@ -7,7 +7,8 @@ use super::Manifest;
 use super::check::{self, FieldOf, Violation};
 use super::error::{Conflict, DeleteError, ManifestError, Problem, nearest_object};
 use crate::kinds::{
-    Accelerator, AddressPool, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port, Service, Vpc,
+    Accelerator, AddressPool, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port, PrefixList, Service,
+    Vpc,
 };
 
 /// Objects of one kind by name.
@@ -21,6 +22,7 @@ pub struct Intent {
     vpcs: Table<Vpc>,
     ports: Table<Port>,
     address_pools: Table<AddressPool>,
+    prefix_lists: Table<PrefixList>,
     services: Table<Service>,
     accelerators: Table<Accelerator>,
 }
@@ -116,6 +118,7 @@ impl Intent {
             Kind::Vpc => self.vpcs.get(name).cloned().map(Object::Vpc),
             Kind::Port => self.ports.get(name).cloned().map(Object::Port),
             Kind::AddressPool => self.address_pools.get(name).cloned().map(Object::AddressPool),
+            Kind::PrefixList => self.prefix_lists.get(name).cloned().map(Object::PrefixList),
             Kind::Service => self.services.get(name).cloned().map(Object::Service),
             Kind::Accelerator => self.accelerators.get(name).cloned().map(Object::Accelerator),
         }
@@ -133,6 +136,12 @@ impl Intent {
                 .values()
                 .cloned()
                 .map(Object::AddressPool)
+                .collect(),
+            Kind::PrefixList => self
+                .prefix_lists
+                .values()
+                .cloned()
+                .map(Object::PrefixList)
                 .collect(),
             Kind::Service => self.services.values().cloned().map(Object::Service).collect(),
             Kind::Accelerator => self
@@ -174,6 +183,12 @@ impl Intent {
         &self.address_pools
     }
 
+    /// Lists of prefixes by name.
+    #[must_use]
+    pub const fn prefix_lists(&self) -> &BTreeMap<Name, Arc<PrefixList>> {
+        &self.prefix_lists
+    }
+
     /// Services by name.
     #[must_use]
     pub const fn services(&self) -> &BTreeMap<Name, Arc<Service>> {
@@ -211,6 +226,7 @@ impl Intent {
             Kind::Vpc => Box::new(self.vpcs.keys()),
             Kind::Port => Box::new(self.ports.keys()),
             Kind::AddressPool => Box::new(self.address_pools.keys()),
+            Kind::PrefixList => Box::new(self.prefix_lists.keys()),
             Kind::Service => Box::new(self.services.keys()),
             Kind::Accelerator => Box::new(self.accelerators.keys()),
         }
@@ -229,6 +245,7 @@ impl Intent {
             Object::Vpc(vpc) => drop(self.vpcs.insert(name, vpc)),
             Object::Port(port) => drop(self.ports.insert(name, port)),
             Object::AddressPool(pool) => drop(self.address_pools.insert(name, pool)),
+            Object::PrefixList(list) => drop(self.prefix_lists.insert(name, list)),
             Object::Service(service) => drop(self.services.insert(name, service)),
             Object::Accelerator(accelerator) => drop(self.accelerators.insert(name, accelerator)),
         }
@@ -242,6 +259,7 @@ impl Intent {
             Kind::Vpc => self.vpcs.remove(name).is_some(),
             Kind::Port => self.ports.remove(name).is_some(),
             Kind::AddressPool => self.address_pools.remove(name).is_some(),
+            Kind::PrefixList => self.prefix_lists.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Accelerator => self.accelerators.remove(name).is_some(),
         }

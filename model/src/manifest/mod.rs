@@ -16,8 +16,8 @@ mod write;
 use std::sync::Arc;
 
 use crate::kinds::{
-    AcceleratorSpec, AddressPoolSpec, Invalid, Kind, Metadata, NodeSpec, Object, PortSpec, Resource,
-    ServiceSpec, Text, VpcSpec,
+    AcceleratorSpec, AddressPoolSpec, Invalid, Kind, Metadata, NodeSpec, Object, PortSpec, PrefixListSpec,
+    Resource, ServiceSpec, Text, VpcSpec,
 };
 
 pub use change::{Applied, Change, Outcome};
@@ -122,6 +122,7 @@ impl Field for Object {
                 Kind::Vpc => object::<VpcSpec>(fields, metadata),
                 Kind::Port => object::<PortSpec>(fields, metadata),
                 Kind::AddressPool => object::<AddressPoolSpec>(fields, metadata),
+                Kind::PrefixList => object::<PrefixListSpec>(fields, metadata),
                 Kind::Service => object::<ServiceSpec>(fields, metadata),
                 Kind::Accelerator => object::<AcceleratorSpec>(fields, metadata),
             }
@@ -147,14 +148,14 @@ where
 struct KindName(Kind);
 
 impl Text for KindName {
-    const FORM: &'static str = "one of: Node, Vpc, Port, AddressPool, Service, Accelerator";
+    const FORM: &'static str = "one of: Node, Vpc, Port, AddressPool, PrefixList, Service, Accelerator";
 }
 
 impl std::str::FromStr for KindName {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        const LATER: &[&str] = &["Tenant", "Subnet", "SecurityGroup", "PrefixList", "Peering"];
+        const LATER: &[&str] = &["Tenant", "Subnet", "SecurityGroup", "Peering"];
         let kinds = Kind::ALL.iter().copied();
         if let Some(kind) = kinds.clone().find(|kind| kind.name() == text) {
             return Ok(Self(kind));

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment, FragmentKey, Fragmenter,
-    Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path, PathState, Sample, Seen, Slot,
-    SlotState, Tracked, Vtep, Window,
+    AdmittedKey, Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment, FragmentKey,
+    Fragmenter, HITTERS, Hitter, Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path,
+    PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts, ShieldState, Slot, SlotState, Tracked,
+    Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -27,6 +28,12 @@ pub struct Host {
     pub(super) windows: Array<Window>,
     pub(super) own_windows: Array<OwnWindow>,
     pub(super) limit_states: Array<LimitState>,
+    pub(super) shield_states: Array<ShieldState>,
+    pub(super) shield_counts: HashMap<u32, ShieldCounts>,
+    pub(super) source_buckets: Array<Bucket>,
+    pub(super) hitters: Array<Hitter>,
+    pub(super) verified: HashMap<u32, u64>,
+    pub(super) admitted: HashMap<AdmittedKey, u64>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
     pub(super) tracked: HashMap<ConnectionKey, Tracked>,
     pub(super) tracked_room: usize,
@@ -82,6 +89,7 @@ pub(super) struct Empty {
     pub(super) pair: Pair,
     pub(super) target: NextHop,
     pub(super) limit: Limit,
+    pub(super) shield: Shield,
 }
 
 /// Connections that the kernel's table holds, counting each direction.
@@ -118,6 +126,12 @@ impl Host {
             windows: Array::new(capacities.windows),
             own_windows: Array::new(capacities.own_windows),
             limit_states: Array::new(capacities.limits),
+            shield_states: Array::new(capacities.shields),
+            shield_counts: HashMap::new(),
+            source_buckets: Array::new(SOURCE_BUCKETS),
+            hitters: Array::new(2 * HITTERS),
+            verified: HashMap::new(),
+            admitted: HashMap::new(),
             connections: HashMap::new(),
             tracked: HashMap::new(),
             tracked_room: TRACKED,
@@ -155,6 +169,12 @@ impl Host {
                 }
                 Batch::FreshPathStates(numbers) => {
                     numbers.iter().for_each(|number| self.path_states.clear(*number));
+                }
+                Batch::FreshShieldStates(numbers) => {
+                    for number in numbers.iter() {
+                        self.shield_states.clear(*number);
+                        self.shield_counts.remove(number);
+                    }
                 }
                 // The contents as a whole take the place of what the other batches write.
                 _ => {}
@@ -284,6 +304,10 @@ impl Host {
         self.tracked.extend(effects.tracked);
         if let Some((key, first)) = effects.remembered {
             self.set_fragment(key, first);
+        }
+        self.verified.extend(effects.verified);
+        for (number, what) in effects.tallies {
+            self.shield_counts.entry(number).or_default().packets[what as usize] += 1;
         }
         self.samples.extend(effects.samples);
         for (event, octets) in effects.counts {

@@ -1,8 +1,9 @@
 //! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
 
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey, Fragmenter, LimitState, OwnWindow,
-    PairState, PathState, Sample, SlotState, Tracked, Window,
+    AdmittedKey, Bucket, Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey, Fragmenter,
+    HITTERS, LimitState, OwnWindow, PairState, PathState, SOURCE_BUCKETS, Sample, ShieldCounts, ShieldState,
+    SlotState, Tracked, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -102,6 +103,54 @@ impl Host {
     /// Sets what packets change in a limit.
     pub fn set_limit_state(&mut self, number: u32, state: LimitState) {
         self.limit_states.set(number, state);
+    }
+
+    /// What packets changed in a shield; `None` beyond the table.
+    #[must_use]
+    pub fn shield_state(&self, number: u32) -> Option<&ShieldState> {
+        self.shield_states.get(number)
+    }
+
+    /// Sets what packets change in a shield.
+    pub fn set_shield_state(&mut self, number: u32, state: ShieldState) {
+        self.shield_states.set(number, state);
+    }
+
+    /// What a shield has counted.
+    #[must_use]
+    pub fn shield_counts(&self, number: u32) -> ShieldCounts {
+        self.shield_counts.get(&number).copied().unwrap_or_default()
+    }
+
+    /// Buckets of sources and prefixes that were asked for.
+    pub fn source_buckets(&self) -> impl Iterator<Item = (usize, &Bucket)> {
+        self.source_buckets.touched()
+    }
+
+    /// Sets how much sources or prefixes have begun whose hash leads to a place.
+    pub fn set_source_bucket(&mut self, place: u32, bucket: Bucket) {
+        self.source_buckets.set(place, bucket);
+    }
+
+    /// Forgets how much sources have begun, and who sends most.
+    pub fn forget_sources(&mut self) {
+        self.source_buckets = Array::new(SOURCE_BUCKETS);
+        self.hitters = Array::new(2 * HITTERS);
+    }
+
+    /// Sources that are verified, and until when.
+    pub fn verified(&self) -> impl Iterator<Item = (&u32, &u64)> {
+        self.verified.iter()
+    }
+
+    /// Enters a verified source.
+    pub fn set_verified(&mut self, source: u32, until: u64) {
+        self.verified.insert(source, until);
+    }
+
+    /// Admits a client.
+    pub fn set_admitted(&mut self, key: AdmittedKey, until: u64) {
+        self.admitted.insert(key, until);
     }
 
     /// Slots that were asked for, with what packets changed in them.

@@ -4,12 +4,13 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey, FirstFragment,
-    FragmentKey, Fragmenter, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
-    PairState, Path, PathState, Port, Sample, Seen, Service, ServiceKey, Shared, SingleThreaded, Slot,
-    SlotState, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
+    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, SOURCE_BUCKETS, Sample,
+    Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot, SlotState, Tally, Tracked,
+    Vtep, VtepKey, Window,
 };
-use kuafu_pipeline::{Event, Insertion, Reason, Route, Tables};
+use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables, stage};
 
 use super::host::{MARKS, SEEN};
 use super::{Host, Step, trace};
@@ -25,6 +26,8 @@ pub(super) struct Run<'h> {
     closed: RefCell<Vec<ConnectionKey>>,
     tracked: RefCell<Option<(ConnectionKey, Tracked)>>,
     remembered: Cell<Option<(FragmentKey, FirstFragment)>>,
+    verified: Cell<Option<(u32, u64)>>,
+    tallies: RefCell<Vec<(u32, Tally)>>,
     samples: RefCell<Vec<Sample>>,
     counts: RefCell<Vec<(Event, u32)>>,
     steps: Option<RefCell<Vec<Step>>>,
@@ -37,6 +40,8 @@ pub(super) struct Effects {
     pub(super) opened: Vec<(ConnectionKey, Connection)>,
     pub(super) tracked: Option<(ConnectionKey, Tracked)>,
     pub(super) remembered: Option<(FragmentKey, FirstFragment)>,
+    pub(super) verified: Option<(u32, u64)>,
+    pub(super) tallies: Vec<(u32, Tally)>,
     pub(super) samples: Vec<Sample>,
     pub(super) counts: Vec<(Event, u32)>,
 }
@@ -50,6 +55,8 @@ impl<'h> Run<'h> {
             closed: RefCell::default(),
             tracked: RefCell::default(),
             remembered: Cell::default(),
+            verified: Cell::default(),
+            tallies: RefCell::default(),
             samples: RefCell::default(),
             counts: RefCell::default(),
             steps: tracing.then(RefCell::default),
@@ -71,6 +78,8 @@ impl<'h> Run<'h> {
             opened,
             tracked: self.tracked.into_inner(),
             remembered: self.remembered.into_inner(),
+            verified: self.verified.into_inner(),
+            tallies: self.tallies.into_inner(),
             samples: self.samples.into_inner(),
             counts: self.counts.into_inner(),
         };
@@ -357,6 +366,94 @@ impl Tables for Run<'_> {
 
     fn limit_state(&self, number: u32) -> Option<&LimitState> {
         self.host.limit_states.get(number)
+    }
+
+    fn shield(&self, number: u32) -> Option<&Shield> {
+        let found = self.host.contents.shields.get(&number);
+        self.numbered(
+            ("shields", self.host.capacities.shields),
+            number,
+            (found, &self.host.empty.shield),
+            trace::shield,
+        )
+    }
+
+    fn shield_state(&self, number: u32) -> Option<&ShieldState> {
+        self.host.shield_states.get(number)
+    }
+
+    fn shielded<F: Frame>(
+        &self,
+        frame: &mut F,
+        interface: u32,
+        question: &Question,
+    ) -> Result<bool, Outcome> {
+        stage::shield::decide(frame, self, interface, question)
+    }
+
+    fn tally(&self, number: u32, what: Tally) {
+        self.tallies.borrow_mut().push((number, what));
+    }
+
+    fn source_bucket(&self, hash: u32) -> Option<&Bucket> {
+        self.host.source_buckets.get(hash % SOURCE_BUCKETS)
+    }
+
+    fn hitter(&self, hash: u32, is_prefix: bool) -> Option<&Hitter> {
+        let place = hash % HITTERS + HITTERS * u32::from(is_prefix);
+        self.host.hitters.get(place)
+    }
+
+    fn verified(&self, source: u32) -> Option<u64> {
+        let found = self.host.verified.get(&source);
+        self.looked_up(
+            "verified",
+            || Ipv4Addr::from(source).to_string(),
+            found,
+            |until| trace::until(*until, self.host.jiffies),
+        )
+        .copied()
+    }
+
+    fn verify(&self, source: u32, until: u64) {
+        self.verified.set(Some((source, until)));
+        self.note(|| Step::Do {
+            what: "count as verified",
+            with: Ipv4Addr::from(source).to_string(),
+            done: true,
+        });
+    }
+
+    fn admitted(&self, key: &AdmittedKey) -> Option<u64> {
+        let found = self.host.admitted.get(key);
+        self.looked_up(
+            "admitted",
+            || format!("{} to {}", Ipv4Addr::from(key.client), key.vni),
+            found,
+            |until| trace::until(*until, self.host.jiffies),
+        )
+        .copied()
+    }
+
+    fn list_marks(&self, place: u32) -> Option<u64> {
+        let marks = self.host.contents.list_marks.get(&place);
+        Some(marks.copied().unwrap_or_default())
+    }
+
+    fn list_area(&self, network: u32) -> Option<u32> {
+        let lists = self.host.contents.list_areas.get(&network);
+        Some(lists.copied().unwrap_or_default())
+    }
+
+    fn listed(&self, key: u64) -> Option<u32> {
+        let found = self.host.contents.listed.get(&key);
+        self.looked_up(
+            "listed",
+            || trace::listed(key),
+            found,
+            |lists| format!("lists {lists:b}"),
+        )
+        .copied()
     }
 
     fn connection(&self, key: &ConnectionKey) -> Option<&Connection> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, KEEPS, Limit,
-    NextHop, Service, ServiceKey, SlotKind, TAKES, VtepKey, Wrap,
+    NextHop, Service, ServiceKey, Shield, SlotKind, TAKES, VtepKey, Wrap, guard,
 };
 use kuafu_pipeline::{Event, Route};
 
@@ -161,6 +161,27 @@ pub(super) fn next_hop(hop: &NextHop) -> String {
 pub(super) fn limit(limit: &Limit) -> String {
     let is = if limit.cost == 0 { "not limited" } else { "limited" };
     format!("accelerator {} is {is}", limit.vni)
+}
+
+pub(super) fn shield(shield: &Shield) -> String {
+    let does = if shield.has(guard::ENFORCES) {
+        "enforces"
+    } else {
+        "observes"
+    };
+    format!("{does} for {}", shield.vni)
+}
+
+pub(super) fn until(until: u64, now: u64) -> String {
+    let is = if now < until { "is" } else { "was" };
+    format!("{is} until jiffy {until}")
+}
+
+/// A prefix of the lists' table.
+pub(super) fn listed(key: u64) -> String {
+    let bits = key >> 32;
+    let network = u32::try_from(key & u64::from(u32::MAX)).unwrap_or_default();
+    format!("{}/{bits}", Ipv4Addr::from(network << (32 - bits)))
 }
 
 pub(super) const fn slot_kind(kind: SlotKind) -> &'static str {

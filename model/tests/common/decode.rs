@@ -258,6 +258,9 @@ fn tcp(text: &mut String, octets: &[u8], around: Around) {
     if tcp.sequence_number() != 0 {
         write!(text, " seq {}", tcp.sequence_number()).expect("memory");
     }
+    if tcp.acknowledgment_number() != 0 {
+        write!(text, " ack {}", tcp.acknowledgment_number()).expect("memory");
+    }
     let inside = &octets[tcp.slice().len()..];
     if around.is_some_and(|ends| transport_sum(ends, 6, octets.len(), octets) != 0) {
         text.push_str(" sum bad");

@@ -235,6 +235,7 @@ fn tcp(layer: &Layer<'_>, payload: Vec<u8>, around: Around) -> Vec<u8> {
     let flags = layer.value("flags").unwrap_or("A");
     let flags = if flags == "none" { "" } else { flags };
     (header.syn, header.ack) = (flags.contains('S'), flags.contains('A'));
+    header.acknowledgment_number = layer.int("ack", 0) as u32;
     (header.fin, header.rst, header.psh) = (flags.contains('F'), flags.contains('R'), flags.contains('P'));
     let octets = [&header.to_bytes()[..], &payload].concat();
     let right = around.map_or(0, |ends| transport_sum(ends, 6, octets.len(), &octets));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kuafu_model::runner::Host;
 use kuafu_pipeline::map::{
-    Connection, ConnectionKey, FirstFragment, FragmentKey, OwnWindow, PairState, PathState, SlotState,
-    Tracked, Window,
+    Connection, ConnectionKey, FirstFragment, FragmentKey, OwnWindow, PairState, PathState, ShieldCounts,
+    SlotState, Tracked, Window,
 };
 
 /// By map and key what is not as at the start.
@@ -35,7 +35,12 @@ pub fn state(host: &Host) -> State {
     let own_windows = host
         .own_windows()
         .map(|(at, value)| (format!("own window {at}"), own_window(value)));
-    let of_paths = slots.chain(paths).chain(pairs);
+    let verified = host
+        .verified()
+        .map(|(source, _)| (verified_key(*source), String::new()));
+    let shields =
+        (0..SHIELDS).map(|number| (format!("shield {number}"), shield(&host.shield_counts(number))));
+    let of_paths = slots.chain(paths).chain(pairs).chain(verified).chain(shields);
     changed(
         connections
             .chain(fragments)
@@ -54,10 +59,24 @@ pub fn changed(all: impl IntoIterator<Item = (String, String)>) -> State {
         pair(&PairState::new()),
         window(&Window::new()),
         own_window(&OwnWindow::new()),
+        shield(&ShieldCounts::default()),
     ];
     let moved = |(_, value): &(String, String)| !fresh.contains(value);
     all.into_iter().filter(moved).collect()
 }
+
+/// A source that is verified.
+pub fn verified_key(source: u32) -> String {
+    format!("verified {source:08x}")
+}
+
+/// What a shield has counted.
+pub fn shield(counts: &ShieldCounts) -> String {
+    format!("{counts:?}")
+}
+
+/// Shields of the worlds, number 0 included.
+pub const SHIELDS: u32 = 5;
 
 /// The key of one direction of a connection.
 pub fn connection_key(key: &ConnectionKey) -> String {

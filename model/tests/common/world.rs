@@ -15,8 +15,8 @@ use kuafu_model::state::{
 };
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
-    Be32, ConnectionIds, Fragmenter, IpKey, JIFFY, Limit, Mac, MacPair, Neighbour, NextHop, NodeConfig,
-    PathState, TAGGED, Wrap, policy,
+    AdmittedKey, Be32, ConnectionIds, Fragmenter, IpKey, JIFFY, Limit, Mac, MacPair, Neighbour, NextHop,
+    NodeConfig, PathState, Rate, Shield, TAGGED, Wrap, guard, listed_key, policy,
 };
 use kuafu_pipeline::{Reason, Route};
 
@@ -49,7 +49,7 @@ pub const NOW: u64 = 100_000;
 pub const NOW_NS: u64 = 400_000_000_000;
 
 /// Names of all worlds.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     "host",
     "twice",
     "bare",
@@ -63,6 +63,7 @@ pub const NAMES: [&str; 13] = [
     "hurried",
     "balancer",
     "strict",
+    "shielded",
 ];
 
 /// A host and what surrounds it.
@@ -79,6 +80,8 @@ pub struct World {
     pub balancer: Option<Balancer>,
     /// Until when the prober fragments packets, and how many a jiffy.
     pub fragmenter: (u64, u64),
+    /// Whether services have shields, and these have rates.
+    pub shields: Option<bool>,
 }
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
@@ -94,6 +97,7 @@ pub fn named(name: &str) -> World {
         stale: Vec::new(),
         balancer: None,
         fragmenter: (u64::MAX, u64::MAX),
+        shields: None,
     };
     let state = world.state.as_mut().expect("just made");
     match name {
@@ -113,6 +117,7 @@ pub fn named(name: &str) -> World {
             let common = policy::DROP_FRAGMENTS | policy::PASS_OPTIONS | policy::PASS_ECHO;
             world.balancer = Some(balancer(common, policy::SILENT));
         }
+        "shielded" => world.shields = Some(true),
         other => panic!("no world is called {other}"),
     }
     world
@@ -133,6 +138,7 @@ pub fn facts() -> HostFacts {
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        cookie_key: [1, 2],
         arp: ArpFacts {
             mac: octets(OWN_MAC).octets(),
             ..ArpFacts::default()
@@ -153,7 +159,19 @@ impl World {
             contents::contents(state, &facts(), None).expect("a state that the host can satisfy");
         let limits = contents.limits.values_mut().filter(|limit| limit.cost != 0);
         limits.for_each(|limit| *limit = slow(limit.vni));
+        if let Some(has_rates) = self.shields {
+            shield(&mut contents, has_rates);
+        }
         Some(contents)
+    }
+
+    /// Clients that were admitted: the accelerator admits one.
+    pub fn admitted(&self) -> Option<AdmittedKey> {
+        self.shields?;
+        Some(AdmittedKey {
+            vni: ACCELERATOR,
+            client: u32::from(ip(203, 0, 113, 7)),
+        })
     }
 
     /// The neighbours' entries, by number: what an agent finds out.
@@ -194,6 +212,9 @@ impl World {
             host.set_path_state(*path, stale());
         }
         host.set_fragmenter(self.fragmenter());
+        if let Some(key) = self.admitted() {
+            host.set_admitted(key, u64::MAX);
+        }
         host
     }
 
@@ -216,6 +237,69 @@ fn slow(vni: u32) -> Limit {
         ..Limit::none(vni)
     }
 }
+
+/// Gives services shields: 7020 one that is on, 7021 one that observes, 7022 one that goes up by itself, for good, and
+/// the accelerator's 7000 one that wants admitted clients.
+///
+/// 198.51.101.0/24 is blocked and 198.51.101.9 in it allowed; 203.1.0.0/16 is blocked and 203.1.5.0/24 in it allowed. A
+/// source may begin three flows, a /24 five, and all together seven, or fourteen of verified sources.
+fn shield(contents: &mut Contents, has_rates: bool) {
+    let usual = guard::ALWAYS | guard::COOKIES | guard::NO_AMPLIFIERS;
+    let rate = |at_once| if has_rates { few(at_once) } else { Rate::default() };
+    let shields = [
+        (7020, usual | guard::ENFORCES),
+        (7021, usual),
+        (7022, guard::ENFORCES | guard::COOKIES),
+        (7000, guard::ENFORCES | guard::ALWAYS | guard::ADMISSION),
+    ];
+    for (number, (port, flags)) in (1..).zip(shields) {
+        for (key, service) in &mut contents.services {
+            if key.port.get() != port || key.vni != 0 {
+                continue;
+            }
+            service.shield = number;
+            let shield = Shield {
+                vni: service.vni,
+                flags,
+                blocked: BLOCKS,
+                allowed: ALLOWS,
+                key: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908],
+                source: rate(3),
+                prefix: rate(5),
+                budget: rate(14),
+                alarm: few(2),
+                hold: 1 << 40,
+                verified_for: 1 << 40,
+            };
+            contents.shields.insert(number, shield);
+        }
+    }
+    let [attacker, customer] = [ip(198, 51, 101, 0), ip(203, 1, 5, 0)].map(u32::from);
+    contents.listed.extend([
+        (listed_key(attacker, 24), BLOCKS),
+        (listed_key(attacker | 9, 32), BLOCKS | ALLOWS),
+        (listed_key(customer, 24), BLOCKS | ALLOWS),
+    ]);
+    contents.list_areas.insert(customer >> 16, BLOCKS);
+    for network in [attacker >> 8, customer >> 8] {
+        *contents.list_marks.entry(network >> 6).or_default() |= 1 << (network & 63);
+    }
+}
+
+/// So many at once, and as many again in 8,000 jiffies, so that no clock matters.
+const fn few(at_once: u64) -> Rate {
+    let cost = 8_000 * JIFFY / at_once;
+    Rate {
+        cost,
+        depth: at_once * cost,
+    }
+}
+
+/// The bits of two lists.
+const BLOCKS: u32 = 1;
+const ALLOWS: u32 = 1 << 1;
+/// The accelerator of the entry's listeners.
+const ACCELERATOR: u32 = 100;
 
 /// A path that no probe has come home on since the first jiffy.
 pub fn stale() -> PathState {
@@ -315,6 +399,7 @@ fn host() -> HostState {
             })
             .into(),
         services: services(),
+        prefix_lists: Vec::new(),
         announcements: vec![Announcement {
             local: ip(198, 51, 100, 1),
             public: ip(198, 51, 100, 1),
@@ -469,6 +554,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        shield: None,
         targets: target
             .into_iter()
             .map(|target| TargetState::unchecked(1, target))

@@ -225,7 +225,7 @@ impl Geneve<'_> {
 
 /// What a tag covers: Geneve's header, the option up to the tag, and the first 40 octets of the inner packet.
 #[derive(Debug)]
-pub struct Covered(siphash::Words);
+pub struct Covered([u64; 8]);
 
 impl Covered {
     /// From a header and the inner octets as five little-endian words.

@@ -1,7 +1,7 @@
 //! TCP (RFC 9293).
 
-use super::{be16, put16, view};
-use crate::checksum::Change;
+use super::{be16, be32, put16, put32, view};
+use crate::checksum::{self, Change};
 
 /// No more data from the sender.
 pub const FIN: u8 = 0x01;
@@ -17,6 +17,14 @@ pub const ACK: u8 = 0x10;
 #[must_use]
 pub const fn begins(flags: u8) -> bool {
     flags & (SYN | ACK) == SYN
+}
+
+/// The answer to a SYN.
+pub struct SynAck {
+    /// Source, above the destination.
+    pub ports: u32,
+    /// The number that it acknowledges.
+    pub acknowledges: u32,
 }
 
 view! {
@@ -37,6 +45,29 @@ impl Tcp<'_> {
     #[must_use]
     pub fn flags(&self) -> u8 {
         self.0[13]
+    }
+
+    /// The number of its first octet.
+    #[inline(always)]
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        be32::<4, 20>(self.0)
+    }
+
+    /// Writes a segment without options or data, from the first of these IPv4 addresses to the second: sequence number 0,
+    /// no window.
+    #[inline(always)]
+    pub fn write_syn_ack(&mut self, answer: &SynAck, [source, destination]: [u32; 2]) {
+        const PROTOCOL_AND_LENGTH: u32 = 6 + 20;
+        let (offset, flags) = (5 << 12, (SYN | ACK) as u32);
+        let sum = [source, destination, answer.ports, answer.acknowledges]
+            .into_iter()
+            .fold(PROTOCOL_AND_LENGTH + offset + flags, checksum::add32);
+        put32::<0, 20>(self.0, answer.ports);
+        put32::<4, 20>(self.0, 0);
+        put32::<8, 20>(self.0, answer.acknowledges);
+        put32::<12, 20>(self.0, (offset | flags) << 16);
+        put32::<16, 20>(self.0, (checksum::finish(sum) as u32) << 16);
     }
 
     /// Source port.

@@ -72,6 +72,14 @@ impl Bucket {
         }
         true
     }
+
+    /// How much is missing from it.
+    #[inline(always)]
+    #[must_use]
+    pub fn missing(&self, now: u64) -> u64 {
+        let ahead = self.full_at.get().wrapping_sub(now << FRACTION);
+        if ahead > AHEAD { 0 } else { ahead }
+    }
 }
 
 impl Default for Bucket {

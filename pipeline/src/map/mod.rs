@@ -16,6 +16,7 @@ mod quic;
 mod sample;
 mod service;
 mod shared;
+mod shield;
 mod vpc;
 mod window;
 
@@ -33,6 +34,10 @@ pub use quic::{ConnectionIds, QUIC_LB, TAGGED};
 pub use sample::Sample;
 pub use service::{KEEPS, MemberKey, Phase, Seen, Service, ServiceKey, TAKES, Tracked, policy};
 pub use shared::{Atomics, Shared, SingleThreaded};
+pub use shield::{
+    AdmittedKey, HITTERS, Hitter, Question, Rate, SOURCE_BUCKETS, Shield, ShieldCounts, ShieldState, Tally,
+    asked, guard, listed_key,
+};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
 pub use window::{LANES, OwnWindow, Window};
 

@@ -48,8 +48,8 @@ map_types! {
         pub policy: u32,
         /// Octets in the largest IP packet of a client that is sent on; 0: the underlay's MTU alone limits it.
         pub largest: u32,
-        /// Zero.
-        pub spare: u32,
+        /// Its shield on this host, by number; 0: none.
+        pub shield: u32,
     }
 
     /// Names a target as one of a service's.

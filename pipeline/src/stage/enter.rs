@@ -3,19 +3,20 @@
 use super::direct::Parcel;
 use super::exit::Answers;
 use super::flow::{Flow, Part};
+use super::ring::NOBODY;
 use super::sanity::{self, Sane};
-use super::track::Subject;
-use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, slow_path, too_big, track};
+use super::track::{Age, Subject};
+use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, shield, slow_path, too_big, track};
 use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4, Ipv6};
-use crate::map::{HopKind, IpKey, NO_PATH, NextHop, NodeConfig, Service};
+use crate::map::{HopKind, IpKey, NO_PATH, NextHop, NodeConfig, Service, Tracked};
 use crate::{Event, Frame, Outcome, Reason, Tables};
 
 /// Sends a client's packet to its flow's target: over a pair of paths; where this host is itself the exit, straight on
 /// to the endpoint; to a server that answers directly.
 ///
 /// # Errors
-/// Those of [`sanity`], [`too_big`] (from the accelerated address), [`limit`], [`send`], [`slow_path`], [`exit`] and
+/// Those of [`sanity`], [`shield`], [`too_big`] (from the accelerated address), [`limit`], [`send`], [`slow_path`], [`exit`] and
 /// [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn client_packet<F: Frame, T: Tables>(
@@ -27,9 +28,27 @@ pub fn client_packet<F: Frame, T: Tables>(
 ) -> Outcome {
     let sane = sanity::check(frame, tables, 0, flow)?;
     let subject = Subject::of(service, flow, sane.tcp_flags);
+    // A shield is not asked about flows that it has let pass, and what begins is none of these.
+    let is_new = service.shield != 0 && subject.age == Age::Begins;
+    let mut known = if is_new {
+        None
+    } else {
+        tables.tracked(&subject.key)
+    };
+    let mut remembered = true;
+    if service.shield != 0 && !is_current(known, service) {
+        let looked_at = (&sane, &subject, known.is_some());
+        match shield::pass(frame, tables, interface, (service, flow), looked_at) {
+            Ok(may_be) => remembered = may_be,
+            Err(ends) => return ends,
+        }
+        if is_new {
+            known = tables.tracked(&subject.key);
+        }
+    }
     let datagram = (L4 as u32, sane.length.saturating_sub(20));
     let named = quic::server(frame, tables, service, flow, datagram);
-    let hop = target(tables, service, &subject, named).ok_or(Reason::NoTarget)?;
+    let hop = target(tables, service, &subject, (known, remembered), named).ok_or(Reason::NoTarget)?;
     let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
     if kind == HopKind::Path && !fits && sane.dont_fragment {
         sanity::exact(frame, sane.length)?;
@@ -93,7 +112,8 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
     let (length, subject) = (behind + 40, Subject::of(service, flow, tcp_flags as u32));
     let datagram = (L4_V6 as u32, behind);
     let named = quic::server(frame, tables, service, flow, datagram);
-    let hop = target(tables, service, &subject, named).ok_or(Reason::NoTarget)?;
+    let known = tables.tracked(&subject.key);
+    let hop = target(tables, service, &subject, (known, true), named).ok_or(Reason::NoTarget)?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };
@@ -108,22 +128,29 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
     direct::to_server_v6(frame, tables, (node, interface), (service, hop, wrap), &parcel)
 }
 
-/// Where a flow goes: to the target that its packet has `named`, else to its own.
+/// Whether a flow has a target, and its service has not changed since it was looked at.
+#[inline(always)]
+fn is_current(known: Option<&Tracked>, service: &Service) -> bool {
+    known.is_some_and(|known| known.choice().1 == service.generation)
+}
+
+/// Where a flow goes: to the target that its packet has `named`, unless that is [`NOBODY`], else to its own, which it has
+/// if it is `known`; whether it may be `remembered`.
 #[inline(always)]
 fn target<'t, T: Tables>(
     tables: &'t T,
     service: &Service,
     subject: &Subject,
-    named: Option<u32>,
+    (known, remembered): (Option<&Tracked>, bool),
+    named: u32,
 ) -> Option<&'t NextHop> {
-    let number = match named {
-        Some(number) => {
-            track::follow(tables, service, subject, number);
-            number
-        }
-        None => track::target(tables, service, subject)?,
-    };
-    tables.target(number)
+    if named == NOBODY {
+        return tables.target(track::target(tables, service, subject, known, remembered)?);
+    }
+    if remembered {
+        track::follow(tables, service, subject, known, named);
+    }
+    tables.target(named)
 }
 
 /// Octets in the largest IP packet that a path carries.
@@ -136,7 +163,7 @@ pub fn backbone_mtu(node: &NodeConfig) -> u16 {
 /// Sends an ICMP error about an answer, whose quoted flow is `quoted`, to the exit or the server of that flow, unchanged.
 ///
 /// # Errors
-/// Those of [`exact`], [`limit`], [`send`], [`exit`] and [`direct`]; `NoTarget`.
+/// Those of [`exact`], [`shield`], [`limit`], [`send`], [`exit`] and [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn icmp_error<F: Frame, T: Tables>(
     frame: &mut F,
@@ -147,7 +174,14 @@ pub fn icmp_error<F: Frame, T: Tables>(
 ) -> Outcome {
     let sane = checked(frame)?;
     let subject = Subject::quoted(service, quoted);
-    let hop = target(tables, service, &subject, None).ok_or(Reason::NoTarget)?;
+    let known = tables.tracked(&subject.key);
+    if service.shield != 0 && !is_current(known, service) {
+        let passed = shield::pass_error(frame, tables, interface, (service, quoted), known.is_some());
+        if let Err(ends) = passed {
+            return ends;
+        }
+    }
+    let hop = target(tables, service, &subject, (known, true), NOBODY).ok_or(Reason::NoTarget)?;
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
         HopKind::Path => {
@@ -196,7 +230,8 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
         return Err(Reason::BadLength);
     }
     let subject = Subject::quoted(service, quoted);
-    let hop = target(tables, service, &subject, None).ok_or(Reason::NoTarget)?;
+    let known = tables.tracked(&subject.key);
+    let hop = target(tables, service, &subject, (known, true), NOBODY).ok_or(Reason::NoTarget)?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };

@@ -195,7 +195,7 @@ pub fn hash_of_packet<const AT: usize, const PORTS: usize, const N: usize>(head:
 
 /// Three words to one: multiplications by odd constants and the finaliser of MurmurHash3 (Appleby).
 #[inline(always)]
-const fn mix(a: u32, b: u32, c: u32) -> u32 {
+pub(super) const fn mix(a: u32, b: u32, c: u32) -> u32 {
     let sum = a.wrapping_mul(0x85eb_ca77) ^ b.wrapping_mul(0xc2b2_ae3d).rotate_left(13);
     let mut hash = sum ^ c.wrapping_mul(0x27d4_eb2f).rotate_left(7);
     hash ^= hash >> 16;

@@ -2,6 +2,10 @@
 
 use crate::Tables;
 
+/// No target's number. It stands where an option would be carried far: the verifier refuses to read what an option
+/// without a value holds.
+pub const NOBODY: u32 = u32::MAX;
+
 /// The target's number in the slot of a ring (its first slot and size) on which a hash falls; `None` where it is empty.
 #[inline(always)]
 pub fn number<T: Tables>(tables: &T, (first, size): (u32, u32), hash: u32) -> Option<u32> {

@@ -7,13 +7,10 @@
 //! once: its second packet would be taken for one of before.
 
 use super::flow::{Address, Flow};
-use super::ring;
+use super::ring::{self, NOBODY};
 use crate::header::{ipv4, tcp};
 use crate::map::{ConnectionKey, KEEPS, MemberKey, Service, TAKES, Tracked, policy};
 use crate::{Event, Insertion, Tables};
-
-/// No target's number.
-const NOBODY: u32 = u32::MAX;
 
 /// A flow on its way to a target.
 #[derive(Clone, Copy, Debug)]
@@ -83,11 +80,18 @@ impl Subject {
     }
 }
 
-/// The number of a flow's target. `None` where the service has none.
+/// The number of a flow's target, by its entry if it is `known`. `None` where the service has none. A flow that is not
+/// to be `remembered` goes by the rings alone.
 #[inline(always)]
-pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Option<u32> {
+pub fn target<T: Tables>(
+    tables: &T,
+    service: &Service,
+    subject: &Subject,
+    known: Option<&Tracked>,
+    remembered: bool,
+) -> Option<u32> {
     let now = tables.jiffies();
-    if let Some(known) = tables.tracked(&subject.key) {
+    if let Some(known) = known {
         note(tables, known, subject.age, now);
         let (number, generation) = known.choice();
         let is_current = generation == service.generation;
@@ -108,7 +112,6 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
         known.choose(number, service.generation);
         return Some(number);
     }
-    // A number rather than an option: the verifier refuses to read what an option without a value holds.
     let current = ring::number(tables, (service.first, service.size), subject.place).unwrap_or(NOBODY);
     let again = match subject.age {
         Age::Begins | Age::Ends | Age::Quoted => false,
@@ -125,7 +128,7 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
         return None;
     }
     // Of a flow that ends nothing is to be known.
-    if (again || at_once) && !matches!(subject.age, Age::Quoted | Age::Ends) {
+    if remembered && (again || at_once) && !matches!(subject.age, Age::Quoted | Age::Ends) {
         enter(tables, service, subject, (number, !again), now);
     }
     Some(number)
@@ -133,9 +136,15 @@ pub fn target<T: Tables>(tables: &T, service: &Service, subject: &Subject) -> Op
 
 /// Notes that a flow's target is this one, by what its packets themselves say.
 #[inline(always)]
-pub fn follow<T: Tables>(tables: &T, service: &Service, subject: &Subject, number: u32) {
+pub fn follow<T: Tables>(
+    tables: &T,
+    service: &Service,
+    subject: &Subject,
+    known: Option<&Tracked>,
+    number: u32,
+) {
     let now = tables.jiffies();
-    if let Some(known) = tables.tracked(&subject.key) {
+    if let Some(known) = known {
         note(tables, known, subject.age, now);
         known.choose(number, service.generation);
         return;

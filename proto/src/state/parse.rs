@@ -3,10 +3,11 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use kuafu_model::kinds::Cidr;
 use kuafu_model::state::{
     Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
-    PortState, RemoteEndpoint, ServiceState, SlotAction, SlotState, Speaker, Target, TargetState, VtepState,
-    Way,
+    PortState, PrefixListState, RemoteEndpoint, ServiceState, Shield, SlotAction, SlotState, Speaker, Target,
+    TargetState, VtepState, Way,
 };
 
 use super::StateError;
@@ -34,6 +35,7 @@ pub(super) fn host_state(message: v1::HostState) -> Result<HostState> {
         paths: all("paths", message.paths)?,
         pairs: all("pairs", message.pairs)?,
         services: all("services", message.services)?,
+        prefix_lists: all("prefix_lists", message.prefix_lists)?,
         announcements: all("announcements", message.announcements)?,
     })
 }
@@ -307,6 +309,55 @@ impl Read for ServiceState {
             idle_timeout_s: message.idle_timeout_s,
             bandwidth_mbps: message.bandwidth_mbps,
             targets: all("targets", message.targets)?,
+            shield: message
+                .shield
+                .map(|shield| Shield::read(shield).map_err(|error| error.within("shield")))
+                .transpose()?,
+        })
+    }
+}
+
+impl Read for Shield {
+    type Message = v1::Shield;
+
+    fn read(message: v1::Shield) -> Result<Self> {
+        let rate = |name, value| match value {
+            1..=100_000_000 => Ok(value),
+            _ => Err(wrong(name, value, "1 to 100,000,000")),
+        };
+        let some = |name, value: Option<u32>| value.map(|value| rate(name, value)).transpose();
+        Ok(Self {
+            enforces: message.enforces,
+            alarm_new_per_s: some("alarm_new_per_s", message.alarm_new_per_s)?,
+            hold_s: match message.hold_s {
+                seconds @ 1..=3600 => seconds,
+                other => return Err(wrong("hold_s", other, "1 to 3600")),
+            },
+            syn_cookies: message.syn_cookies,
+            drop_amplifiers: message.drop_amplifiers,
+            admitted_only: message.admitted_only,
+            source_new_per_s: rate("source_new_per_s", message.source_new_per_s)?,
+            prefix_new_per_s: rate("prefix_new_per_s", message.prefix_new_per_s)?,
+            new_per_s: some("new_per_s", message.new_per_s)?,
+            block: message.block,
+            allow: message.allow,
+        })
+    }
+}
+
+impl Read for PrefixListState {
+    type Message = v1::PrefixListState;
+
+    fn read(message: v1::PrefixListState) -> Result<Self> {
+        let prefix = |(index, text): (usize, &String)| -> Result<Cidr> {
+            let expected = "an IPv4 prefix without bits outside it, such as 10.0.0.0/16";
+            text.parse()
+                .map_err(|_| wrong(&format!("prefixes[{index}]"), text, expected))
+        };
+        let prefixes = message.prefixes.iter().enumerate();
+        Ok(Self {
+            name: text("name", message.name)?,
+            prefixes: prefixes.map(prefix).collect::<Result<_>>()?,
         })
     }
 }

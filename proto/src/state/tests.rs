@@ -33,7 +33,24 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         port: 2342,
         idle_timeout_s: 60,
         bandwidth_mbps: at_exit.then_some(50),
+        shield: (!at_exit).then(shield),
         targets: vec![TargetState::unchecked(1, target)],
+    }
+}
+
+fn shield() -> Shield {
+    Shield {
+        enforces: true,
+        alarm_new_per_s: Some(5000),
+        hold_s: 60,
+        syn_cookies: true,
+        drop_amplifiers: false,
+        admitted_only: true,
+        source_new_per_s: 100,
+        prefix_new_per_s: 2000,
+        new_per_s: None,
+        block: vec!["bots".to_owned()],
+        allow: Vec::new(),
     }
 }
 
@@ -115,6 +132,12 @@ pub(crate) fn sample() -> HostState {
                 },
             ),
         ],
+        prefix_lists: vec![PrefixListState {
+            name: "bots".to_owned(),
+            prefixes: ["198.51.100.0/24", "203.0.113.7/32"]
+                .map(|prefix| prefix.parse().unwrap())
+                .into(),
+        }],
         announcements: announcements(),
     }
 }
@@ -211,6 +234,26 @@ fn checks_survive_and_their_change_is_a_delta() {
 }
 
 #[test]
+fn shields_and_lists_survive_and_their_change_is_a_delta() {
+    let (before, mut state) = (sample(), sample());
+    state.services[0].shield = Some(Shield {
+        alarm_new_per_s: None,
+        new_per_s: Some(20_000),
+        allow: vec!["friends".to_owned()],
+        ..shield()
+    });
+    state.prefix_lists[0].prefixes = ["0.0.0.0/0".parse().unwrap()].into();
+    assert_eq!(from_bytes(&to_bytes(&state)).unwrap(), state);
+    assert_eq!(from_json(&to_json(&state).unwrap()).unwrap(), state);
+    let delta = Delta::between(&before, &state);
+    assert_eq!(
+        (delta.services.changed.len(), delta.prefix_lists.changed.len()),
+        (1, 1)
+    );
+    assert_eq!(delta.apply(&before).unwrap(), state);
+}
+
+#[test]
 fn wrong_checks_are_named() {
     let of = |change: fn(&mut v1::Check)| {
         let mut message = v1::Check::from(&checks()[0]);
@@ -253,6 +296,21 @@ fn what_is_wrong_is_named() {
             "\"192.0.2.1\"",
             "\"here\"",
             "services[1].targets[0].server.address: \"here\" is not an IPv4 address",
+        ),
+        (
+            "\"hold_s\": 60",
+            "\"hold_s\": 0",
+            "services[0].shield.hold_s: \"0\" is not 1 to 3600",
+        ),
+        (
+            "\"source_new_per_s\": 100",
+            "\"source_new_per_s\": 0",
+            "services[0].shield.source_new_per_s: \"0\" is not 1 to 100,000,000",
+        ),
+        (
+            "\"203.0.113.7/32\"",
+            "\"203.0.113.7/24\"",
+            "prefix_lists[0].prefixes[1]: \"203.0.113.7/24\" is not an IPv4 prefix without bits outside it",
         ),
         (
             "\"arp\": {}",

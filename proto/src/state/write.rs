@@ -1,8 +1,10 @@
 //! From model's types to messages.
 
+use kuafu_model::kinds::Cidr;
 use kuafu_model::state::{
     Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
-    PortState, RemoteEndpoint, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState, Way,
+    PortState, PrefixListState, RemoteEndpoint, ServiceState, Shield, SlotAction, SlotState, Target,
+    TargetState, VtepState, Way,
 };
 
 use super::SCHEMA;
@@ -33,6 +35,7 @@ impl From<&HostState> for v1::HostState {
             paths: all(&state.paths),
             pairs: all(&state.pairs),
             services: all(&state.services),
+            prefix_lists: all(&state.prefix_lists),
             announcements: all(&state.announcements),
         }
     }
@@ -177,6 +180,34 @@ impl From<&ServiceState> for v1::ServiceState {
             idle_timeout_s: service.idle_timeout_s,
             bandwidth_mbps: service.bandwidth_mbps,
             targets: all(&service.targets),
+            shield: service.shield.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&Shield> for v1::Shield {
+    fn from(shield: &Shield) -> Self {
+        Self {
+            enforces: shield.enforces,
+            alarm_new_per_s: shield.alarm_new_per_s,
+            hold_s: shield.hold_s,
+            syn_cookies: shield.syn_cookies,
+            drop_amplifiers: shield.drop_amplifiers,
+            admitted_only: shield.admitted_only,
+            source_new_per_s: shield.source_new_per_s,
+            prefix_new_per_s: shield.prefix_new_per_s,
+            new_per_s: shield.new_per_s,
+            block: shield.block.clone(),
+            allow: shield.allow.clone(),
+        }
+    }
+}
+
+impl From<&PrefixListState> for v1::PrefixListState {
+    fn from(list: &PrefixListState) -> Self {
+        Self {
+            name: list.name.clone(),
+            prefixes: list.prefixes.iter().map(Cidr::to_string).collect(),
         }
     }
 }

@@ -84,6 +84,7 @@ impl Pop {
                 capacities,
                 now: 0,
                 servers: Servers::default(),
+                cookie_key: [0; 2],
                 arp: ArpFacts::default(),
             },
             state: None,

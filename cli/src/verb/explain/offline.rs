@@ -31,6 +31,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
+        cookie_key: [0; 2],
         arp: ArpFacts::default(),
     };
     let tables = contents(state, &facts, None)?;

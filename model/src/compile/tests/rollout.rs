@@ -29,6 +29,8 @@ struct Cluster {
     nodes: BTreeSet<usize>,
     /// Entry, exit and class of each accelerator.
     accelerators: BTreeMap<usize, (usize, usize, &'static str)>,
+    /// The list that their shields name: the only one that there is.
+    list: usize,
     choices: Vec<Choice>,
     allocations: Allocations,
     random: Box<dyn FnMut() -> [u8; 16]>,
@@ -49,6 +51,7 @@ impl Cluster {
             dice: Dice(seed),
             nodes: (0..NODES).collect(),
             accelerators: BTreeMap::new(),
+            list: 0,
             choices: Vec::new(),
             allocations: Allocations::default(),
             random: Box::new(counted()),
@@ -63,7 +66,10 @@ impl Cluster {
     }
 
     fn intent(&self) -> Intent {
-        let mut text = String::new();
+        let list = self.list;
+        let mut text = format!(
+            "kind: PrefixList\nmetadata: {{name: list-{list}}}\nspec: {{prefixes: [10.0.0.0/8]}}\n---\n"
+        );
         for node in &self.nodes {
             let spec = format!("{{region: r{node}, address: {{local: 192.0.2.{}}}}}", node + 1);
             text += &format!("kind: Node\nmetadata: {{name: n{node}}}\nspec: {spec}\n---\n");
@@ -74,7 +80,8 @@ impl Cluster {
                  spec: {{addresses: [{{node: n{entry}, public: 203.0.113.{}}}]}}\n---\n\
                  kind: Service\nmetadata: {{name: s{number}}}\nspec: {{targets: [{{address: 198.51.100.7}}]}}\n---\n\
                  kind: Accelerator\nmetadata: {{name: a{number}}}\nspec: {{pool: p{number}, class: {class}, \
-                 listeners: [{{protocol: udp, port: 7}}], groups: [{{service: s{number}, region: r{exit}}}]}}\n---\n",
+                 listeners: [{{protocol: udp, port: 7}}], groups: [{{service: s{number}, region: r{exit}}}], \
+                 shield: {{block: [list-{list}]}}}}\n---\n",
                 number + 1
             );
         }
@@ -92,6 +99,7 @@ impl Cluster {
             0 => self.toggle_node(),
             1..=3 => self.toggle_accelerator(),
             4 => self.allocations.ask_for_keys(),
+            5 => self.list = self.dice.roll(3),
             _ => {}
         }
         let intent = self.intent();
