@@ -45,6 +45,17 @@
 	bounds
 	.endm
 
+	# The same where the end was cut off, by bpf_xdp_adjust_tail.
+	.macro	lengthen	octets
+	bounds
+	r2 = r7
+	r2 -= r8
+	r2 += \octets
+	r1 = r6
+	call 65
+	bounds
+	.endm
+
 	.macro	check	octets, end
 	r1 = r7
 	r1 += \octets
@@ -74,6 +85,45 @@
 	copy u64, 46
 	copy u64, 54
 	copy u64, 62
+	.endm
+
+	# The client's packet whose turn it is.
+	.macro	another_client	end
+	first turn, \end
+	r9 = *(u64 *)(r0 + 0)
+	r1 = r9
+	r1 += 1
+	*(u64 *)(r0 + 0) = r1
+	r1 = *(u64 *)(r0 + 8)
+	r9 &= r1
+	first frame, \end
+	check 70, \end
+	copy u64, 0
+	copy u32, 8
+	copy u16, 12
+	r2 = r9
+	r2 ^= -1
+	r2 &= 0xffff
+	r2 <<= 32
+	r1 = *(u64 *)(r0 + 14)
+	r1 |= r2
+	*(u64 *)(r7 + 14) = r1
+	r2 = r9
+	r2 <<= 48
+	r1 = *(u64 *)(r0 + 22)
+	r1 |= r2
+	*(u64 *)(r7 + 22) = r1
+	r9 >>= 16
+	r9 &= 0xffff
+	r9 <<= 32
+	r1 = *(u64 *)(r0 + 30)
+	r1 |= r9
+	*(u64 *)(r7 + 30) = r1
+	copy u64, 38
+	copy u64, 46
+	copy u64, 54
+	copy u64, 62
+	become \end
 	.endm
 
 	# Up to Geneve's option.
@@ -152,42 +202,18 @@ restore_v6:
 restore_flows:
 	r6 = r1
 	put_back 70
-	first turn, restore_flows_ends
-	r9 = *(u64 *)(r0 + 0)
-	r1 = r9
-	r1 += 1
-	*(u64 *)(r0 + 0) = r1
-	r1 = *(u64 *)(r0 + 8)
-	r9 &= r1
-	first frame, restore_flows_ends
-	check 70, restore_flows_ends
-	copy u64, 0
-	copy u32, 8
-	copy u16, 12
-	r2 = r9
-	r2 ^= -1
-	r2 &= 0xffff
-	r2 <<= 32
-	r1 = *(u64 *)(r0 + 14)
-	r1 |= r2
-	*(u64 *)(r7 + 14) = r1
-	r2 = r9
-	r2 <<= 48
-	r1 = *(u64 *)(r0 + 22)
-	r1 |= r2
-	*(u64 *)(r7 + 22) = r1
-	r9 >>= 16
-	r9 &= 0xffff
-	r9 <<= 32
-	r1 = *(u64 *)(r0 + 30)
-	r1 |= r9
-	*(u64 *)(r7 + 30) = r1
-	copy u64, 38
-	copy u64, 46
-	copy u64, 54
-	copy u64, 62
-	become restore_flows_ends
+	another_client restore_flows_ends
 	.size	restore_flows, . - restore_flows
+
+	# The same, of which only the headers were left.
+	.section	xdp,"ax",@progbits
+	.globl	restore_cut
+	.type	restore_cut,@function
+restore_cut:
+	r6 = r1
+	lengthen 70
+	another_client restore_cut_ends
+	.size	restore_cut, . - restore_cut
 
 	.section	xdp,"ax",@progbits
 	.globl	restore_exit

@@ -9,6 +9,7 @@ mod wrapper;
 
 use anyhow::{Context, Result, ensure};
 use kuafu_dataplane::bpf::{Bpf, Sizes};
+use kuafu_pipeline::Reason;
 
 use self::wrapper::{Start, Wrapper};
 use crate::Common;
@@ -30,19 +31,23 @@ const FLOWS: u64 = 262_144;
 const ALL: u64 = 1 << 32;
 /// For which memory is told.
 const REMEMBERED: u32 = 1_000_000;
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
 /// One thing that the edge does.
 struct Scene {
     what: &'static str,
-    limit_ns: f64,
+    /// Where one is set.
+    limit_ns: Option<f64>,
     /// On which of the hosts.
     host: usize,
     wrapper: Wrapper,
     /// What becomes of the packet: one that is dropped costs little, so the program must have done its work.
     verdict: u32,
     is_done: fn(&mut [u8]) -> bool,
+    /// Where it is dropped, as what.
+    dropped: Option<Reason>,
     /// Of each flow only one packet comes: what they left is cleared away before the next ones.
     is_new: bool,
 }
@@ -70,6 +75,7 @@ fn in_namespace(common: &Common, interface: u32) -> Result<Report> {
     balancer::fill(&hosts[BALANCER], interface)?;
     let mut scenes = of_the_backbone(interface)?;
     scenes.extend(of_the_balancer(interface)?);
+    scenes.extend(of_shields(interface)?);
     for scene in &mut scenes {
         check(scene, &hosts[scene.host])?;
     }
@@ -96,7 +102,7 @@ fn of_the_backbone(interface: u32) -> Result<Vec<Scene>> {
     };
     let scene = |what, limit_ns, (restore, start): (_, Start), is_done| {
         let wrapper = Wrapper::new(restore, &start, interface)?;
-        anyhow::Ok(Scene::new(ON_BACKBONE, (what, limit_ns), wrapper, is_done))
+        anyhow::Ok(Scene::new(ON_BACKBONE, (what, Some(limit_ns)), wrapper, is_done))
     };
     Ok(vec![
         scene(
@@ -123,7 +129,7 @@ fn of_the_backbone(interface: u32) -> Result<Vec<Scene>> {
 fn of_the_balancer(interface: u32) -> Result<Vec<Scene>> {
     let scene = |what, limit_ns, (restore, start): (_, Start), is_done| {
         let wrapper = Wrapper::new(restore, &start, interface)?;
-        anyhow::Ok(Scene::new(BALANCER, (what, limit_ns), wrapper, is_done))
+        anyhow::Ok(Scene::new(BALANCER, (what, Some(limit_ns)), wrapper, is_done))
     };
     let one = |packet| ("restore_entry", Start::with(packet));
     let many = |packet, clients| {
@@ -179,10 +185,64 @@ fn of_the_balancer(interface: u32) -> Result<Vec<Scene>> {
     ])
 }
 
+/// What shields do, each to packets of very many sources.
+fn of_shields(interface: u32) -> Result<Vec<Scene>> {
+    let with = |(what, limit_ns), (restore, packet), clients, is_done| {
+        let start = Start::with(packet);
+        let wrapper = Wrapper::new(restore, &Start { clients, ..start }, interface)?;
+        anyhow::Ok(Scene::new(BALANCER, (what, limit_ns), wrapper, is_done))
+    };
+    let scene =
+        |what, packet, clients, is_done| with((what, None), ("restore_flows", packet), clients, is_done);
+    let (is_whole, wrapped) = (packet::is_whole as fn(&mut [u8]) -> bool, packet::is_in_ipip);
+    let asking = packet::first(balancer::ASKING)?;
+    Ok(vec![
+        with(
+            ("SYN, answered by a cookie", Some(147.0)),
+            ("restore_cut", asking),
+            ALL,
+            packet::is_asked,
+        )?,
+        scene(
+            "source on a list of 100,000",
+            packet::first(balancer::BLOCKING)?,
+            ALL,
+            is_whole,
+        )?
+        .dropping(Reason::Blocked),
+        scene(
+            "client that is not admitted",
+            packet::first(balancer::CLOSED)?,
+            ALL,
+            is_whole,
+        )?
+        .dropping(Reason::NotAdmitted),
+        scene(
+            "source beyond its rate",
+            packet::first(balancer::SLOW)?,
+            ALL,
+            is_whole,
+        )?
+        .dropping(Reason::SourceLimited),
+        scene(
+            "admitted client's SYN",
+            packet::first(balancer::ADMITTING)?,
+            ALL,
+            wrapped,
+        )?,
+        scene(
+            "known TCP flow behind a shield that is up",
+            packet::segment(balancer::ADMITTING)?,
+            1,
+            wrapped,
+        )?,
+    ])
+}
+
 impl Scene {
     fn new(
         host: usize,
-        (what, limit_ns): (&'static str, f64),
+        (what, limit_ns): (&'static str, Option<f64>),
         wrapper: Wrapper,
         is_done: fn(&mut [u8]) -> bool,
     ) -> Self {
@@ -193,7 +253,17 @@ impl Scene {
             wrapper,
             verdict: XDP_TX,
             is_done,
+            dropped: None,
             is_new: false,
+        }
+    }
+
+    /// A scene whose packet is dropped.
+    fn dropping(self, reason: Reason) -> Self {
+        Self {
+            verdict: XDP_DROP,
+            dropped: Some(reason),
+            ..self
         }
     }
 
@@ -206,6 +276,7 @@ impl Scene {
 fn check(scene: &mut Scene, bpf: &Bpf) -> Result<()> {
     scene.wrapper.wrap(&bpf.programs.edge)?;
     for repeat in [1, 2 * packet::TURNS] {
+        let before = drops(scene, bpf)?;
         let mut run = scene.wrapper.run(repeat)?;
         ensure!(
             run.verdict == scene.verdict && (scene.is_done)(&mut run.packet),
@@ -214,8 +285,24 @@ fn check(scene: &mut Scene, bpf: &Bpf) -> Result<()> {
             run.verdict,
             run.packet
         );
+        let dropped = drops(scene, bpf)? - before;
+        let due = if scene.dropped.is_some() {
+            u64::from(repeat)
+        } else {
+            0
+        };
+        ensure!(dropped == due, "{}: {dropped} were dropped of {due}", scene.what);
     }
     Ok(())
+}
+
+/// How many packets were dropped as a scene's are.
+fn drops(scene: &Scene, bpf: &Bpf) -> Result<u64> {
+    let Some(reason) = scene.dropped else {
+        return Ok(0);
+    };
+    let of_cpus = bpf.maps.drops.get(reason as u32)?;
+    Ok(of_cpus.iter().map(|drop| drop.packets).sum())
 }
 
 fn round(scene: &mut Scene, bpf: &Bpf) -> Result<Round> {
@@ -289,8 +376,10 @@ fn report(scenes: &[Scene], rounds: &[Vec<Round>]) -> Result<Report> {
             least(&net.ours),
             least(&net.peer)
         ));
-        let limit = Limit::OursAtMost((scene.limit_ns * scale).round());
-        rows.push(row(scene, "net", net, Some(limit)));
+        let limit = scene
+            .limit_ns
+            .map(|limit| Limit::OursAtMost((limit * scale).round()));
+        rows.push(row(scene, "net", net, limit));
     }
     for (scene, rounds) in scenes.iter().zip(rounds) {
         rows.push(row(scene, "gross", compared(rounds, |_, value| value), None));

@@ -28,7 +28,7 @@ pub(super) const PLAIN_V6: usize = 14 + 40 + SEGMENT;
 pub(super) const TURNS: u32 = 1024;
 const TTL: u8 = 60;
 /// A client whose address may be any of its 65,536, see `restore_flows`.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 7, 0, 0);
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 7, 0, 0);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
 /// A segment of TCP: header and 16 octets.
 const SEGMENT: usize = 36;
@@ -164,6 +164,22 @@ pub(super) fn is_in_ip6ip6(frame: &mut [u8]) -> bool {
         return false;
     };
     is_longer && Ipv6::at::<14, 54>(head).next_header() == ipv6::IPV6
+}
+
+/// As the question whether its client can be reached.
+pub(super) fn is_asked(frame: &mut [u8]) -> bool {
+    const HEADERS: usize = 54;
+    let is_bare = frame.len() == HEADERS;
+    let Some(head) = frame.first_chunk_mut::<HEADERS>() else {
+        return false;
+    };
+    let source = Ipv4::at::<14, HEADERS>(head).source();
+    is_bare && source == u32::from(ADDRESS) && head[47] == tcp::SYN | tcp::ACK
+}
+
+/// As it was: what is dropped stays so.
+pub(super) fn is_whole(frame: &mut [u8]) -> bool {
+    frame.len() == PLAIN
 }
 
 /// As it is.

@@ -10,7 +10,7 @@ use kuafu_dataplane::bpf::{Bpf, Maps, Pins, Sizes};
 use kuafu_dataplane::host::{Host, Options, with_port};
 use kuafu_lab::Namespace;
 use kuafu_model::HostState;
-use kuafu_model::contents::{Capacities, Contents, HostFacts, contents};
+use kuafu_model::contents::{Contents, contents};
 use kuafu_model::state::{Encapsulation, ServiceState, Target, TargetState};
 use kuafu_pipeline::header::Ipv4;
 use kuafu_pipeline::header::ipv4::IPIP;
@@ -115,7 +115,7 @@ fn measured(
             pins: pins.clone(),
             data: data.to_owned(),
             xdp: None,
-            sizes: sizes(),
+            sizes: Sizes::default(),
         };
         let mut host = Host::open(options)?;
         host.apply(&state(&[]))?;
@@ -123,7 +123,7 @@ fn measured(
         let mut bench = Bench {
             host,
             edge,
-            aside: Bpf::load(&sizes())?,
+            aside: Bpf::load(&Sizes::default())?,
             interface,
         };
         let (mut ones, mut manys) = (Vec::new(), [const { Vec::new() }; MANY.len()]);
@@ -133,20 +133,8 @@ fn measured(
                 rounds.push(bench.round(shape)?);
             }
         }
-        Ok(report(&ones, &manys, bench.host.facts()))
+        Ok(report(&ones, &manys))
     })?
-}
-
-/// An agent's maps, but for those that would not hold these services.
-fn sizes() -> Sizes {
-    Sizes {
-        capacities: Capacities {
-            neighbours: 65_536,
-            rings: 66 * 131_072,
-            ..Capacities::default()
-        },
-        ..Sizes::default()
-    }
 }
 
 impl Bench {
@@ -304,37 +292,14 @@ fn maps_mib(maps: &Maps) -> Result<f64> {
     all.into_iter().sum()
 }
 
-fn report(ones: &[Round], manys: &[Vec<Round>; MANY.len()], facts: &HostFacts) -> Report {
-    let sizes = sizes().capacities;
-    let usual = Capacities::default();
-    let mut conditions = vec![
-        format!(
-            "targets by IPIP, all different, behind one gateway; maps as an agent's, but for neighbours ({}, an \
-             agent's {}) and rings ({}, an agent's {})",
-            sizes.neighbours, usual.neighbours, sizes.rings, usual.rings
-        ),
+fn report(ones: &[Round], manys: &[Vec<Round>; MANY.len()]) -> Report {
+    let conditions = vec![
+        "targets by IPIP, all different, behind one gateway; an agent's maps".to_owned(),
         "apply: as the agent does, on a host that has no service; contents: computed apart; write: into other maps of \
          the same sizes; peak: what this process has resident, with all that it measures with, in the first round"
             .to_owned(),
         format!("ns net of the wrapper, of a flow that is known, {REPEAT} runs a round"),
     ];
-    for shape in MANY {
-        let whole = with_port(&state(&shape.services()));
-        let with = |capacities: Capacities| {
-            let facts = HostFacts {
-                capacities,
-                ..facts.clone()
-            };
-            contents(&whole, &facts, None).err()
-        };
-        let only_rings = Capacities {
-            neighbours: sizes.neighbours,
-            ..usual.clone()
-        };
-        for error in [with(usual.clone()), with(only_rings)].into_iter().flatten() {
-            conditions.push(format!("{shape} by an agent's sizes: {error}"));
-        }
-    }
     let mut rows = Vec::new();
     for (shape, rounds) in MANY.iter().zip(manys) {
         rows.extend(rows_of(*shape, ones, rounds));
