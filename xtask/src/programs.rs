@@ -47,6 +47,14 @@ const SOAKS: &[Soak] = &[
         limit: Duration::from_secs(3600),
     },
     Soak {
+        name: "flood",
+        what: "10^7 packets of as many sources against services behind shields: 10,000 flows keep their targets",
+        package: "kuafu-dataplane",
+        test: "flood",
+        env: &[],
+        limit: Duration::from_secs(3600),
+    },
+    Soak {
         name: "game",
         what: "two minutes of a real game, accelerated: in the game, and never out of it",
         package: "kuafu",
