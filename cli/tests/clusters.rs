@@ -19,6 +19,8 @@ mod common;
 mod copies;
 #[path = "clusters/endpoints.rs"]
 mod endpoints;
+#[path = "clusters/flood.rs"]
+mod flood;
 #[path = "clusters/health.rs"]
 mod health;
 #[path = "../src/demo/intent.rs"]
@@ -31,8 +33,12 @@ mod limit;
 mod play;
 #[path = "../src/demo/report.rs"]
 mod report;
+#[path = "clusters/requests.rs"]
+mod requests;
 #[path = "clusters/services.rs"]
 mod services;
+#[path = "clusters/shield.rs"]
+mod shield;
 #[path = "../src/demo/tenants.rs"]
 mod tenants;
 #[path = "clusters/trial.rs"]

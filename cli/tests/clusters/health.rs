@@ -1,17 +1,17 @@
 //! Servers that die, and servers that are drained: what of their services' clients notices it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::common::{Stage, skipped, soon};
 use super::intent;
+use super::requests::{ANSWER, HTTP, Request, connect, failed, request, under_load};
 use kuafu_lab::Process;
 use kuafu_lab::decapsulator::Decapsulator;
 use kuafu_lab::world::World;
@@ -33,7 +33,6 @@ sites:
 const SERVERS: [&str; 3] = ["one", "two", "three"];
 /// Each at an address of its own.
 const MODES: [&str; 4] = ["nat", "ipip", "gue, gue: {variant: 0}", "gue, gue: {variant: 1}"];
-const HTTP: u16 = 80;
 /// Where connections stay open.
 const LONG: u16 = 7_000;
 const GUE: u16 = 6_080;
@@ -41,10 +40,6 @@ const INTERVAL: Duration = Duration::from_millis(300);
 const FALL: u32 = 3;
 /// Long connections to each service.
 const CONNECTIONS: usize = 30;
-/// For an answer: shorter than what a packet that is lost takes to be sent again.
-const ANSWER: Duration = Duration::from_millis(900);
-/// Between two requests.
-const PAUSE: Duration = Duration::from_millis(2);
 /// For what is to stay as it is.
 const WHILE: Duration = Duration::from_secs(3);
 
@@ -87,7 +82,7 @@ fn one_dies(stage: &Stage, addresses: &[Ipv4Addr], server: &Server) {
     let connected = |address: &Ipv4Addr| connections(&stage.world, *address);
     let mut long: Vec<Vec<Long>> = addresses.iter().map(connected).collect();
     let (mut died, mut known) = (Instant::now(), Instant::now());
-    let all = under_load(&stage.world, addresses, |_| {
+    let all = under_load(&stage.world, "player", addresses, |_| {
         thread::sleep(WHILE);
         died = Instant::now();
         server.cut(&stage.world, true);
@@ -137,7 +132,7 @@ fn one_dies(stage: &Stage, addresses: &[Ipv4Addr], server: &Server) {
 /// What is in force says which servers were down: no request goes there when an agent starts. Returns the new one.
 fn an_agent_that_starts_anew_knows_it(stage: &Stage, addresses: &[Ipv4Addr]) -> Process {
     let mut agent = None;
-    let all = under_load(&stage.world, addresses, |_| {
+    let all = under_load(&stage.world, "player", addresses, |_| {
         thread::sleep(WHILE / 2);
         let killed = Pid::from_raw(stage.cluster.nodes["osaka"].agent.id().try_into().unwrap());
         kill(killed, Signal::SIGKILL).unwrap();
@@ -164,7 +159,7 @@ fn one_comes_back(stage: &Stage, addresses: &[Ipv4Addr], server: &Server) {
 /// Each server is drained and used again, under load: no request fails, and no connection is lost.
 fn all_are_drained_in_turn(stage: &Stage, addresses: &[Ipv4Addr]) {
     until(stage, "all serve again", |_| "up");
-    let all = under_load(&stage.world, addresses, |so_far| {
+    let all = under_load(&stage.world, "player", addresses, |so_far| {
         for name in SERVERS {
             is_drained(stage, (name, addresses), so_far);
             for address in addresses {
@@ -247,10 +242,6 @@ fn none_failed(mode: &str, requests: &[Request], when: &str) {
         "{mode}: {failed:?} {when}, now {:?}",
         Instant::now()
     );
-}
-
-fn failed(requests: &[Request]) -> impl Iterator<Item = &Request> {
-    requests.iter().filter(|request| request.who.is_err())
 }
 
 fn spares(world: &World) -> impl Iterator<Item = Ipv4Addr> {
@@ -370,13 +361,6 @@ fn echo(name: &str, mut connection: TcpStream) -> Option<()> {
     }
 }
 
-/// A connection from the calling thread's namespace.
-fn connect(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
-    let connection = TcpStream::connect_timeout(&SocketAddr::from((address, port)), ANSWER)?;
-    connection.set_read_timeout(Some(ANSWER))?;
-    Ok(connection)
-}
-
 /// A connection that stays open.
 struct Long {
     server: String,
@@ -424,64 +408,4 @@ fn connections(world: &World, address: Ipv4Addr) -> Vec<Long> {
 fn ask(world: &World, address: Ipv4Addr) -> Option<String> {
     let ask = || request(address);
     world.netns("player").unwrap().run(ask).unwrap().ok()
-}
-
-/// Who answers a request from the calling thread's namespace.
-fn request(address: Ipv4Addr) -> std::io::Result<String> {
-    let mut connection = connect(address, HTTP)?;
-    connection.write_all(b"GET /who HTTP/1.0\r\n\r\n")?;
-    let mut text = String::new();
-    connection.read_to_string(&mut text)?;
-    let (_, body) = text.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
-    Ok(body.to_owned())
-}
-
-/// A request, and who answered it.
-#[derive(Clone, Debug)]
-struct Request {
-    began: Instant,
-    who: Result<String, String>,
-}
-
-/// Asks each service again and again, a connection each, while `work` goes on, which sees what came of it so far.
-fn under_load(
-    world: &World,
-    addresses: &[Ipv4Addr],
-    work: impl FnOnce(&[Mutex<Vec<Request>>]),
-) -> Vec<Vec<Request>> {
-    let ends = AtomicBool::new(false);
-    let all: Vec<Mutex<Vec<Request>>> = addresses.iter().map(|_| Mutex::default()).collect();
-    thread::scope(|scope| {
-        // Whatever `work` comes to.
-        let _ends = End(&ends);
-        for (address, requests) in addresses.iter().zip(&all) {
-            let until = &ends;
-            let player = world.netns("player").unwrap();
-            scope.spawn(move || {
-                let asking = player.run(|| {
-                    while !until.load(Ordering::Relaxed) {
-                        let began = Instant::now();
-                        let who =
-                            request(*address).map_err(|error| format!("{error} after {:?}", began.elapsed()));
-                        requests.lock().unwrap().push(Request { began, who });
-                        thread::sleep(PAUSE);
-                    }
-                });
-                asking.unwrap();
-            });
-        }
-        work(&all);
-    });
-    all.into_iter()
-        .map(|requests| requests.into_inner().unwrap())
-        .collect()
-}
-
-/// Says that it is over.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

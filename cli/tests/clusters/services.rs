@@ -29,8 +29,8 @@ const SERVERS: [&str; 3] = ["one", "two", "three"];
 /// Each at an address of its own.
 const MODES: [&str; 3] = ["ipip", "gue, gue: {variant: 0}", "gue, gue: {variant: 1}"];
 const HTTP: u16 = 80;
-const UDP: u16 = 7_777;
-const GUE: u16 = 6_080;
+pub(super) const UDP: u16 = 7_777;
+pub(super) const GUE: u16 = 6_080;
 /// Requests to each service, each by a connection of its own.
 const REQUESTS: usize = 100;
 /// Packets a second of a stream, and for how long.
@@ -123,14 +123,14 @@ spec:
 }
 
 /// A host without agent: a web server, an echo at each service's address, and what takes packets out.
-struct Server {
-    decapsulator: Decapsulator,
-    echoes: Vec<Echo>,
+pub(super) struct Server {
+    pub(super) decapsulator: Decapsulator,
+    pub(super) echoes: Vec<Echo>,
     _web: Process,
 }
 
 impl Server {
-    fn start(world: &World, name: &str, addresses: &[Ipv4Addr], pages: &Path) -> Self {
+    pub(super) fn start(world: &World, name: &str, addresses: &[Ipv4Addr], pages: &Path) -> Self {
         let host = world.netns(name).unwrap();
         let own = addresses
             .iter()
