@@ -106,6 +106,8 @@ impl Announcing {
         let told = Told::default();
         let lease = Lease::read(run);
         let holds = lease.arp.iter().chain(&lease.hooks);
+        // Of one that has run out others may hold everything.
+        let holds = holds.filter(|_| !lease.has_run_out());
         let holds = holds.map(|(address, term)| (*address, *term)).collect();
         let announcer = Announcer::new(run.to_owned(), lease, Arc::clone(&told));
         thread::Builder::new()
@@ -262,8 +264,9 @@ impl Announcer {
 
     fn step(&mut self, now: Instant) {
         if self.lease.has_run_out() {
-            // What it named is withdrawn: the agent stood still.
-            self.lease.withdrawn();
+            // The agent stood still: what it named is withdrawn from BGP. Who held an address by ARP has no news for its
+            // neighbours, and somebody else may hold it now.
+            self.lease.routes.clear();
             self.bgp.look_again();
         }
         let mut wrong = BTreeMap::new();

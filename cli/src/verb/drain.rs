@@ -23,7 +23,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// Lead all paths around a node, or new connections around a server, so that it can be taken away
 ///
 /// Of a node it sets spec.drain: it relays nothing more. Paths around it are complete before any traffic moves; then
-/// those over it are removed. Waits until no host has one. What enters or leaves at the node itself stays there.
+/// those over it are removed. Waits until no host has one. Addresses that it announces and others may go to them; what else
+/// enters or leaves at the node itself stays there.
 ///
 /// Of a server it sets drain of each service's target with that address: it gets no new connections, and keeps those
 /// that it has, unless there is a deadline: then those that are left are led to other servers, or dropped where there is

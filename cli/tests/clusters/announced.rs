@@ -136,6 +136,7 @@ fn it_comes_back_and_holds_nothing(rack: &mut Rack, node: &str, holder: &str) {
         thread::sleep(WHILE);
         rack.until(node, NOT_HELD);
         rack.until(holder, HELD);
+        assert!(rack.is_found_by_arp(holder), "who comes back claims nothing");
     });
     assert_eq!(failed, [""; 0]);
     rack.until_led(&NODES);

@@ -61,7 +61,7 @@ impl Hold {
         if now.saturating_sub(looked) > STALL_MS {
             let heard = self.heard.values_mut();
             let lived = heard.filter(|heard| looked.saturating_sub(heard.last) < DEAD_MS);
-            lived.for_each(|heard| heard.last = now);
+            lived.for_each(|heard| heard.last += now - looked);
         }
     }
 

@@ -190,6 +190,8 @@ impl Bgp {
     fn end(&mut self) {
         stop(&self.run);
         if let Some(mut child) = self.child.take() {
+            // Whatever the file says of it.
+            let _ = child.kill();
             let _ = child.wait();
         }
         self.silent = None;
@@ -234,8 +236,25 @@ fn config(speaker: &Speaker, local: Ipv4Addr) -> String {
             speaker.port
         );
     }
-    text
+    text + POLICY
 }
+
+/// It tells what it announces itself, and takes nothing: it is no way from one router to another.
+const POLICY: &str = r#"
+[global.apply-policy.config]
+import-policy-list = ["own"]
+default-import-policy = "reject-route"
+export-policy-list = ["own"]
+default-export-policy = "reject-route"
+
+[[policy-definitions]]
+name = "own"
+[[policy-definitions.statements]]
+[policy-definitions.statements.conditions.bgp-conditions]
+route-type = "local"
+[policy-definitions.statements.actions]
+route-disposition = "accept-route"
+"#;
 
 fn config_file(run: &Path) -> PathBuf {
     run.join("gobgpd.toml")
@@ -254,7 +273,7 @@ fn number_file(run: &Path) -> PathBuf {
 fn start(run: &Path) -> io::Result<Child> {
     let log = File::create(run.join("gobgpd.log"))?;
     let api = format!("--api-hosts={}", socket(run));
-    let child = Command::new("gobgpd")
+    let mut child = Command::new("gobgpd")
         .arg("-f")
         .arg(config_file(run))
         .args([api.as_str(), "--pprof-disable", "--log-plain"])
@@ -263,9 +282,14 @@ fn start(run: &Path) -> io::Result<Child> {
         .stderr(log)
         .process_group(0)
         .spawn()?;
-    let began = began(child.id()).unwrap_or_default();
-    fs::write(number_file(run), format!("{} {began}\n", child.id()))?;
-    Ok(child)
+    // Its name may still be this program's.
+    let began = stat(child.id()).map_or(0, |(_, began)| began);
+    let kept = fs::write(number_file(run), format!("{} {began}\n", child.id()));
+    if kept.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    kept.map(|()| child)
 }
 
 /// The one that an agent of this host has started, if it runs: its process.
@@ -278,12 +302,19 @@ pub(super) fn running(run: &Path) -> Option<Pid> {
 
 /// When a process of that number began (proc(5)), if it runs and is a gobgpd.
 fn began(number: u32) -> Option<u64> {
+    let (name, began) = stat(number)?;
+    (name == "gobgpd").then_some(began)
+}
+
+/// Name and beginning of a process of that number, if it runs.
+fn stat(number: u32) -> Option<(String, u64)> {
     let text = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
     let (head, rest) = text.rsplit_once(") ")?;
+    let (_, name) = head.split_once('(')?;
     let mut words = rest.split(' ');
     let is_dead = words.next()? == "Z";
     let began = words.nth(18)?.parse().ok()?;
-    (head.ends_with("(gobgpd") && !is_dead).then_some(began)
+    (!is_dead).then(|| (name.to_owned(), began))
 }
 
 /// Ends the `gobgpd` that an agent has started over these files, if it runs, and removes them. Its routers withdraw what
@@ -395,6 +426,10 @@ mod tests {
         assert_eq!(text.matches("[[neighbors]]").count(), 2);
         assert_eq!(text.matches("remote-port = 1790\n").count(), 2);
         assert!(text.contains("peer-as = 4200000000\n"), "{text}");
+        for default in ["import", "export"] {
+            let rejects = format!("default-{default}-policy = \"reject-route\"\n");
+            assert!(text.contains(&rejects), "others' routes go no further: {text}");
+        }
     }
 
     #[test]

@@ -66,6 +66,10 @@ impl Claims {
         }
         self.claim(orders.underlay.1);
         for address in self.heard(orders.underlay.1) {
+            if orders.connected && held.contains_key(&address) {
+                // By the controller's word it is this host's.
+                self.left.entry(address).or_insert(1);
+            }
             self.claimed.insert(address, now);
         }
         self.claimed

@@ -44,7 +44,7 @@ pub struct NodeSpec {
     pub udp_port: PortNumber,
     /// Does Kuafu's agent run there? `false`: a foreign VTEP. Default: true.
     pub agent: bool,
-    /// Is the node being emptied? Then it relays nothing. Default: false.
+    /// Is the node being emptied? Then it relays nothing, and announces no address that others may. Default: false.
     pub drain: bool,
     /// What a GB that the node emits costs, in US dollars: it counts for traffic of class bulk. Default: 0.
     #[serde(skip_serializing_if = "Price::is_zero")]

@@ -313,8 +313,8 @@ fn what_is_wrong_is_named() {
             "prefix_lists[0].prefixes[1]: \"203.0.113.7/24\" is not an IPv4 prefix without bits outside it",
         ),
         (
-            "\"arp\": {}",
-            "\"arp\": {}, \"bgp\": {\"as\": 1, \"port\": 1}",
+            "\"hook\": null",
+            "\"hook\": {\"command\": \"/take\", \"timeout_s\": 1}",
             "announcements[0].arp: \"\" is not the only one beside hook and bgp",
         ),
         (

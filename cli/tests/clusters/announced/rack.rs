@@ -252,6 +252,19 @@ impl Rack {
         whole.is_some_and(|whole| whole.has(policy::ANSWER_ARP))
     }
 
+    /// Whether the router's neighbours lead to a node at the address that ARP finds.
+    pub fn is_found_by_arp(&self, node: &str) -> bool {
+        let mut show = Command::new("ip");
+        show.args(["neigh", "show", "dev", "rack"]);
+        let text = succeed(&self.namespaces["router"], show).unwrap();
+        let mac = |of: Ipv4Addr| {
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.starts_with(&format!("{of} ")))?;
+            line.split_once("lladdr ")?.1.split(' ').next()
+        };
+        mac(ARP).is_some() && mac(ARP) == mac(address(node))
+    }
+
     /// What a verb prints, asked of the controller.
     pub fn ask(&self, verb: &[&str]) -> Result<String, String> {
         let mut ask = command(&self.folders, "control");
