@@ -74,10 +74,6 @@ fn host(view: &View<'_>, tables: &Contents, with_connections: bool) -> Result<Ho
         maps.tracked.for_each(|key, value| host.set_tracked(key, value))?;
         maps.fragments
             .for_each(|key, value| host.set_fragment(key, value))?;
-        maps.verified
-            .for_each(|source, until| host.set_verified(source, until))?;
-        maps.admitted
-            .for_each(|key, until| host.set_admitted(key, until))?;
         host.set_fragmenter(maps.fragmenter.get(&0)?.unwrap_or_default());
     }
     let room = usize::try_from(maps.connections.capacity()).unwrap_or(usize::MAX);

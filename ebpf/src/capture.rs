@@ -4,12 +4,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
-use kuafu_pipeline::map::{Atomics, CaptureOrder, CaptureRecord, CapturedProgram};
+use kuafu_pipeline::map::{Atomics, CaptureOrder, CaptureRecord, CapturedProgram, PassedOn};
 use kuafu_pipeline::{Next, Outcome};
 
 use crate::chain::Context;
 use crate::maps;
-use crate::tables::{KernelTables, scratch};
+use crate::tables::{KernelTables, passed_on};
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
@@ -37,7 +37,7 @@ impl Watch {
     /// In another program, on behalf of the one in which it began.
     #[inline(always)]
     pub fn go_on(context: *mut c_void) -> Self {
-        let is_on = is_wanted() && scratch().is_some_and(|scratch| scratch.watch & WATCHED != 0);
+        let is_on = is_wanted() && passed_on().is_some_and(|passed_on| passed_on.watch & WATCHED != 0);
         Self { context, is_on }
     }
 
@@ -59,22 +59,30 @@ fn is_wanted() -> bool {
     })
 }
 
-/// Of [`Scratch::watch`](maps::Scratch): the packet on its way is watched;
+/// Of [`PassedOn::watch`](kuafu_pipeline::map::PassedOn): the packet on its way is watched;
 const WATCHED: u32 = 1;
-/// its program runs for the second time.
-pub const AGAIN: u32 = 2;
+/// its program is about to run for the second time.
+const AGAIN: u32 = 2;
+
+/// Another program calls the first one again. While nobody captures, nobody would take that back.
+#[inline(always)]
+pub fn call_again(passed_on: &mut PassedOn) {
+    if is_wanted() {
+        passed_on.watch |= AGAIN;
+    }
+}
 
 /// Whether a packet is watched: as it was before, if it comes from another program.
 #[inline(always)]
 fn watched(is_chosen: impl FnOnce() -> bool) -> bool {
-    let Some(scratch) = scratch() else {
+    let Some(passed_on) = passed_on() else {
         return false;
     };
-    if scratch.watch & AGAIN == 0 {
-        scratch.watch = if is_chosen() { WATCHED } else { 0 };
+    if passed_on.watch & AGAIN == 0 {
+        passed_on.watch = if is_chosen() { WATCHED } else { 0 };
     }
-    scratch.watch &= WATCHED;
-    scratch.watch != 0
+    passed_on.watch &= WATCHED;
+    passed_on.watch != 0
 }
 
 /// The reason's number and one, or 0.

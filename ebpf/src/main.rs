@@ -15,13 +15,12 @@ mod verdict;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use kuafu_pipeline::map::CapturedProgram;
+use kuafu_pipeline::map::{CapturedProgram, said};
 use kuafu_pipeline::{Frame, program, stage};
 
 use crate::capture::Watch;
 use crate::frame::{SkbFrame, XdpFrame};
-use crate::maps::Said;
-use crate::tables::{KernelTables, scratch};
+use crate::tables::{KernelTables, passed_on};
 
 /// The edge, for packets that lie in one piece.
 #[xdp]
@@ -71,21 +70,21 @@ pub fn kuafu_shield_frags(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn shield<const FRAGS: bool>(context: &XdpContext) -> u32 {
-    let Some(scratch) = scratch() else {
+    let Some(passed_on) = passed_on() else {
         return XDP_DROP;
     };
     let mut frame = XdpFrame::<FRAGS>::new(context);
     let interface = frame.interface();
     let tables = KernelTables::new(context.ctx.cast(), interface).in_pieces(FRAGS);
     let watch = Watch::go_on(context.ctx.cast());
-    match stage::shield::decide(&mut frame, &tables, interface, &scratch.question) {
+    match stage::shield::decide(&mut frame, &tables, interface, &passed_on.question) {
         Ok(is_remembered) => {
-            scratch.said = if is_remembered {
-                Said::PASSES
+            passed_on.said = if is_remembered {
+                said::PASSES
             } else {
-                Said::PASSES_UNKNOWN
+                said::PASSES_UNKNOWN
             };
-            scratch.watch |= capture::AGAIN;
+            capture::call_again(passed_on);
             chain::call(context.ctx.cast(), FRAGS, chain::EDGE);
             XDP_DROP
         }

@@ -6,9 +6,9 @@ use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
     AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
     Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
-    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port,
-    Question, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot,
-    SlotState, Tracked, Vtep, VtepKey, Window,
+    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path,
+    PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState,
+    Slot, SlotState, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -183,27 +183,11 @@ pub static ICMP_BUCKETS: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 #[btf_map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// What the shield has said of [`Scratch::question`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Said(u32);
-
-impl Said {
-    pub const NOTHING: Self = Self(0);
-    /// It passes.
-    pub const PASSES: Self = Self(1);
-    /// It passes, but its flow is not to be remembered.
-    pub const PASSES_UNKNOWN: Self = Self(2);
-}
-
 /// See [`SCRATCH`].
 #[repr(C)]
 pub struct Scratch {
     pub key: ConnectionKey,
     pub connection: Connection,
-    pub question: Question,
-    pub said: Said,
-    pub watch: u32,
 }
 
 /// What the kernel has just said about routes: nobody else reads it.
@@ -225,6 +209,10 @@ pub static CHAIN: ProgramArray<2> = ProgramArray::new();
 /// and in several.
 #[btf_map(name = "chain_frags")]
 pub static CHAIN_FRAGS: ProgramArray<2> = ProgramArray::new();
+
+/// What they pass on to each other. Pinned with them: the one may be newer than the other.
+#[btf_map(name = "passed_on")]
+pub static PASSED_ON: PerCpuArray<PassedOn, 1> = PerCpuArray::new();
 
 /// What a capture asks, if somebody captures.
 #[btf_map(name = "capture")]

@@ -11,13 +11,13 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_
 use kuafu_pipeline::map::{
     AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
     FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, SOURCE_BUCKETS, Sample,
-    Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot, SlotState, Tally, Tracked, Vtep, VtepKey,
-    Window,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
+    SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot, SlotState, Tally,
+    Tracked, Vtep, VtepKey, Window, said,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables};
 
-use crate::maps::{self, Said, Scratch};
+use crate::maps::{self, Scratch};
 use crate::{chain, routes};
 
 /// `E2BIG`: no room in a hash map.
@@ -59,11 +59,20 @@ macro_rules! look_up {
 
 /// Where this CPU writes down what is too large for its stack; good until the next call.
 #[inline(always)]
-pub fn scratch<'a>() -> Option<&'a mut Scratch> {
+fn scratch<'a>() -> Option<&'a mut Scratch> {
     // SAFETY: this CPU's own value; programs of one CPU do not interrupt each other on a packet's path.
     maps::SCRATCH
         .get_ptr_mut(0)
         .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// What this CPU's edge and shield pass on to each other.
+#[inline(always)]
+pub fn passed_on<'a>() -> Option<&'a mut PassedOn> {
+    // SAFETY: as above.
+    maps::PASSED_ON
+        .get_ptr_mut(0)
+        .map(|passed_on| unsafe { &mut *passed_on })
 }
 
 /// A key, off the stack; good until the next call.
@@ -242,15 +251,15 @@ impl Tables for KernelTables {
     /// the edge once more for what passes, which comes here again and finds what it has said.
     #[inline(always)]
     fn shielded<F: Frame>(&self, _: &mut F, _: u32, question: &Question) -> Result<bool, Outcome> {
-        let Some(scratch) = scratch() else {
+        let Some(passed_on) = passed_on() else {
             return Ok(true);
         };
-        let said = scratch.said;
-        scratch.said = Said::NOTHING;
-        if said != Said::NOTHING && scratch.question == *question {
-            return Ok(said == Said::PASSES);
+        let said = passed_on.said;
+        passed_on.said = said::NOTHING;
+        if said != said::NOTHING && passed_on.question == *question {
+            return Ok(said == said::PASSES);
         }
-        scratch.question = *question;
+        passed_on.question = *question;
         chain::call(self.context, self.frags, chain::SHIELD);
         // There is no such program.
         Ok(true)

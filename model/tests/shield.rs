@@ -138,10 +138,10 @@ fn a_shield_says_what_its_state_says() {
     );
     assert_eq!((made.hold, made.verified_for), (60 * 250, 600 * 250));
     let a_second = 250 * JIFFY;
-    assert_eq!(made.source, Rate::new(100, 200, 250));
+    assert_eq!(made.source, Rate::new(200, 400, 250), "two packets a flow");
     assert_eq!(made.source.depth.div_ceil(a_second), 2, "what comes in 2 s");
     assert_eq!(made.prefix.depth.div_ceil(a_second), 1);
-    assert_eq!(made.alarm, Rate::new(5000, 2500, 250));
+    assert_eq!(made.alarm, Rate::new(10_000, 5000, 250));
     assert_eq!(made.budget, Rate::default());
     assert_eq!(shield_numbers(&contents), [(0, 1)]);
 
@@ -161,8 +161,8 @@ fn a_shield_says_what_its_state_says() {
     );
     let made = second.shields[&1];
     assert_eq!(made.flags, guard::ALWAYS | guard::ADMISSION);
-    assert_eq!(made.source, Rate::new(1, 10, 250), "ten at once at least");
-    assert_eq!(made.budget, Rate::new(100_000_000, 100_000_000, 250));
+    assert_eq!(made.source, Rate::new(2, 20, 250), "ten at once at least");
+    assert_eq!(made.budget, Rate::new(200_000_000, 200_000_000, 250));
     assert_eq!(made.alarm, Rate::default());
     assert_eq!(second.services, contents.services);
 }
@@ -265,6 +265,14 @@ fn known_flows_are_looked_at_once_more_when_lists_change() {
     let second = compiled(&named, Some(&first));
     let third = compiled(&named, Some(&second));
     let fourth = compiled(&again, Some(&third));
+    let mut observing = again.clone();
+    observing.services[0].shield.as_mut().unwrap().enforces = false;
+    let observed = compiled(&observing, Some(&fourth));
+    assert_ne!(
+        generation(&observed),
+        generation(&compiled(&again, Some(&observed))),
+        "what it let pass it refuses now"
+    );
     let fifth = compiled(&without, Some(&fourth));
     let generations = [&first, &second, &third, &fourth, &fifth].map(generation);
     assert_ne!(generations[0], generations[1], "a list is named");
@@ -341,7 +349,7 @@ fn a_shield_finds_its_lists() {
     );
     assert_eq!(
         order(&bare, &shielded),
-        ["services", "no shields", "no lists", "no lists", "no lists"]
+        ["no lists", "no lists", "no lists", "services", "no shields"]
     );
 }
 

@@ -120,10 +120,14 @@ words! {
         NotAdmitted = 38, "not_admitted";
         /// More new flows than the shield allows one source, or the /24 that it is in.
         SourceLimited = 39, "source_limited";
-        /// More new flows than the shield allows the service; who has begun more than others is refused first.
+        /// More new flows than the shield allows the service; who has begun more than others is refused first. Or an
+        /// ICMP error about a flow that is not known, while the shield is up.
         OverBudget = 40, "over_budget";
         /// UDP from a port that amplifiers answer from (DNS, NTP, SSDP …), of no flow that is known.
         Amplifier = 41, "amplifier";
+        /// From a source that is not verified, in the midst of a TCP connection that is not known, to a server whose
+        /// connections are opened here.
+        Unverified = 42, "unverified";
     }
 }
 

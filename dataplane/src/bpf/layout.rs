@@ -17,7 +17,7 @@ use crate::sys::{self, Inserted, Octets, RawMap, possible_cpus};
 /// they send under lower ones.
 const ADVANCE: u64 = 1 << 20;
 /// What nobody misses: it is full of what was under way.
-const LEFT: [&str; 11] = [
+const LEFT: [&str; 12] = [
     "samples",
     "captured",
     "capture",
@@ -29,6 +29,7 @@ const LEFT: [&str; 11] = [
     "hitters",
     "chain",
     "chain_frags",
+    "passed_on",
 ];
 /// What packets change is read last, and what they change most at the very end.
 const LAST: [&str; 7] = [

@@ -26,9 +26,9 @@ use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
     AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
     Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState,
-    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path as BackbonePath, PathState,
-    Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState, Tracked,
-    Vtep, VtepKey, Window,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path as BackbonePath,
+    PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState,
+    Tracked, Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -207,6 +207,8 @@ maps! {
     chain: Map<u32, u32>,
     /// The same for packets in several pieces.
     chain_frags: Map<u32, u32>,
+    /// What they pass on to each other.
+    passed_on: PerCpu<PassedOn>,
     /// What a capture asks.
     capture: Map<u32, CaptureOrder>,
     /// What packets change while somebody captures.

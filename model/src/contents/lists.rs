@@ -37,13 +37,28 @@ pub(super) fn fill(
     host: &HostFacts,
     previous: &Contents,
 ) -> Result<(), Error> {
-    contents.lists = with_bits(&named(state), previous)?;
+    let named = named(state);
+    contents.lists = with_bits(&named, previous, 0)?;
     if contents.lists == previous.lists {
         contents.list_areas.clone_from(&previous.list_areas);
         contents.listed.clone_from(&previous.listed);
         contents.list_marks.clone_from(&previous.list_marks);
         return Ok(());
     }
+    enter_all(contents, host)?;
+    let is_as_before = contents.listed == previous.listed && contents.list_areas == previous.list_areas;
+    if previous.lists.is_empty() && !is_as_before {
+        // After a restart nobody knows whose the bits in force are.
+        let shields = previous.shields.values();
+        let used = shields.fold(0, |bits, shield| bits | shield.blocked | shield.allowed);
+        contents.lists = with_bits(&named, previous, used)?;
+        enter_all(contents, host)?;
+    }
+    Ok(())
+}
+
+/// Fills the tables by the lists.
+fn enter_all(contents: &mut Contents, host: &HostFacts) -> Result<(), Error> {
     let mut tables = Tables::default();
     for (name, list) in &contents.lists {
         for prefix in &*list.prefixes {
@@ -86,10 +101,15 @@ fn named(state: &HostState) -> Vec<&PrefixListState> {
     lists.filter(|list| names.contains(list.name.as_str())).collect()
 }
 
-fn with_bits(named: &[&PrefixListState], previous: &Contents) -> Result<BTreeMap<String, List>, Error> {
+/// `used`: bits of nobody that rest too.
+fn with_bits(
+    named: &[&PrefixListState],
+    previous: &Contents,
+    used: u32,
+) -> Result<BTreeMap<String, List>, Error> {
     let known = |name: &str| previous.lists.get(name).map(|list| list.bit);
     let kept: u32 = named.iter().filter_map(|list| known(&list.name)).sum();
-    let resting: u32 = previous.lists.values().map(|list| list.bit).sum();
+    let resting = previous.lists.values().fold(used, |bits, list| bits | list.bit);
     let all = (0..u32::BITS).map(|at| 1 << at).filter(|bit| kept & bit == 0);
     let (rested, rest): (Vec<u32>, Vec<u32>) = all.partition(|bit| resting & bit == 0);
     let mut free = rested.into_iter().chain(rest);

@@ -16,6 +16,9 @@ const SOURCE_BURST_S: u64 = 2;
 /// and never less than so many.
 const SOURCE_BURST: u64 = 10;
 
+/// Packets of a flow that come before it has a server: what shields count.
+const PACKETS: u64 = 2;
+
 /// Gives each accelerator and service with a shield, where it is entered, a number and its shield. Returns the numbers by
 /// VNI.
 ///
@@ -57,11 +60,17 @@ pub(super) fn fill(
 
 /// Services whose lists are not what they were, so that known flows are to be looked at once more.
 pub(super) fn vnis_whose_lists_change(contents: &Contents, previous: &Contents) -> Vec<u32> {
-    let lists = |contents: &Contents| -> BTreeMap<u32, [u32; 2]> {
+    let lists = |contents: &Contents| -> BTreeMap<u32, [u32; 3]> {
         let shields = contents.shields.values();
+        let shields = shields.filter(|shield| shield.blocked | shield.allowed != 0);
+        // One that only observed has let pass what it refuses now.
         shields
-            .map(|shield| (shield.vni, [shield.blocked, shield.allowed]))
-            .filter(|(_, lists)| *lists != [0, 0])
+            .map(|shield| {
+                (
+                    shield.vni,
+                    [shield.blocked, shield.allowed, shield.flags & guard::ENFORCES],
+                )
+            })
             .collect()
     };
     let (now, before) = (lists(contents), lists(previous));
@@ -103,7 +112,7 @@ fn shield(declared: &state::Shield, host: &HostFacts) -> Shield {
         (declared.drop_amplifiers, guard::NO_AMPLIFIERS),
         (declared.admitted_only, guard::ADMISSION),
     ];
-    let rate = |a_second: u64, at_once: u64| Rate::new(a_second, at_once, host.hz);
+    let rate = |a_second: u64, at_once: u64| Rate::new(PACKETS * a_second, PACKETS * at_once, host.hz);
     let source = u64::from(declared.source_new_per_s);
     let prefix = u64::from(declared.prefix_new_per_s);
     Shield {

@@ -204,8 +204,8 @@ impl Update {
     /// The writes in their order; empty ones are left out.
     ///
     /// First what nothing names yet, then what names it, then, with every reference gone, what is not used any more.
-    /// Members, and servers that QUIC's ids name, go before the services that lost them: a flow asks for them when it sees
-    /// that its service has changed.
+    /// Members, servers that QUIC's ids name, and prefixes of lists go before the services that lost them: a flow asks for
+    /// them when it sees that its service has changed.
     /// The host itself comes last of what is written: without its entry the programs pass everything.
     pub fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
         self.additions()
@@ -216,7 +216,7 @@ impl Update {
             .filter(|batch| !batch.is_empty())
     }
 
-    fn additions(&self) -> [Batch<'_>; 25] {
+    fn additions(&self) -> [Batch<'_>; 28] {
         [
             Batch::Neighbours(&self.neighbours.set),
             Batch::FreshWindows(&self.windows),
@@ -239,6 +239,9 @@ impl Update {
             Batch::ListMarks(&self.list_marks.set),
             Batch::FreshShieldStates(&self.shield_states),
             Batch::Shields(&self.shields.set),
+            Batch::NoListMarks(&self.list_marks.gone),
+            Batch::NoListAreas(&self.list_areas.gone),
+            Batch::NoListed(&self.listed.gone),
             Batch::Services(&self.services.set),
             Batch::Ports(&self.ports.set),
             Batch::Endpoints(&self.endpoints.set),
@@ -246,7 +249,7 @@ impl Update {
         ]
     }
 
-    fn removals(&self) -> [Batch<'_>; 15] {
+    fn removals(&self) -> [Batch<'_>; 12] {
         [
             Batch::NoSenders(&self.senders.gone),
             Batch::NoEndpoints(&self.endpoints.gone),
@@ -254,9 +257,6 @@ impl Update {
             Batch::NoServices(&self.services.gone),
             Batch::NoLimits(&self.limits.gone),
             Batch::NoShields(&self.shields.gone),
-            Batch::NoListMarks(&self.list_marks.gone),
-            Batch::NoListAreas(&self.list_areas.gone),
-            Batch::NoListed(&self.listed.gone),
             Batch::NoTargets(&self.targets.gone),
             Batch::NoSlots(&self.slots.gone),
             Batch::NoPairs(&self.pairs.gone),

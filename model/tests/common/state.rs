@@ -76,7 +76,7 @@ pub fn shield(counts: &ShieldCounts) -> String {
 }
 
 /// Shields of the worlds, number 0 included.
-pub const SHIELDS: u32 = 5;
+pub const SHIELDS: u32 = 6;
 
 /// The key of one direction of a connection.
 pub fn connection_key(key: &ConnectionKey) -> String {

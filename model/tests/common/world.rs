@@ -238,7 +238,7 @@ fn slow(vni: u32) -> Limit {
     }
 }
 
-/// Gives services shields: 7020 one that is on, 7021 one that observes, 7022 one that goes up by itself, for good, and
+/// Gives services shields: 7020 and 7004, whose server is rewritten to, one that is on, 7021 one that observes, 7022 one that goes up by itself, for good, and
 /// the accelerator's 7000 one that wants admitted clients.
 ///
 /// 198.51.101.0/24 is blocked and 198.51.101.9 in it allowed; 203.1.0.0/16 is blocked and 203.1.5.0/24 in it allowed. A
@@ -251,6 +251,7 @@ fn shield(contents: &mut Contents, has_rates: bool) {
         (7021, usual),
         (7022, guard::ENFORCES | guard::COOKIES),
         (7000, guard::ENFORCES | guard::ALWAYS | guard::ADMISSION),
+        (7004, usual | guard::ENFORCES),
     ];
     for (number, (port, flags)) in (1..).zip(shields) {
         for (key, service) in &mut contents.services {

@@ -86,6 +86,17 @@ map_types! {
         pub sequence: u32,
     }
 
+    /// What the edge and the shield pass on to each other, on one CPU.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct PassedOn {
+        /// What the shield is asked.
+        pub question: Question,
+        /// What it has said: see [`said`].
+        pub said: u32,
+        /// What a capture wants to know of the packet on its way, which the pipeline does not.
+        pub watch: u32,
+    }
+
     /// Names a client that a service's own back end has admitted.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct AdmittedKey {
@@ -122,6 +133,16 @@ pub mod asked {
     pub const RESET: u32 = 1 << 3;
     /// It is an ICMP error about a packet to that client.
     pub const QUOTED: u32 = 1 << 4;
+}
+
+/// What a shield has said of a [`Question`].
+pub mod said {
+    /// Nothing yet.
+    pub const NOTHING: u32 = 0;
+    /// It passes.
+    pub const PASSES: u32 = 1;
+    /// It passes, but its flow is not to be remembered.
+    pub const PASSES_UNKNOWN: u32 = 2;
 }
 
 /// What a shield counts.

@@ -8,7 +8,7 @@ use super::sanity::{self, Sane};
 use super::track::{Age, Subject};
 use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, shield, slow_path, too_big, track};
 use crate::header::errand::Way;
-use crate::header::{Icmp, Ipv4, Ipv6};
+use crate::header::{Icmp, Ipv4, Ipv6, tcp};
 use crate::map::{HopKind, IpKey, NO_PATH, NextHop, NodeConfig, Service, Tracked};
 use crate::{Event, Frame, Outcome, Reason, Tables};
 
@@ -16,8 +16,8 @@ use crate::{Event, Frame, Outcome, Reason, Tables};
 /// to the endpoint; to a server that answers directly.
 ///
 /// # Errors
-/// Those of [`sanity`], [`shield`], [`too_big`] (from the accelerated address), [`limit`], [`send`], [`slow_path`], [`exit`] and
-/// [`direct`]; `NoTarget`.
+/// `Unverified`; those of [`sanity`], [`shield`], [`too_big`] (from the accelerated address), [`limit`], [`send`],
+/// [`slow_path`], [`exit`] and [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn client_packet<F: Frame, T: Tables>(
     frame: &mut F,
@@ -28,7 +28,7 @@ pub fn client_packet<F: Frame, T: Tables>(
 ) -> Outcome {
     let sane = sanity::check(frame, tables, 0, flow)?;
     let subject = Subject::of(service, flow, sane.tcp_flags);
-    // A shield is not asked about flows that it has let pass, and what begins is none of these.
+    // A shield is not asked about flows that it has let pass, but for what begins, and for what may answer its question.
     let is_new = service.shield != 0 && subject.age == Age::Begins;
     let mut known = if is_new {
         None
@@ -36,7 +36,8 @@ pub fn client_packet<F: Frame, T: Tables>(
         tables.tracked(&subject.key)
     };
     let mut remembered = true;
-    if service.shield != 0 && !is_current(known, service) {
+    let may_answer = sane.tcp_flags & tcp::RST as u32 != 0;
+    if service.shield != 0 && (may_answer || !is_current(known, service)) {
         let looked_at = (&sane, &subject, known.is_some());
         match shield::pass(frame, tables, interface, (service, flow), looked_at) {
             Ok(may_be) => remembered = may_be,
@@ -48,8 +49,12 @@ pub fn client_packet<F: Frame, T: Tables>(
     }
     let datagram = (L4 as u32, sane.length.saturating_sub(20));
     let named = quic::server(frame, tables, service, flow, datagram);
-    let hop = target(tables, service, &subject, (known, remembered), named).ok_or(Reason::NoTarget)?;
+    let number = target(tables, service, &subject, (known, remembered), named).unwrap_or(NOBODY);
+    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
     let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
+    if !remembered && subject.age == Age::HasBegun && kind != HopKind::Server {
+        track::follow(tables, service, &subject, known, number);
+    }
     if kind == HopKind::Path && !fits && sane.dont_fragment {
         sanity::exact(frame, sane.length)?;
         return too_big::refuse(frame, tables, interface, flow.destination, backbone_mtu(node));
@@ -80,6 +85,10 @@ pub fn client_packet<F: Frame, T: Tables>(
             slow_path::hand_over(frame, tables, node, &way)
         }
         HopKind::Server => {
+            // What is in the midst of a connection opens none, if it may be made up.
+            if !remembered && tables.connection(&flow.connection(service.vni)).is_none() {
+                return Err(Reason::Unverified);
+            }
             let answers = Answers {
                 vni: service.vni,
                 pair: NO_PATH,
@@ -113,7 +122,7 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
     let datagram = (L4_V6 as u32, behind);
     let named = quic::server(frame, tables, service, flow, datagram);
     let known = tables.tracked(&subject.key);
-    let hop = target(tables, service, &subject, (known, true), named).ok_or(Reason::NoTarget)?;
+    let hop = hop(tables, target(tables, service, &subject, (known, true), named))?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };
@@ -137,20 +146,28 @@ fn is_current(known: Option<&Tracked>, service: &Service) -> bool {
 /// Where a flow goes: to the target that its packet has `named`, unless that is [`NOBODY`], else to its own, which it has
 /// if it is `known`; whether it may be `remembered`.
 #[inline(always)]
-fn target<'t, T: Tables>(
-    tables: &'t T,
+fn target<T: Tables>(
+    tables: &T,
     service: &Service,
     subject: &Subject,
     (known, remembered): (Option<&Tracked>, bool),
     named: u32,
-) -> Option<&'t NextHop> {
+) -> Option<u32> {
     if named == NOBODY {
-        return tables.target(track::target(tables, service, subject, known, remembered)?);
+        return track::target(tables, service, subject, known, remembered);
     }
     if remembered {
         track::follow(tables, service, subject, known, named);
     }
-    tables.target(named)
+    Some(named)
+}
+
+/// A target, by its number.
+#[inline(always)]
+fn hop<T: Tables>(tables: &T, number: Option<u32>) -> Result<&NextHop, Reason> {
+    number
+        .and_then(|number| tables.target(number))
+        .ok_or(Reason::NoTarget)
 }
 
 /// Octets in the largest IP packet that a path carries.
@@ -181,7 +198,7 @@ pub fn icmp_error<F: Frame, T: Tables>(
             return ends;
         }
     }
-    let hop = target(tables, service, &subject, (known, true), NOBODY).ok_or(Reason::NoTarget)?;
+    let hop = hop(tables, target(tables, service, &subject, (known, true), NOBODY))?;
     limit::admit(tables, (service.limit, service.vni), false, sane.length)?;
     match hop.kind() {
         HopKind::Path => {
@@ -231,7 +248,7 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
     }
     let subject = Subject::quoted(service, quoted);
     let known = tables.tracked(&subject.key);
-    let hop = target(tables, service, &subject, (known, true), NOBODY).ok_or(Reason::NoTarget)?;
+    let hop = hop(tables, target(tables, service, &subject, (known, true), NOBODY))?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };

@@ -11,8 +11,8 @@ const UDP: u32 = 8;
 /// The bit of a first octet that long headers have: a handshake stays with its flow.
 const LONG: u8 = 0x80;
 
-/// The number of the target that a packet's connection id names, else [`NOBODY`]. `datagram` is where UDP begins in the frame, and
-/// `octets` how long it is.
+/// The number of the target that a packet's connection id names, else [`NOBODY`]. `datagram` is where UDP begins in the
+/// frame, and `octets` how long it is.
 #[inline(always)]
 pub fn server<F: Frame, T: Tables, A: Address>(
     frame: &mut F,

@@ -13,7 +13,7 @@ use super::track::{Age, Subject};
 use super::{IP, L4, TTL};
 use crate::header::ipv4::{Fields, TCP};
 use crate::header::{Ethernet, Ipv4, Tcp, tcp};
-use crate::map::{AdmittedKey, Question, Service, Shield, Tally, asked, guard, listed_key};
+use crate::map::{AdmittedKey, Question, SOURCE_BUCKETS, Service, Shield, Tally, asked, guard, listed_key};
 use crate::siphash::{self, Key};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -48,7 +48,7 @@ pub fn pass<F: Frame, T: Tables>(
     let mut sequence = 0;
     if flow.protocol == TCP {
         what |= asked::TCP;
-        if let (Part::Whole, Some(head)) = (flow.part, frame.head::<HEADERS>()) {
+        if let (Part::Whole | Part::First, Some(head)) = (flow.part, frame.head::<HEADERS>()) {
             sequence = Tcp::at::<L4, HEADERS>(head).sequence();
             if subject.age == Age::Begins {
                 what |= asked::SYN;
@@ -134,8 +134,14 @@ fn look<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> Result<b
     match by_lists(tables, shield, question.source) {
         Standing::Allowed => return Ok(true),
         Standing::Blocked => return Err(Tally::Blocked),
-        Standing::Unlisted if question.is(asked::KNOWN) => return Ok(true),
         Standing::Unlisted => {}
+    }
+    // A client may use the port of a flow that is known, and comes from no verified source.
+    if question.is(asked::RESET) && shield.has(guard::COOKIES) && is_cookie(shield, question) {
+        return Err(Tally::Verified);
+    }
+    if question.is(asked::KNOWN) {
+        return Ok(true);
     }
     if question.is(asked::QUOTED) {
         return if is_up(tables, shield, question) {
@@ -152,11 +158,9 @@ fn look<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> Result<b
             client: question.source,
         };
         let until = tables.admitted(&key).unwrap_or(0);
-        return if tables.jiffies() < until {
-            Ok(true)
-        } else {
-            Err(Tally::NotAdmitted)
-        };
+        if tables.jiffies() >= until {
+            return Err(Tally::NotAdmitted);
+        }
     }
     if !is_up(tables, shield, question) {
         return Ok(true);
@@ -172,10 +176,7 @@ fn look<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> Result<b
             if question.is(asked::SYN) {
                 return Err(Tally::Challenged);
             }
-            if question.is(asked::RESET) && is_cookie(shield, question) {
-                return Err(Tally::Verified);
-            }
-            // It may have begun elsewhere; a flood of them costs no memory.
+            // It may have begun elsewhere, and is remembered once more follows; a flood of them costs no memory.
             is_remembered = false;
         }
     }
@@ -249,6 +250,15 @@ const fn spread(who: u64) -> u32 {
     mix((who >> 32) as u32, who as u32, 0)
 }
 
+/// Where somebody's bucket is. Those of verified sources are apart from the others, so that nobody's made-up addresses
+/// fill them; where, only the host knows.
+#[inline(always)]
+const fn bucket(shield: &Shield, who: u64, is_verified: bool) -> u32 {
+    const HALF: u32 = SOURCE_BUCKETS / 2;
+    let hash = mix((who >> 32) as u32, who as u32, shield.key[0] as u32);
+    hash % HALF + if is_verified { HALF } else { 0 }
+}
+
 /// Whether a shield is up. What begins counts, so that it goes up by itself, and stays while too much begins.
 #[inline(always)]
 fn is_up<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> bool {
@@ -259,13 +269,15 @@ fn is_up<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> bool {
         return false;
     };
     let (now, until) = (tables.jiffies(), state.up_until.get());
+    // Not for longer than it holds now, whatever it held before.
+    let is_held = now < until && until - now <= shield.hold;
     if shield.alarm.take(&state.alarm, tables, now) {
-        return now < until;
+        return is_held;
     }
-    if now + shield.hold >= until + GRAIN {
-        if now >= until {
-            state.up_since.set(now);
-        }
+    if !is_held {
+        state.up_since.set(now);
+    }
+    if !is_held || now + shield.hold >= until + GRAIN {
         state.up_until.set(now + shield.hold);
     }
     true
@@ -283,13 +295,13 @@ fn within<T: Tables>(
 ) -> Result<(), Tally> {
     let now = tables.jiffies();
     let mut used = 0;
-    if let Some(bucket) = tables.source_bucket(spread(who(question, false))) {
+    if let Some(bucket) = tables.source_bucket(bucket(shield, who(question, false), is_verified)) {
         if !shield.source.take(bucket, tables, now) {
             return Err(Tally::SourceLimited);
         }
         used = shield.source.used(bucket, now);
     }
-    if let Some(bucket) = tables.source_bucket(!spread(who(question, true)))
+    if let Some(bucket) = tables.source_bucket(bucket(shield, !who(question, true), is_verified))
         && !shield.prefix.take(bucket, tables, now)
     {
         return Err(Tally::SourceLimited);

@@ -134,7 +134,8 @@ pub fn target<T: Tables>(
     Some(number)
 }
 
-/// Notes that a flow's target is this one, by what its packets themselves say.
+/// Notes that a flow's target is this one, by what its packets themselves say, with its second packet if it is not
+/// `known`.
 #[inline(always)]
 pub fn follow<T: Tables>(
     tables: &T,
