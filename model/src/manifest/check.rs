@@ -1,5 +1,7 @@
 //! Do objects agree with each other? One function for each kind; its doc comment is its specification.
 
+mod services;
+
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,11 +10,10 @@ use std::sync::Arc;
 
 use super::error::{Conflict, nearest_object};
 use super::intent::Intent;
-use crate::contents::MOST_LISTS;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
-    Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Listener, Mac, Mode, Name, Node, ObjectRef,
-    PoolAddress, Port, Reach, Service, Shield, ShieldMode, Vni, Vpc,
+    Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Mac, Mode, Name, Node, ObjectRef,
+    PoolAddress, Port, Reach, Vni, Vpc,
 };
 
 /// An object and one of its fields, such as `spec.addresses[0].node`.
@@ -387,210 +388,6 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The pool of a service that listens itself exists, and its servers can answer for themselves where they shall.
-    fn services(&mut self) {
-        let mut leading: HashMap<&Name, Vec<&Accelerator>> = HashMap::new();
-        for accelerator in self.intent.accelerators().values() {
-            for group in &accelerator.spec.groups {
-                leading.entry(&group.service).or_default().push(accelerator);
-            }
-        }
-        for service in self.in_order(Kind::Service, self.intent.services()) {
-            let me = id(Kind::Service, service);
-            let accelerators = leading.get(&service.metadata.name);
-            self.asks_where_it_is_answered(&me, service, accelerators.map_or(&[], Vec::as_slice));
-            let Some(name) = &service.spec.pool else { continue };
-            let pools = self.intent.address_pools();
-            let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
-            for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
-                if service.spec.mode != Mode::Nat {
-                    self.answers_directly(&me, (service.spec.mode, name), address);
-                    self.is_no_target(&me, service, address);
-                }
-            }
-        }
-    }
-
-    /// A check without a port of its own asks in the protocol of the listeners that lead to the service: its own, and
-    /// these accelerators'.
-    fn asks_where_it_is_answered(
-        &mut self,
-        me: &ObjectRef,
-        service: &Service,
-        accelerators: &[&Accelerator],
-    ) {
-        let Some(health) = service
-            .spec
-            .health
-            .as_ref()
-            .filter(|health| health.port.is_none())
-        else {
-            return;
-        };
-        let asks = health.protocol();
-        let of_accelerators = accelerators
-            .iter()
-            .map(|accelerator| (id(Kind::Accelerator, accelerator), &accelerator.spec.listeners));
-        let mut all = std::iter::once((me.clone(), &service.spec.listeners)).chain(of_accelerators);
-        let found = all.find_map(|(object, listeners)| {
-            let other = listeners.iter().find(|listener| listener.protocol != asks)?;
-            Some((object, *other))
-        });
-        if let Some((object, listener)) = found {
-            let because = field(&object, "spec.listeners");
-            let (what, serves) = (listener.to_string(), listener.protocol);
-            let conflict = Conflict::AsksOtherwise {
-                asks,
-                what,
-                object,
-                serves,
-            };
-            self.add(field(me, "spec.health.type"), [because], conflict);
-        }
-    }
-
-    /// No target is the service's own address, or the address of the node that sends to it.
-    fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
-        for (index, target) in service.spec.targets.iter().enumerate() {
-            let is_sender = |name: &&Name| {
-                let node = self.intent.nodes().get(*name);
-                let own = node.map(|node| node.spec.address.local);
-                [Some(address.local), own].contains(&Some(target.address))
-            };
-            if let Some(name) = address.nodes.iter().find(is_sender) {
-                let at = field(me, format!("spec.targets[{index}].address"));
-                let node = ObjectRef::new(Kind::Node, name);
-                let because = field(&node, "spec.address.local");
-                self.add(at, [because], Conflict::SendsToItself { node });
-            }
-        }
-    }
-
-    /// Servers can hold the address of a service, and what they send from it reaches clients.
-    fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), address: &PoolAddress) {
-        let public = address.public;
-        for name in address.nodes.iter() {
-            let node_id = ObjectRef::new(Kind::Node, name);
-            let because = [
-                field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
-                field(&node_id, "spec.address.local"),
-            ];
-            let node = self.intent.nodes().get(name);
-            let conflict = if address.public != address.local {
-                Conflict::AnswersPastNat { mode, public }
-            } else if node.is_some_and(|node| node.spec.address.local == address.local) {
-                let node = node_id;
-                Conflict::NodesOwnAddress { mode, public, node }
-            } else {
-                continue;
-            };
-            self.add(field(me, "spec.mode"), because, conflict);
-            return;
-        }
-    }
-
-    /// A listener is alone on its address, protocol and port, whether an accelerator's or a service's, and where the address
-    /// is a node's own it takes no port that the node needs itself.
-    fn listeners(&mut self) {
-        let mut claims: Claims<(HostAddress, Listener)> =
-            Claims::new("a port of an address is one listener's");
-        let intent = self.intent;
-        let mut all: Vec<(ObjectRef, &Name, &[Listener], Vec<&PoolAddress>)> = Vec::new();
-        for service in self.in_order(Kind::Service, intent.services()) {
-            let pool = service.spec.pool.as_ref();
-            let found = pool.and_then(|name| Some((name, intent.address_pools().get(name)?)));
-            if let Some((name, pool)) = found {
-                let addresses = pool.spec.addresses.iter().collect();
-                all.push((
-                    id(Kind::Service, service),
-                    name,
-                    &service.spec.listeners,
-                    addresses,
-                ));
-            }
-        }
-        for accelerator in self.in_order(Kind::Accelerator, intent.accelerators()) {
-            let addresses = intent.accelerated_addresses(accelerator).collect();
-            let (me, spec) = (id(Kind::Accelerator, accelerator), &accelerator.spec);
-            all.push((me, &spec.pool, &spec.listeners, addresses));
-        }
-        all.sort_by_key(|(me, ..)| self.declared.get(me).copied());
-        for (me, pool, listeners, addresses) in all {
-            for address in addresses {
-                self.listens(&mut claims, (&me, pool), address, listeners);
-            }
-        }
-    }
-
-    /// The lists that a shield names exist, and a host's shields name no more than it can tell apart.
-    fn shields(&mut self) {
-        let mut named: BTreeMap<&Name, (BTreeSet<&Name>, Vec<FieldOf>)> = BTreeMap::new();
-        for (me, pool, shield, nodes) in self.all_shields() {
-            for (at, list) in shield.lists() {
-                let at = field(&me, format!("spec.shield.{at}"));
-                self.find(self.intent.prefix_lists(), Kind::PrefixList, list, at);
-            }
-            if shield.mode == ShieldMode::Off {
-                continue;
-            }
-            for node in nodes {
-                let (lists, because) = named.entry(node).or_default();
-                let before = lists.len();
-                lists.extend(shield.lists().map(|(_, list)| list));
-                let pool = ObjectRef::new(Kind::AddressPool, pool);
-                because.extend([field(&me, "spec.shield"), field(&pool, "spec.addresses")]);
-                let (count, most) = (lists.len(), MOST_LISTS);
-                if count > most && count > before {
-                    let (node, because) = (ObjectRef::new(Kind::Node, node), because.clone());
-                    let conflict = Conflict::TooManyLists { node, count, most };
-                    self.add(field(&me, "spec.shield"), because, conflict);
-                }
-            }
-        }
-    }
-
-    /// All shields: whose they are, with their pools and the nodes where packets enter; in the order of their manifests.
-    fn all_shields(&self) -> Vec<(ObjectRef, &'a Name, &'a Shield, BTreeSet<&'a Name>)> {
-        let intent = self.intent;
-        let mut all = Vec::new();
-        for (name, service) in intent.services() {
-            if let (Some(pool), Some(shield)) = (&service.spec.pool, &service.spec.shield) {
-                let found = intent.address_pools().get(pool).into_iter();
-                let nodes = found.flat_map(|pool| &pool.spec.addresses);
-                let nodes = nodes.flat_map(|address| address.nodes.iter()).collect();
-                all.push((ObjectRef::new(Kind::Service, name), pool, shield, nodes));
-            }
-        }
-        for (name, accelerator) in intent.accelerators() {
-            if let Some(shield) = &accelerator.spec.shield {
-                let nodes = intent.accelerated_addresses(accelerator);
-                let nodes = nodes.flat_map(|address| address.nodes.iter()).collect();
-                let me = ObjectRef::new(Kind::Accelerator, name);
-                all.push((me, &accelerator.spec.pool, shield, nodes));
-            }
-        }
-        all.sort_by_key(|(me, ..)| self.declared.get(me).copied());
-        all
-    }
-
-    /// The listeners of an object at an address of its pool.
-    fn listens(
-        &mut self,
-        claims: &mut Claims<(HostAddress, Listener)>,
-        (me, pool): (&ObjectRef, &Name),
-        address: &PoolAddress,
-        listeners: &[Listener],
-    ) {
-        for (index, listener) in listeners.iter().enumerate() {
-            let at = field(me, format!("spec.listeners[{index}].port"));
-            let what = format!("{listener} on {}", address.public);
-            self.claim(claims, (address.public, *listener), what, at.clone());
-            for node in address.nodes.iter() {
-                self.listener_on_node(pool, (address, node), *listener, at.clone());
-            }
-        }
-    }
-
     /// Strict rules leave every pair a node that may relay.
     fn strict_rules(&mut self, me: &ObjectRef, accelerator: &Accelerator) {
         let rules = &accelerator.spec.relays;
@@ -654,55 +451,6 @@ impl<'a> Check<'a> {
             regions: join(regions.into_iter()),
         };
         self.add(at, moved, conflict);
-    }
-
-    fn listener_on_node(
-        &mut self,
-        pool: &Name,
-        (address, node): (&PoolAddress, &Name),
-        listener: Listener,
-        at: FieldOf,
-    ) {
-        let Some(node) = self.intent.nodes().get(node) else {
-            return;
-        };
-        if address.local != node.spec.address.local {
-            return;
-        }
-        let (what, node_id) = (listener.to_string(), id(Kind::Node, node));
-        let own = listener.protocol == crate::kinds::Protocol::Udp;
-        let range = node.spec.nat_ports.get();
-        let (name, conflict) = if let Some(holder) = node.spec.own_port(listener.port).filter(|_| own) {
-            let node = node_id.clone();
-            (
-                "spec.udp_port",
-                Conflict::HostsOwnPort {
-                    what,
-                    address: address.public,
-                    node,
-                    holder,
-                },
-            )
-        } else if range.contains(listener.port) {
-            let node = node_id.clone();
-            (
-                "spec.nat_ports",
-                Conflict::InNatPorts {
-                    what,
-                    address: address.public,
-                    node,
-                    range,
-                },
-            )
-        } else {
-            return;
-        };
-        let pool = ObjectRef::new(Kind::AddressPool, pool);
-        self.add(
-            at,
-            [field(&node_id, name), field(&pool, "spec.addresses")],
-            conflict,
-        );
     }
 
     /// What a field refers to.

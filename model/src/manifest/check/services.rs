@@ -1,0 +1,269 @@
+//! What services and accelerators have in common where packets enter: pools, listeners, shields.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Check, Claims, FieldOf, field, id};
+use crate::contents::MOST_LISTS;
+use crate::kinds::{
+    Accelerator, HostAddress, Kind, Listener, Mode, Name, ObjectRef, PoolAddress, Service, Shield, ShieldMode,
+};
+use crate::manifest::error::Conflict;
+
+/// An object at whose addresses packets enter.
+struct Door<'a> {
+    me: ObjectRef,
+    pool: &'a Name,
+    addresses: Vec<&'a PoolAddress>,
+    listeners: &'a [Listener],
+    shield: Option<&'a Shield>,
+}
+
+impl<'a> Check<'a> {
+    /// The pool of a service that listens itself exists, and its servers can answer for themselves where they shall.
+    pub(super) fn services(&mut self) {
+        let mut leading: HashMap<&Name, Vec<&Accelerator>> = HashMap::new();
+        for accelerator in self.intent.accelerators().values() {
+            for group in &accelerator.spec.groups {
+                leading.entry(&group.service).or_default().push(accelerator);
+            }
+        }
+        for service in self.in_order(Kind::Service, self.intent.services()) {
+            let me = id(Kind::Service, service);
+            let accelerators = leading.get(&service.metadata.name);
+            self.asks_where_it_is_answered(&me, service, accelerators.map_or(&[], Vec::as_slice));
+            let Some(name) = &service.spec.pool else { continue };
+            let pools = self.intent.address_pools();
+            let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
+            for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
+                if service.spec.mode != Mode::Nat {
+                    self.answers_directly(&me, (service.spec.mode, name), address);
+                    self.is_no_target(&me, service, address);
+                }
+            }
+        }
+    }
+
+    /// A check without a port of its own asks in the protocol of the listeners that lead to the service: its own, and
+    /// these accelerators'.
+    fn asks_where_it_is_answered(
+        &mut self,
+        me: &ObjectRef,
+        service: &Service,
+        accelerators: &[&Accelerator],
+    ) {
+        let Some(health) = service
+            .spec
+            .health
+            .as_ref()
+            .filter(|health| health.port.is_none())
+        else {
+            return;
+        };
+        let asks = health.protocol();
+        let of_accelerators = accelerators
+            .iter()
+            .map(|accelerator| (id(Kind::Accelerator, accelerator), &accelerator.spec.listeners));
+        let mut all = std::iter::once((me.clone(), &service.spec.listeners)).chain(of_accelerators);
+        let found = all.find_map(|(object, listeners)| {
+            let other = listeners.iter().find(|listener| listener.protocol != asks)?;
+            Some((object, *other))
+        });
+        if let Some((object, listener)) = found {
+            let because = field(&object, "spec.listeners");
+            let (what, serves) = (listener.to_string(), listener.protocol);
+            let conflict = Conflict::AsksOtherwise {
+                asks,
+                what,
+                object,
+                serves,
+            };
+            self.add(field(me, "spec.health.type"), [because], conflict);
+        }
+    }
+
+    /// No target is the service's own address, or the address of the node that sends to it.
+    fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
+        for (index, target) in service.spec.targets.iter().enumerate() {
+            let is_sender = |name: &&Name| {
+                let node = self.intent.nodes().get(*name);
+                let own = node.map(|node| node.spec.address.local);
+                [Some(address.local), own].contains(&Some(target.address))
+            };
+            if let Some(name) = address.nodes.iter().find(is_sender) {
+                let at = field(me, format!("spec.targets[{index}].address"));
+                let node = ObjectRef::new(Kind::Node, name);
+                let because = field(&node, "spec.address.local");
+                self.add(at, [because], Conflict::SendsToItself { node });
+            }
+        }
+    }
+
+    /// Servers can hold the address of a service, and what they send from it reaches clients.
+    fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), address: &PoolAddress) {
+        let public = address.public;
+        for name in address.nodes.iter() {
+            let node_id = ObjectRef::new(Kind::Node, name);
+            let because = [
+                field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
+                field(&node_id, "spec.address.local"),
+            ];
+            let node = self.intent.nodes().get(name);
+            let conflict = if address.public != address.local {
+                Conflict::AnswersPastNat { mode, public }
+            } else if node.is_some_and(|node| node.spec.address.local == address.local) {
+                let node = node_id;
+                Conflict::NodesOwnAddress { mode, public, node }
+            } else {
+                continue;
+            };
+            self.add(field(me, "spec.mode"), because, conflict);
+            return;
+        }
+    }
+
+    /// A listener is alone on its address, protocol and port, whether an accelerator's or a service's, and where the address
+    /// is a node's own it takes no port that the node needs itself.
+    pub(super) fn listeners(&mut self) {
+        let mut claims: Claims<(HostAddress, Listener)> =
+            Claims::new("a port of an address is one listener's");
+        for door in self.doors() {
+            for address in door.addresses {
+                self.listens(&mut claims, (&door.me, door.pool), address, door.listeners);
+            }
+        }
+    }
+
+    /// The lists that a shield names exist, and a host's shields name no more than it can tell apart.
+    pub(super) fn shields(&mut self) {
+        let mut named: BTreeMap<&Name, (BTreeSet<&Name>, Vec<FieldOf>)> = BTreeMap::new();
+        for door in self.doors() {
+            let (Some(shield), me) = (door.shield, door.me) else {
+                continue;
+            };
+            for (at, list) in shield.lists() {
+                let at = field(&me, format!("spec.shield.{at}"));
+                self.find(self.intent.prefix_lists(), Kind::PrefixList, list, at);
+            }
+            if shield.mode == ShieldMode::Off {
+                continue;
+            }
+            let nodes = door
+                .addresses
+                .into_iter()
+                .flat_map(|address| address.nodes.iter());
+            for node in nodes.collect::<BTreeSet<_>>() {
+                let (lists, because) = named.entry(node).or_default();
+                let before = lists.len();
+                lists.extend(shield.lists().map(|(_, list)| list));
+                let pool = ObjectRef::new(Kind::AddressPool, door.pool);
+                because.extend([field(&me, "spec.shield"), field(&pool, "spec.addresses")]);
+                let (count, most) = (lists.len(), MOST_LISTS);
+                if count > most && count > before {
+                    let (node, because) = (ObjectRef::new(Kind::Node, node), because.clone());
+                    let conflict = Conflict::TooManyLists { node, count, most };
+                    self.add(field(&me, "spec.shield"), because, conflict);
+                }
+            }
+        }
+    }
+
+    /// Where packets enter: services with a pool and accelerators, in the order of their manifests.
+    fn doors(&self) -> Vec<Door<'a>> {
+        let intent = self.intent;
+        let services = self.in_order(Kind::Service, intent.services()).into_iter();
+        let services = services.filter_map(|service| {
+            let (pool, spec) = (service.spec.pool.as_ref()?, &service.spec);
+            Some(Door {
+                me: id(Kind::Service, service),
+                pool,
+                // That there is no such pool is said elsewhere.
+                addresses: intent
+                    .address_pools()
+                    .get(pool)
+                    .into_iter()
+                    .flat_map(|pool| &pool.spec.addresses)
+                    .collect(),
+                listeners: &spec.listeners,
+                shield: spec.shield.as_ref(),
+            })
+        });
+        let accelerators = self.in_order(Kind::Accelerator, intent.accelerators());
+        let accelerators = accelerators.into_iter().map(|accelerator| Door {
+            me: id(Kind::Accelerator, accelerator),
+            pool: &accelerator.spec.pool,
+            addresses: intent.accelerated_addresses(accelerator).collect(),
+            listeners: &accelerator.spec.listeners,
+            shield: accelerator.spec.shield.as_ref(),
+        });
+        let mut doors: Vec<Door<'a>> = services.chain(accelerators).collect();
+        doors.sort_by_key(|door| self.declared.get(&door.me).copied());
+        doors
+    }
+
+    /// The listeners of an object at an address of its pool.
+    fn listens(
+        &mut self,
+        claims: &mut Claims<(HostAddress, Listener)>,
+        (me, pool): (&ObjectRef, &Name),
+        address: &PoolAddress,
+        listeners: &[Listener],
+    ) {
+        for (index, listener) in listeners.iter().enumerate() {
+            let at = field(me, format!("spec.listeners[{index}].port"));
+            let what = format!("{listener} on {}", address.public);
+            self.claim(claims, (address.public, *listener), what, at.clone());
+            for node in address.nodes.iter() {
+                self.listener_on_node(pool, (address, node), *listener, at.clone());
+            }
+        }
+    }
+
+    fn listener_on_node(
+        &mut self,
+        pool: &Name,
+        (address, node): (&PoolAddress, &Name),
+        listener: Listener,
+        at: FieldOf,
+    ) {
+        let Some(node) = self.intent.nodes().get(node) else {
+            return;
+        };
+        if address.local != node.spec.address.local {
+            return;
+        }
+        let (what, node_id) = (listener.to_string(), id(Kind::Node, node));
+        let own = listener.protocol == crate::kinds::Protocol::Udp;
+        let range = node.spec.nat_ports.get();
+        let (name, conflict) = if let Some(holder) = node.spec.own_port(listener.port).filter(|_| own) {
+            let node = node_id.clone();
+            (
+                "spec.udp_port",
+                Conflict::HostsOwnPort {
+                    what,
+                    address: address.public,
+                    node,
+                    holder,
+                },
+            )
+        } else if range.contains(listener.port) {
+            let node = node_id.clone();
+            (
+                "spec.nat_ports",
+                Conflict::InNatPorts {
+                    what,
+                    address: address.public,
+                    node,
+                    range,
+                },
+            )
+        } else {
+            return;
+        };
+        let pool = ObjectRef::new(Kind::AddressPool, pool);
+        self.add(
+            at,
+            [field(&node_id, name), field(&pool, "spec.addresses")],
+            conflict,
+        );
+    }
+}
