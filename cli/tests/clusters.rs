@@ -45,3 +45,5 @@ mod tenants;
 mod trial;
 #[path = "clusters/vpcs.rs"]
 mod vpcs;
+#[path = "clusters/vxlan.rs"]
+mod vxlan;

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, xdp_md,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_clone_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
     bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -16,6 +16,8 @@ use kuafu_pipeline::{Frame, Shim};
 
 /// `BPF_ADJ_ROOM_MAC`: room behind the Ethernet header.
 const ADJ_ROOM_MAC: u32 = 1;
+/// `PACKET_HOST`: a packet for this host.
+const PACKET_HOST: u32 = 0;
 /// Octets in an Ethernet header.
 const ETHERNET: usize = 14;
 /// An inner Ethernet header belongs to the room that is opened.
@@ -162,6 +164,13 @@ impl SkbFrame {
     pub fn mark(&self) -> u32 {
         // SAFETY: the context is valid while the program runs.
         unsafe { (*self.skb).mark }
+    }
+
+    /// Lets the host's stack take it, whichever Ethernet address it is for.
+    #[inline(always)]
+    pub fn becomes_the_hosts(&mut self) {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_pee
 use kuafu_pipeline::map::FRAME_START;
 use kuafu_pipeline::{Frame, Next, Outcome, Reason};
 
-use crate::frame::{CopyStart, opaque};
+use crate::frame::{CopyStart, SkbFrame, opaque};
 use crate::maps;
 
 /// The next program in line, or the host's stack.
@@ -18,7 +18,7 @@ const TCX_NEXT: i32 = -1;
 #[inline(always)]
 pub fn xdp<F: Frame + CopyStart>(frame: &mut F, interface: u32, outcome: Outcome) -> u32 {
     match outcome {
-        Ok(Next::Pass) => XDP_PASS,
+        Ok(Next::Pass | Next::Host) => XDP_PASS,
         Ok(Next::Transmit(to)) => leave(interface, to),
         // Ports are reached by tcx alone: the edge's stages deliver to none.
         Ok(Next::Consumed | Next::Deliver(_)) => XDP_DROP,
@@ -44,9 +44,13 @@ fn leave(interface: u32, to: u32) -> u32 {
 
 /// For tcx on `interface`.
 #[inline(always)]
-pub fn tcx<F: Frame + CopyStart>(frame: &mut F, interface: u32, outcome: Outcome) -> i32 {
+pub fn tcx(frame: &mut SkbFrame, interface: u32, outcome: Outcome) -> i32 {
     match outcome {
         Ok(Next::Pass) => TCX_NEXT,
+        Ok(Next::Host) => {
+            frame.becomes_the_hosts();
+            TCX_NEXT
+        }
         // SAFETY: takes numbers and returns one.
         Ok(Next::Transmit(to)) => unsafe { bpf_redirect(to, 0) as i32 },
         // SAFETY: takes numbers and returns one.

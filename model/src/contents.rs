@@ -28,7 +28,7 @@ use kuafu_pipeline::map::{
 pub use balancer::{BalancedService, Balancer, balancer};
 pub use error::Error;
 pub use lists::{List, MOST_LISTS};
-pub use service::{Share, marks, recovered};
+pub use service::{Share, direct_servers, marks, recovered};
 pub use update::{Batch, NO_PAIR, Update};
 
 use crate::health::Servers;
@@ -308,7 +308,7 @@ impl Contents {
             .map(|slot| (slot.next.neighbour, slot.next.address));
         let direct = |hop: &&NextHop| matches!(hop.kind(), HopKind::Direct(_));
         let of_targets = self.targets.values().filter(direct);
-        let of_targets = of_targets.filter_map(|hop| Some((hop.index, Be32::new(hop.address.as_v4()?))));
+        let of_targets = of_targets.filter_map(|hop| Some((hop.index, Be32::new(hop.behind()?))));
         self.neighbours = of_vteps
             .chain(of_paths)
             .chain(of_slots)

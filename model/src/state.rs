@@ -93,6 +93,8 @@ pub struct PortState {
     pub interface: String,
     /// Octets in the largest IP packet it may send; `None`: what the underlay leaves.
     pub mtu: Option<u16>,
+    /// Addresses of services that it serves, as packets carry them.
+    pub serves: Vec<Ipv4Addr>,
 }
 
 /// An endpoint of a VPC on another host.
@@ -388,9 +390,9 @@ pub enum Target {
         /// Its port.
         port: Option<u16>,
     },
-    /// A plain server that answers its clients itself.
+    /// A server that answers its clients itself.
     Direct {
-        /// Its address on the underlay.
+        /// Its address: on the underlay, or in the VPC.
         address: Ipv4Addr,
         /// What is put around packets for it.
         encapsulation: Encapsulation,
@@ -398,6 +400,15 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether it is a port of this VPC.
+    #[must_use]
+    pub const fn is_in(&self, vpc: u32) -> bool {
+        let Self::Direct { encapsulation, .. } = self else {
+            return false;
+        };
+        matches!(encapsulation, Encapsulation::Vxlan { vni, .. } if *vni == vpc)
+    }
+
     /// A port of the target's own, to which packets are rewritten.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
@@ -482,5 +493,14 @@ pub enum Encapsulation {
         port: u16,
         /// 0, or 1: without a header of its own.
         variant: u8,
+    },
+    /// VXLAN (RFC 7348), to a port of a VPC.
+    Vxlan {
+        /// The VPC.
+        vni: u32,
+        /// The port's Ethernet address.
+        mac: [u8; 6],
+        /// Its host's address on the underlay: the public one, or its own where that is the sender.
+        host: Ipv4Addr,
     },
 }

@@ -47,6 +47,7 @@ fn port(name: &str, last: u8) -> PortState {
         mac: [2, 0, 0, 0, 0, last],
         interface: name.into(),
         mtu: None,
+        serves: Vec::new(),
     }
 }
 

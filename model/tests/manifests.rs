@@ -255,6 +255,46 @@ fn what_others_use_is_not_deleted() {
 }
 
 /// A service at the pool `asia`, whose shield names these lists.
+/// In the VPC of the base.
+const IN_RED: &str = "
+kind: AddressPool
+metadata: {name: plain}
+spec: {addresses: [{node: osaka, public: 203.0.113.99}]}
+---
+kind: Service
+metadata: {name: web}
+spec:
+  pool: plain
+  listeners: [{protocol: tcp, port: 80}]
+  mode: vxlan
+  vpc: red
+  targets: [{address: 10.0.0.5}, {address: 10.0.0.6}]
+";
+
+#[test]
+fn a_port_that_serves_is_not_taken_away() {
+    let file = File {
+        name: "web",
+        text: IN_RED,
+    };
+    let intent = good("base.yaml").apply_files(&[file]).unwrap().intent;
+    let port = "port/red-a".parse().unwrap();
+    let refused = intent.delete(&[port]).unwrap_err();
+    assert_eq!(
+        lines(&refused),
+        "without it service/web is wrong: spec.targets[0].address: 10.0.0.5 is no port of vpc/red; declare that, or \
+         name the address of one that is\n"
+    );
+    let moved = File {
+        name: "moved",
+        text: "kind: Port\nmetadata: {name: red-a}\nspec: {vpc: red, node: osaka, address: 10.0.0.7, interface: veth-red-a}\n",
+    };
+    let refused = intent.apply_files(&[moved]).unwrap_err();
+    println!("{}", lines(&refused));
+    assert_eq!(refused.len(), 1);
+    assert_eq!((&*refused[0].file, &*refused[0].field), ("moved", "spec.address"));
+}
+
 fn shielded(name: &str, port: u16, block: &[String]) -> String {
     format!(
         "kind: Service\nmetadata: {{name: {name}}}\nspec:\n  pool: asia\n  listeners: [{{protocol: tcp, port: {port}}}]\n  \

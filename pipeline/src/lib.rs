@@ -39,6 +39,8 @@ pub use tables::{Insertion, Route, Tables};
 pub enum Next {
     /// The host's own stack takes it, unchanged.
     Pass,
+    /// The host's own stack takes it as it is now, whichever Ethernet address it is for.
+    Host,
     /// Sent out of this interface.
     Transmit(u32),
     /// Handed to the port behind this host-side interface, as if it had arrived there.

@@ -103,6 +103,7 @@ fn state(side: &Side, other: &Side) -> HostState {
             mac: side.mac.0,
             interface: PORT.to_owned(),
             mtu: None,
+            serves: Vec::new(),
         }],
         endpoints: vec![RemoteEndpoint {
             vni: VNI,

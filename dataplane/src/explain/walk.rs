@@ -7,7 +7,7 @@ use kuafu_proto::v1::{ExplainStep, Explanation};
 /// What meets a packet on the underlay: XDP first; what that passes on meets tcx. Returns the programs' names.
 pub fn at_underlay(host: &mut Host, frame: &mut VecFrame, interface: u32) -> (&'static str, Walk) {
     let edge = host.edge(frame, interface);
-    if edge.outcome != Ok(Next::Pass) {
+    if !matches!(edge.outcome, Ok(Next::Pass | Next::Host)) {
         return ("edge", edge);
     }
     let mut underlay = host.underlay(frame, interface);
@@ -25,7 +25,7 @@ pub fn told(
     name: impl Fn(u32) -> String,
 ) -> Explanation {
     let (verdict, interface) = match walk.outcome {
-        Ok(Next::Pass) => ("pass", None),
+        Ok(Next::Pass | Next::Host) => ("pass", None),
         Ok(Next::Transmit(to)) => ("transmit", Some(to)),
         Ok(Next::Deliver(to)) => ("deliver", Some(to)),
         Ok(Next::Answer(to, _)) => ("answer", Some(to)),

@@ -27,6 +27,12 @@ const NOTHING: [u8; 20] = [0; 20];
 /// answers nothing at all.
 pub async fn of(subject: &Subject, way: &Way) -> Option<String> {
     let encapsulation = subject.encapsulation?;
+    let header = match encapsulation {
+        Encapsulation::Ipip => "IPIP".to_owned(),
+        Encapsulation::Gue { port, .. } => format!("GUE at port {port}"),
+        // A port's own address is its VPC's: nothing can be asked there.
+        Encapsulation::Vxlan { host, .. } => return (host == way.from).then(filtered).flatten(),
+    };
     let (server, service) = (subject.server, way.to.ip());
     let own = SocketAddrV4::new(server, way.to.port());
     let lives = async |mark| {
@@ -44,10 +50,6 @@ pub async fn of(subject: &Subject, way: &Way) -> Option<String> {
     if !lives(None).await {
         return None;
     }
-    let header = match encapsulation {
-        Encapsulation::Ipip => "IPIP".to_owned(),
-        Encapsulation::Gue { port, .. } => format!("GUE at port {port}"),
-    };
     if lives(way.mark).await {
         return Some(format!(
             "it takes packets out of {header}, but {service} is not its address: add that to lo"
@@ -65,11 +67,22 @@ pub async fn of(subject: &Subject, way: &Way) -> Option<String> {
     })
 }
 
+/// What keeps the answer of a port from its own host.
+fn filtered() -> Option<String> {
+    let strictest = std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").ok()?;
+    (strictest.trim() != "0").then(|| {
+        "this host drops what its own ports answer to it: net.ipv4.conf.all.rp_filter must be 0 (each device may \
+         have its own)"
+            .to_owned()
+    })
+}
+
 /// Whether a server's kernel says that it knows nothing of the header. Blocks.
 fn refuses(encapsulation: Encapsulation, ends: (Ipv4Addr, Ipv4Addr)) -> bool {
     match encapsulation {
         Encapsulation::Ipip => refuses_ipip(ends).unwrap_or(false),
         Encapsulation::Gue { port, .. } => refuses_gue(ends, port).unwrap_or(false),
+        Encapsulation::Vxlan { .. } => false,
     }
 }
 

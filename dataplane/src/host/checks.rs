@@ -63,7 +63,7 @@ pub(crate) fn stop(net: &Net) -> Result<bool> {
 
 /// Octets of the largest encapsulation.
 fn largest_wrap() -> u32 {
-    let wraps = [Wrap::Ipip, Wrap::Gue0, Wrap::Gue1];
+    let wraps = [Wrap::Ipip, Wrap::Gue0, Wrap::Gue1, Wrap::Vxlan];
     wraps.map(Wrap::octets).into_iter().fold(0, u32::max)
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_encapsulation_is_gue_with_its_header() {
-        assert_eq!(largest_wrap(), 32);
+    fn the_largest_encapsulation_is_vxlan() {
+        assert_eq!(largest_wrap(), 50);
     }
 }

@@ -91,6 +91,7 @@ pub fn with_port(state: &HostState) -> HostState {
             mac: [0; 6],
             interface: NAME.to_owned(),
             mtu: None,
+            serves: Vec::new(),
         });
     }
     state

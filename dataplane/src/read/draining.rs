@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use kuafu_model::HostState;
+use kuafu_model::contents::direct_servers;
 use kuafu_model::state::Target;
 use kuafu_pipeline::header::tcp;
-use kuafu_pipeline::map::{Be16, HopKind, IpKey, MemberKey, Phase};
+use kuafu_pipeline::map::{Be16, MemberKey, Phase};
 use kuafu_proto::v1;
 
 use super::View;
@@ -56,7 +57,8 @@ fn without_weight(state: &HostState) -> Counts {
 fn count_connections(view: &View<'_>, counts: &mut Counts) -> Result<()> {
     view.maps.connections.for_each(|key, there| {
         if key.vni != 0 && there.flags.get() & CLOSES == 0 {
-            count(counts, there.destination, there.destination_port);
+            let server = Ipv4Addr::from(there.destination.low());
+            count(counts, server, there.destination_port);
         }
     })
 }
@@ -66,26 +68,25 @@ fn count_tracked(view: &View<'_>, counts: &mut Counts) -> Result<()> {
     let (clock, now) = (view.clock, view.clock.jiffies()?);
     // One that keeps its flows no longer may still stand in entries of those that are silent.
     let keeps = |vni, target| view.contents.members.contains_key(&MemberKey { vni, target });
+    let servers = view.state.map(|state| direct_servers(state, view.contents));
+    let servers = servers.unwrap_or_default();
     view.maps.tracked.for_each(|key, flow| {
         let (number, _) = flow.choice();
-        let target = view.contents.targets.get(&number);
-        let target = target.filter(|_| keeps(key.vni, number));
-        let direct = target.filter(|hop| matches!(hop.kind(), HopKind::Direct(_)));
+        let server = servers.get(&number).filter(|_| keeps(key.vni, number));
         let is_young = || clock.duration(now.saturating_sub(flow.last_packet())) < OPENS_WITHIN;
         let is_one = match flow.phase() {
             Phase::Open => true,
             Phase::HalfOpen => is_young(),
             Phase::Closed => false,
         };
-        if let Some(hop) = direct.filter(|_| is_one) {
-            count(counts, hop.address, key.destination_port);
+        if let Some(server) = server.filter(|_| is_one) {
+            count(counts, *server, key.destination_port);
         }
     })
 }
 
-fn count(counts: &mut Counts, address: IpKey, port: Be16) {
-    let server = (Ipv4Addr::from(address.low()), port.get());
-    if let Some(flows) = counts.get_mut(&server) {
+fn count(counts: &mut Counts, address: Ipv4Addr, port: Be16) {
+    if let Some(flows) = counts.get_mut(&(address, port.get())) {
         *flows += 1;
     }
 }

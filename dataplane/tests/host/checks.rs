@@ -31,7 +31,15 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The port of GUE.
 const GUE: u16 = 6080;
 /// A port for each encapsulation.
-const PORTS: [(u16, Wrap); 3] = [(7020, Wrap::Ipip), (7021, Wrap::Gue0), (7022, Wrap::Gue1)];
+const PORTS: [(u16, Wrap); 4] = [
+    (7020, Wrap::Ipip),
+    (7021, Wrap::Gue0),
+    (7022, Wrap::Gue1),
+    (7023, Wrap::Vxlan),
+];
+/// The VPC behind VXLAN, and the Ethernet address of the server's device.
+const VNI: u32 = 100;
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 4];
 /// What an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long nothing is waited for.
@@ -39,7 +47,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// Octets that a connection carries, each way: many segments.
 const TRANSFER: usize = 30_000;
 /// Octets of the largest datagram that fits behind every encapsulation.
-const LARGE: usize = 1_500 - 32 - 28;
+const LARGE: usize = 1_500 - 50 - 28;
 
 /// A check of this host's services, whatever it asks.
 fn check() -> Option<Arc<Check>> {
@@ -91,6 +99,11 @@ fn target(wrap: Wrap) -> Target {
             Wrap::Ipip => Encapsulation::Ipip,
             Wrap::Gue0 => gue(0),
             Wrap::Gue1 => gue(1),
+            Wrap::Vxlan => Encapsulation::Vxlan {
+                vni: VNI,
+                mac: MAC,
+                host: SERVER,
+            },
         },
     }
 }
@@ -197,7 +210,7 @@ impl Drop for Stops<'_> {
 }
 
 /// Two sites, the second of which is the server: without an agent, and with the services' address as its own.
-fn with_server(test: &str, work: impl FnOnce(&Site, &Decapsulator)) {
+fn with_server(test: &str, work: impl FnOnce(&Site, &Decapsulator, &Site)) {
     let [host, server] = sites(test);
     server
         .host
@@ -211,6 +224,19 @@ fn with_server(test: &str, work: impl FnOnce(&Site, &Decapsulator)) {
         host.host.sysctl(&strict, "1").unwrap();
     }
     let decapsulator = Decapsulator::start(&server.host, &[SERVICE], GUE).unwrap();
+    // The kernel's own takes packets out of VXLAN.
+    let mac = MAC.map(|octet| format!("{octet:02x}")).join(":");
+    server
+        .host
+        .ip([
+            format!("link add vx0 address {mac} type vxlan id {VNI} dstport 4789 local {SERVER} nolearning"),
+            "link set vx0 up".to_owned(),
+        ])
+        .unwrap();
+    for interface in ["all", "vx0"] {
+        let filter = format!("net/ipv4/conf/{interface}/rp_filter");
+        server.host.sysctl(&filter, "0").unwrap();
+    }
     let open = || {
         let listen = PORTS.map(|(port, _)| TcpListener::bind((SERVICE, port)).unwrap());
         (
@@ -223,7 +249,7 @@ fn with_server(test: &str, work: impl FnOnce(&Site, &Decapsulator)) {
     std::thread::scope(|scope| {
         scope.spawn(|| serve(&stop, &listeners, &sockets));
         let stops = Stops(&stop);
-        work(&host, &decapsulator);
+        work(&host, &decapsulator, &server);
         drop(stops);
     });
 }
@@ -247,6 +273,15 @@ fn led(site: &Site) -> (Vec<String>, String) {
 fn counted(host: &Host, event: Event) -> u64 {
     let of_cpus = host.maps().events.get(event as u32).unwrap();
     of_cpus.iter().map(|counter| counter.packets).sum()
+}
+
+/// Packets that the server's kernel has taken out of VXLAN.
+fn received(server: &Site) -> u64 {
+    ip(server, "-s -j link show vx0")
+        .split_once("\"rx\":{")
+        .and_then(|(_, rest)| rest.split_once("\"packets\":")?.1.split_once(','))
+        .map(|(count, _)| count.parse().unwrap())
+        .unwrap()
 }
 
 /// Whether checks are led as they are to be, for that MTU of the route.
@@ -275,12 +310,13 @@ fn checks_reach_a_server_through_each_encapsulation_and_its_answers_the_socket()
     if let Some(why) = kuafu_lab::unavailable() {
         return kuafu_lab::skip(why);
     }
-    with_server("checks", |site, decapsulator| {
+    with_server("checks", |site, decapsulator, server| {
         let mut host = site.open();
         site.apply(&mut host, &state(site, check())).unwrap();
         for (port, wrap) in PORTS {
             // The last connection's end comes by itself.
             let (before, sent) = (at_rest(decapsulator), counted(&host, Event::CheckSent));
+            let by_vxlan = received(server);
             exchange(site, mark(&host, wrap), port);
             let now = at_rest(decapsulator);
             assert_eq!(now.wrong, Vec::<String>::new());
@@ -288,6 +324,7 @@ fn checks_reach_a_server_through_each_encapsulation_and_its_answers_the_socket()
                 now.ipip - before.ipip,
                 now.gue[0] - before.gue[0],
                 now.gue[1] - before.gue[1],
+                received(server) - by_vxlan,
             ];
             let others = came.iter().filter(|came| **came != 0).count();
             let through = came[wrap as usize];
@@ -313,7 +350,7 @@ fn the_mark_alone_leads_through_an_encapsulation() {
     if let Some(why) = kuafu_lab::unavailable() {
         return kuafu_lab::skip(why);
     }
-    with_server("unmarked", |site, decapsulator| {
+    with_server("unmarked", |site, decapsulator, _| {
         let mut host = site.open();
         site.apply(&mut host, &state(site, check())).unwrap();
         let before = decapsulator.unwrapped();
@@ -366,13 +403,13 @@ fn the_way_of_checks_is_there_while_a_state_has_any() {
     assert_eq!(led(&site), nothing, "no server is checked");
     for _ in 0..2 {
         site.apply(&mut host, &checked).unwrap();
-        assert!(are_led(&site, 1468), "{:?}", led(&site));
+        assert!(are_led(&site, 1450), "{:?}", led(&site));
     }
     drop(host);
-    assert!(are_led(&site, 1468), "without an agent");
+    assert!(are_led(&site, 1450), "without an agent");
     let mut host = site.open();
     site.apply(&mut host, &checked).unwrap();
-    assert!(are_led(&site, 1468), "{:?}", led(&site));
+    assert!(are_led(&site, 1450), "{:?}", led(&site));
 
     let breaks = [
         "rule del pref 75",
@@ -383,19 +420,19 @@ fn the_way_of_checks_is_there_while_a_state_has_any() {
     ];
     for lost in breaks {
         site.host.ip([lost]).unwrap();
-        assert!(!are_led(&site, 1468), "{lost}");
+        assert!(!are_led(&site, 1450), "{lost}");
         if lost == "link set kuafu0 down" {
             assert!(!site.tick(&mut host).is_empty(), "it is said");
             site.host.ip(["link set kuafu0 up"]).unwrap();
         }
         until("the way is there again", || {
             site.tick(&mut host);
-            are_led(&site, 1468)
+            are_led(&site, 1450)
         });
     }
     site.host.ip(["link set eth0 mtu 1400"]).unwrap();
     site.tick(&mut host);
-    assert!(are_led(&site, 1368), "{:?}", led(&site));
+    assert!(are_led(&site, 1350), "{:?}", led(&site));
 
     site.apply(&mut host, &unchecked).unwrap();
     assert_eq!(led(&site), nothing);

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::allocations::{NodeId, Number};
 use super::hosts;
+use crate::health;
 use crate::kinds::Name;
 use crate::state::{HostState, LegState, SlotAction, Target};
 
@@ -299,6 +300,7 @@ fn uses(state: &HostState, number: Number) -> bool {
             state.ports.iter().any(|port| port.vni == vni)
                 || state.vteps.iter().any(|vtep| vtep.vni == vni)
                 || state.services.iter().any(|service| service.vni == vni)
+                || health::targets(state).any(|(_, target)| target.target.is_in(vni))
         }
         Number::Label(_, label) => state.slots.iter().any(|slot| slot.label == label),
         Number::Path(_, index) => {

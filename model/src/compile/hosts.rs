@@ -1,12 +1,12 @@
 //! Allocations to the states of hosts: slots, paths and pairs here, VPCs and listeners in files of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use super::allocations::{CoupleKey, NodeId, PathKey, Way};
 use super::demand::{Demand, path_of};
 use super::{Allocations, Down, Holders, Input, NO_PAIR, announced, services, vpc};
-use crate::kinds::{Name, Node};
+use crate::kinds::{HostAddress, Name, Node, Port};
 use crate::manifest::Intent;
 use crate::state::{Host, HostState, LegState, PairState, PathState, SlotAction, SlotState, Target};
 
@@ -20,6 +20,8 @@ pub(super) struct World<'a> {
     pub(super) demand: &'a Demand,
     pub(super) down: &'a Down,
     pub(super) holders: &'a Holders,
+    /// Ports that may be targets of services, by VPC and address.
+    pub(super) ports: HashMap<(&'a Name, HostAddress), &'a Port>,
     /// Nodes with an agent, by their numbers.
     nodes: BTreeMap<NodeId, (&'a Name, &'a Node)>,
 }
@@ -124,6 +126,7 @@ impl<'a> World<'a> {
             demand,
             down: input.down,
             holders: input.holders,
+            ports: intent.ports_of_services(),
             nodes: nodes.collect(),
         }
     }
@@ -185,6 +188,17 @@ impl<'a> World<'a> {
     fn are_near(&self, nodes: &[NodeId]) -> bool {
         let region = |id: &NodeId| self.nodes.get(id).map(|(_, node)| &node.spec.region);
         matches!(nodes, [from, to] if region(from) == region(to))
+    }
+
+    /// A node's address, foreign or not, as another one sends to it: the public one, and to itself its own.
+    pub(super) fn address_of(&self, node: &Name, from: &Name) -> Option<Ipv4Addr> {
+        let address = self.intent.nodes().get(node)?.spec.address;
+        let of_it = if node == from {
+            address.local
+        } else {
+            address.public
+        };
+        Some(of_it.get())
     }
 
     fn public(&self, id: NodeId) -> Option<Ipv4Addr> {

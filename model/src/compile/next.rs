@@ -8,8 +8,8 @@ use super::hosts;
 use super::services::{self, Key};
 use crate::kinds::Name;
 use crate::state::{
-    HostState, LegState, PairState, PathState, PrefixListState, ServiceState, Shield, SlotAction, SlotState,
-    Target, TargetState,
+    Encapsulation, HostState, LegState, PairState, PathState, PrefixListState, ServiceState, Shield,
+    SlotAction, SlotState, Target, TargetState,
 };
 
 /// The state that each host can be given now, on the way from what hosts may be running to where they should be.
@@ -25,8 +25,8 @@ use crate::state::{
 /// 2. a pair keeps its paths until the new primary is complete by rule 1, and an old path as its backup until the new
 ///    backup is;
 /// 3. a leg is sent on under the keys that the host uses until the receiver's slot has the newest;
-/// 4. at an entry, a listener leads only to pairs that have a path and whose exit has the listener, and stays as it
-///    was while there is none.
+/// 4. at an entry, a listener leads only to pairs that have a path and whose exit has the listener, and to ports that
+///    serve its address, and stays as it was while there is none.
 ///
 /// And beside the target a host keeps
 ///
@@ -140,6 +140,23 @@ impl<'a> Surroundings<'a> {
         self.fleet.get_by(exit).is_some_and(|running| running.surely(has))
     }
 
+    /// Whether a port serves an address, for all that is known: nobody tells of a foreign host's.
+    fn is_served(&self, (host, vni, mac): (Ipv4Addr, u32, [u8; 6]), address: Ipv4Addr) -> bool {
+        let serves = |state: &HostState| {
+            let mut ports = state
+                .ports
+                .iter()
+                .filter(|port| (port.vni, port.mac) == (vni, mac));
+            ports.any(|port| port.serves.contains(&address))
+        };
+        let Some(holder) = self.holders.get(&host) else {
+            return true;
+        };
+        self.fleet
+            .get(holder)
+            .is_none_or(|running| running.surely(serves))
+    }
+
     /// The next state of a host that runs something.
     fn step(&self, name: &Name, wanted: &HostState, running: &'a Running) -> HostState {
         let Some(runs) = running.newest() else {
@@ -229,8 +246,16 @@ impl<'a> Surroundings<'a> {
         target: &TargetState,
         (old, pairs): (Option<&ServiceState>, &[PairState]),
     ) -> bool {
-        let Target::Pair(index) = target.target else {
-            return true;
+        let index = match target.target {
+            Target::Pair(index) => index,
+            Target::Direct {
+                encapsulation: Encapsulation::Vxlan { vni, mac, host },
+                ..
+            } => {
+                let has = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
+                return old.is_some_and(has) || self.is_served((host, vni, mac), new.local);
+            }
+            Target::Server { .. } | Target::Direct { .. } => return true,
         };
         let Some(pair) = pairs
             .iter()

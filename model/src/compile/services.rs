@@ -9,9 +9,9 @@ use super::allocations::{CoupleKey, NodeId};
 use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
-    self, Accelerator, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment,
-    Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Protocol, Service, ShieldMode, Statuses,
-    UrlPath, Word,
+    self, Accelerator, AddressPool, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener,
+    Mode, Moment, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Protocol, Service, ShieldMode,
+    Statuses, UrlPath, Word,
 };
 use crate::state::{
     Ask, Check, Encapsulation, HostState, PrefixListState, ServiceState, Shield, Target, TargetState,
@@ -65,14 +65,16 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
         return;
     };
     let check = check(name, service);
-    let target = |target: &kinds::Target| Weighed {
-        weight: target.share().into(),
-        target: reached(service, target),
-        check: check.clone(),
-        ends_s: target.drain_until.map(Moment::unix_s),
-    };
-    let targets = shared(service.spec.targets.iter().map(target));
-    for address in &pool.spec.addresses {
+    for (address, node) in carriers(pool) {
+        let target = |target: &kinds::Target| {
+            Some(Weighed {
+                weight: target.share().into(),
+                target: reached(world, node, (service, target))?,
+                check: check.clone(),
+                ends_s: target.drain_until.map(Moment::unix_s),
+            })
+        };
+        let targets = shared(service.spec.targets.iter().filter_map(target));
         for listener in &service.spec.listeners {
             let listener = ServiceState {
                 own: true,
@@ -80,11 +82,15 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
                 shield: service.spec.shield.as_ref().and_then(shield),
                 ..of((vni, name), address, (*listener, IdleTimeout::default()))
             };
-            for node in address.nodes.iter() {
-                listen(world, states, node, listener.clone());
-            }
+            listen(world, states, node, listener);
         }
     }
+}
+
+/// The addresses of a pool, each with each of its nodes.
+fn carriers(pool: &AddressPool) -> impl Iterator<Item = (&PoolAddress, &Name)> {
+    let addresses = pool.spec.addresses.iter();
+    addresses.flat_map(|address| address.nodes.iter().map(move |node| (address, node)))
 }
 
 /// One accelerator.
@@ -250,7 +256,7 @@ impl One<'_> {
             let (dial, check) = (u128::from(group.dial.get()), check(&group.service, service));
             let server = move |target: &kinds::Target| Weighed {
                 weight: dial * u128::from(target.share()),
-                target: reached(service, target),
+                target: rewritten(target),
                 check: check.clone(),
                 ends_s: target.drain_until.map(Moment::unix_s),
             };
@@ -407,23 +413,36 @@ fn listen(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, node: &Na
     }
 }
 
-/// How a service reaches a target.
-fn reached(service: &Service, target: &kinds::Target) -> Target {
-    let address = target.address.get();
+/// How a node reaches a target of a service, unless that is a port of which nothing is known yet.
+fn reached(world: &World<'_>, node: &Name, (service, target): (&Service, &kinds::Target)) -> Option<Target> {
     let encapsulation = match service.spec.mode {
-        Mode::Nat => {
-            let port = target.port.map(|port| port.get());
-            return Target::Server { address, port };
-        }
+        Mode::Nat => return Some(rewritten(target)),
         Mode::Ipip => Encapsulation::Ipip,
         Mode::Gue => Encapsulation::Gue {
             port: service.spec.gue.port.get(),
             variant: service.spec.gue.variant.get(),
         },
+        Mode::Vxlan => {
+            let vpc = service.spec.vpc.as_ref()?;
+            let port = world.ports.get(&(vpc, target.address))?;
+            Encapsulation::Vxlan {
+                vni: world.allocations.vni(&ObjectRef::new(Kind::Vpc, vpc))?,
+                mac: port.spec.mac().octets(),
+                host: world.address_of(&port.spec.node, node)?,
+            }
+        }
     };
-    Target::Direct {
-        address,
+    Some(Target::Direct {
+        address: target.address.get(),
         encapsulation,
+    })
+}
+
+/// A target to which packets are rewritten.
+fn rewritten(target: &kinds::Target) -> Target {
+    Target::Server {
+        address: target.address.get(),
+        port: target.port.map(|port| port.get()),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod announced;
 mod rollout;
+mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::allocations::NodeId;
 use super::hosts::World;
-use crate::kinds::{Kind, Name, ObjectRef, Port};
+use crate::kinds::{HostAddress, Kind, Mode, Name, ObjectRef, Port};
 use crate::state::{HostState, PortState, RemoteEndpoint, VtepState};
 
 /// Adds each VPC to the hosts that have ports of it.
@@ -14,64 +14,110 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
     for port in world.intent.ports().values() {
         by_vpc.entry(&port.spec.vpc).or_default().push(port);
     }
+    let mut served = served(world);
     for (vpc, ports) in by_vpc {
         let Some(vni) = world.allocations.vni(&ObjectRef::new(Kind::Vpc, vpc)) else {
             continue;
         };
-        let hosts: BTreeSet<&Name> = ports.iter().map(|port| &port.spec.node).collect();
-        for host in &hosts {
+        let one = One {
+            world,
+            vni,
+            hosts: ports.iter().map(|port| &port.spec.node).collect(),
+            served: served.remove(vpc).unwrap_or_default(),
+            ports,
+        };
+        for host in &one.hosts {
             let id = world.allocations.node(host);
             if let Some(state) = id.and_then(|id| states.get_mut(&id)) {
-                add_to_host(world, state, host, (vni, &ports, &hosts));
+                one.add_to_host(state, host);
             }
         }
     }
 }
 
-/// Adds one VPC, its ports and the hosts of its ports to a host that has some of the ports.
-fn add_to_host(
-    world: &World<'_>,
-    state: &mut HostState,
-    host: &Name,
-    (vni, ports, hosts): (u32, &[&Port], &BTreeSet<&Name>),
-) {
-    for port in ports {
-        if port.spec.node == *host {
-            state.ports.extend(port_state(world, vni, port));
-        } else {
-            state.endpoints.extend(endpoint(world, vni, port));
+/// What services have of a VPC.
+#[derive(Default)]
+struct Served<'a> {
+    /// The addresses that clients reach at a port, by the port's own.
+    by_port: BTreeMap<HostAddress, BTreeSet<Ipv4Addr>>,
+    /// The nodes that send there.
+    senders: BTreeSet<&'a Name>,
+}
+
+/// What services have of VPCs.
+fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, Served<'a>> {
+    let mut all: BTreeMap<&Name, Served<'_>> = BTreeMap::new();
+    let services = world.intent.services().values();
+    for service in services.filter(|service| service.spec.mode == Mode::Vxlan) {
+        let (Some(vpc), Some(pool)) = (&service.spec.vpc, &service.spec.pool) else {
+            continue;
+        };
+        let addresses = world.intent.address_pools().get(pool).into_iter();
+        let served = all.entry(vpc).or_default();
+        for address in addresses.flat_map(|pool| &pool.spec.addresses) {
+            served.senders.extend(address.nodes.iter());
+            for target in &service.spec.targets {
+                let of_port = served.by_port.entry(target.address).or_default();
+                of_port.insert(address.local.get());
+            }
         }
     }
-    let others = hosts.iter().filter(|other| **other != host);
-    let vtep = |address| VtepState { vni, address };
-    state
-        .vteps
-        .extend(others.filter_map(|other| public(world, other).map(vtep)));
+    all
 }
 
-fn port_state(world: &World<'_>, vni: u32, port: &Port) -> Option<PortState> {
-    let vpc = world.intent.vpcs().get(&port.spec.vpc)?;
-    Some(PortState {
-        name: port.metadata.name.to_string(),
-        vni,
-        address: port.spec.address.get(),
-        mac: port.spec.mac().octets(),
-        interface: port.spec.interface.as_ref()?.as_str().to_owned(),
-        mtu: port.spec.mtu.or(vpc.spec.mtu).map(|mtu| mtu.get()),
-    })
+/// One VPC.
+struct One<'a> {
+    world: &'a World<'a>,
+    vni: u32,
+    ports: Vec<&'a Port>,
+    /// The hosts of its ports.
+    hosts: BTreeSet<&'a Name>,
+    served: Served<'a>,
 }
 
-fn endpoint(world: &World<'_>, vni: u32, port: &Port) -> Option<RemoteEndpoint> {
-    Some(RemoteEndpoint {
-        vni,
-        address: port.spec.address.get(),
-        mac: port.spec.mac().octets(),
-        host: public(world, &port.spec.node)?,
-    })
-}
+impl One<'_> {
+    /// Adds ports, and the hosts that may send to them, to a host that has some of the ports. It sends to itself where a
+    /// service does.
+    fn add_to_host(&self, state: &mut HostState, host: &Name) {
+        for port in &self.ports {
+            if port.spec.node == *host {
+                state.ports.extend(self.port(port));
+            } else {
+                state.endpoints.extend(self.endpoint(port, host));
+            }
+        }
+        let others = self.hosts.iter().filter(|other| **other != host);
+        let senders: BTreeSet<&Name> = others.chain(&self.served.senders).copied().collect();
+        let vtep = |address| VtepState {
+            vni: self.vni,
+            address,
+        };
+        let addresses = senders
+            .into_iter()
+            .filter_map(|sender| self.world.address_of(sender, host));
+        state.vteps.extend(addresses.map(vtep));
+    }
 
-/// A host's public address, foreign or not.
-fn public(world: &World<'_>, node: &Name) -> Option<Ipv4Addr> {
-    let node = world.intent.nodes().get(node)?;
-    Some(node.spec.address.public.get())
+    fn port(&self, port: &Port) -> Option<PortState> {
+        let vpc = self.world.intent.vpcs().get(&port.spec.vpc)?;
+        let serves = self.served.by_port.get(&port.spec.address);
+        Some(PortState {
+            name: port.metadata.name.to_string(),
+            vni: self.vni,
+            address: port.spec.address.get(),
+            mac: port.spec.mac().octets(),
+            interface: port.spec.interface.as_ref()?.as_str().to_owned(),
+            mtu: port.spec.mtu.or(vpc.spec.mtu).map(|mtu| mtu.get()),
+            serves: serves.into_iter().flatten().copied().collect(),
+        })
+    }
+
+    fn endpoint(&self, port: &Port, from: &Name) -> Option<RemoteEndpoint> {
+        Some(RemoteEndpoint {
+            vni: self.vni,
+            address: port.spec.address.get(),
+            mac: port.spec.mac().octets(),
+            host: self.world.address_of(&port.spec.node, from)?,
+        })
+    }
 }

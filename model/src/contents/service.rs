@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
-    Be16, IpKey, KEEPS, Mac, MemberKey, NextHop, Service, ServiceKey, TAKES, Wrap, policy,
+    Be16, IpKey, KEEPS, Mac, MemberKey, NextHop, Service, ServiceKey, TAKES, Tunnel, Wrap, policy,
 };
 use kuafu_pipeline::stage::check;
 
@@ -41,7 +41,8 @@ pub(super) fn fill(
     let mut listeners = Vec::with_capacity(state.services.len());
     for (index, service) in state.services.iter().enumerate() {
         let hop = |(target, is_used): (&TargetState, bool)| {
-            let hop = hop(contents, neighbours, (index, service.at_exit), &target.target)?;
+            let from = (index, service.at_exit, state.node.local);
+            let hop = hop(contents, neighbours, from, &target.target)?;
             let share = if is_used {
                 Share::of(u64::from(target.weight) * percent(service, target, host))
             } else {
@@ -329,6 +330,20 @@ pub fn marks<'s>(
     subjects.into_iter().filter_map(mark).collect()
 }
 
+/// The addresses of servers that answer clients themselves, by number.
+#[must_use]
+pub fn direct_servers(state: &HostState, contents: &Contents) -> HashMap<u32, Ipv4Addr> {
+    let numbers = numbers(contents);
+    let server = |(_, target): (_, &TargetState)| match target.target {
+        Target::Direct { address, .. } => {
+            let number = numbers.get(&ring::identity(&bare(&target.target)))?;
+            Some((*number, address))
+        }
+        Target::Pair(_) | Target::Server { .. } => None,
+    };
+    health::targets(state).filter_map(server).collect()
+}
+
 /// The numbers of all targets.
 pub(super) fn numbers(contents: &Contents) -> HashMap<ring::Identity, u32> {
     let targets = contents.targets.iter();
@@ -382,7 +397,7 @@ fn slots(
 fn hop(
     contents: &Contents,
     neighbours: &mut Numbers<'_, Ipv4Addr>,
-    (index, at_exit): (usize, bool),
+    (index, at_exit, local): (usize, bool, Ipv4Addr),
     target: &Target,
 ) -> Result<NextHop, Error> {
     let not_at_exit = |value: &str| Error::Value {
@@ -411,7 +426,14 @@ fn hop(
         Target::Direct {
             address,
             encapsulation,
-        } => Ok(direct(*address, *encapsulation, neighbours.of(*address)?)),
+        } => {
+            let neighbour = match encapsulation {
+                Encapsulation::Vxlan { host, .. } if *host == local => 0,
+                Encapsulation::Vxlan { host, .. } => neighbours.of(*host)?,
+                Encapsulation::Ipip | Encapsulation::Gue { .. } => neighbours.of(*address)?,
+            };
+            Ok(direct(*address, *encapsulation, neighbour))
+        }
     }
 }
 
@@ -421,6 +443,14 @@ fn direct(address: Ipv4Addr, encapsulation: Encapsulation, neighbour: u32) -> Ne
         Encapsulation::Ipip => (Wrap::Ipip, 0),
         Encapsulation::Gue { variant: 0, port } => (Wrap::Gue0, port),
         Encapsulation::Gue { port, .. } => (Wrap::Gue1, port),
+        Encapsulation::Vxlan { vni, mac, host } => {
+            let tunnel = Tunnel {
+                host: u32::from(host),
+                vni,
+                mac: Mac::from_octets(mac),
+            };
+            return NextHop::tunnelled(tunnel, neighbour);
+        }
     };
     NextHop::direct(wrap, v4(address), port, neighbour)
 }

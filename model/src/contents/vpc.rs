@@ -68,13 +68,23 @@ fn ports(contents: &mut Contents, state: &HostState, host: &HostFacts) -> Result
                 spare: 0,
             },
         );
+        let hop = NextHop::port(*interface);
+        let key = EndpointKey::new(port.vni, address);
         endpoint(
             contents,
             entry("ports", index, "address"),
-            (port.vni, port.address),
-            NextHop::port(*interface),
-            mac,
+            key,
+            Endpoint::new(hop, mac),
         )?;
+        for served in &port.serves {
+            let key = EndpointKey::served(port.vni, u32::from(*served), mac);
+            endpoint(
+                contents,
+                entry("ports", index, "serves"),
+                key,
+                Endpoint::new(hop, mac),
+            )?;
+        }
     }
     Ok(())
 }
@@ -108,13 +118,12 @@ fn remote_endpoints(
     let mut vteps = Numbers::new("vteps", &known, host.capacities.vteps);
     for (index, remote) in state.endpoints.iter().enumerate() {
         vni(&entry("endpoints", index, "vni"), remote.vni)?;
-        endpoint(
-            contents,
-            entry("endpoints", index, "address"),
-            (remote.vni, remote.address),
-            NextHop::vtep(vteps.of(remote.host)?),
+        let (key, mac) = (
+            EndpointKey::new(remote.vni, v4(remote.address)),
             Mac::from_octets(remote.mac),
-        )?;
+        );
+        let value = Endpoint::new(NextHop::vtep(vteps.of(remote.host)?), mac);
+        endpoint(contents, entry("endpoints", index, "address"), key, value)?;
     }
     for (number, address) in vteps.given() {
         let vtep = Vtep {
@@ -127,19 +136,12 @@ fn remote_endpoints(
 }
 
 /// Enters an endpoint, once.
-fn endpoint(
-    contents: &mut Contents,
-    field: String,
-    (vni, address): (u32, Ipv4Addr),
-    hop: NextHop,
-    mac: Mac,
-) -> Result<(), Error> {
-    let key = EndpointKey::new(vni, v4(address));
-    let value = Endpoint { hop, mac, spare: 0 };
+fn endpoint(contents: &mut Contents, field: String, key: EndpointKey, value: Endpoint) -> Result<(), Error> {
     if contents.endpoints.insert(key, value).is_some() {
+        let address = Ipv4Addr::from(key.address.low());
         return Err(Error::Repeated {
             field,
-            value: format!("{address} in VNI {vni}"),
+            value: format!("{address} in VNI {}", key.vni),
         });
     }
     Ok(())

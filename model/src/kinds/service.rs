@@ -26,6 +26,15 @@ pub type Service = Resource<ServiceSpec>;
 ///   listeners: [{protocol: tcp, port: 443}]
 ///   mode: gue
 ///   targets: [{address: 192.0.2.7}, {address: 192.0.2.8}]
+/// ---
+/// kind: Service
+/// metadata: {name: shop}
+/// spec:
+///   pool: europe
+///   listeners: [{protocol: tcp, port: 80}]
+///   mode: vxlan
+///   vpc: red
+///   targets: [{address: 10.0.0.5}, {address: 10.0.0.6}]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
@@ -39,6 +48,9 @@ pub struct ServiceSpec {
     pub targets: Vec<Target>,
     /// How packets reach a server, and what it sees as its client. Default: nat.
     pub mode: Mode,
+    /// Of mode vxlan: the VPC whose ports the targets are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<Name>,
     /// Of mode gue: the encapsulation.
     #[serde(skip_serializing_if = "Gue::is_default")]
     pub gue: Gue,
@@ -59,6 +71,7 @@ impl Field for ServiceSpec {
             let listeners = fields.optional_list("listeners", LISTENERS);
             let targets = fields.list("targets", "at least one {address, port}");
             let mode = fields.or("mode", Mode::Nat);
+            let vpc = fields.optional("vpc");
             let gue = fields.optional("gue");
             let health = fields.optional("health");
             let shield = fields.optional("shield");
@@ -76,6 +89,7 @@ impl Field for ServiceSpec {
                 listeners: listeners?,
                 targets: targets?,
                 mode: mode?,
+                vpc: vpc?,
                 gue: gue?.unwrap_or_default(),
                 health: health?,
                 shield: shield?,
@@ -105,6 +119,14 @@ impl ServiceSpec {
             let why = "is for mode: gue alone; choose that, or leave it out";
             fields.refuse("gue", Invalid::new("this", why));
         }
+        if self.vpc.is_some() && self.mode != Mode::Vxlan {
+            let why = "is for mode: vxlan alone; choose that, or leave it out";
+            fields.refuse("vpc", Invalid::new("this", why));
+        }
+        if self.vpc.is_none() && self.mode == Mode::Vxlan {
+            let expects = "the VPC whose ports the targets are";
+            fields.refuse("vpc", Problem::Missing { expects });
+        }
         if self.mode == Mode::Nat {
             return;
         }
@@ -132,7 +154,7 @@ const LISTENERS: &str = "at least one {protocol, port}";
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
-    /// Its address.
+    /// Its address; with mode vxlan that of a port, inside the VPC.
     pub address: HostAddress,
     /// Its port. Default: the listener's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,7 +235,9 @@ words! {
         /// Whole, in IPv4 (RFC 2003): the client itself, which the server answers directly.
         Ipip = "ipip",
         /// Whole, in UDP: the same, where the network would rather see UDP.
-        Gue = "gue"
+        Gue = "gue",
+        /// Whole, in VXLAN (RFC 7348), to a port of a VPC: the same.
+        Vxlan = "vxlan"
     } not_yet ["keep"]
 }
 

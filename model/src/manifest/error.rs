@@ -163,6 +163,24 @@ pub enum Conflict {
         /// The node that carries the service's address.
         node: ObjectRef,
     },
+    /// A target that is no port.
+    #[error("{address} is no port of {vpc}; declare that, or name the address of one that is")]
+    NoPortOf {
+        /// The target's address.
+        address: HostAddress,
+        /// The VPC.
+        vpc: ObjectRef,
+    },
+    /// A service's address that is one of its servers' VPC.
+    #[error("{public} is inside {vpc} ({cidr}), whose ports are the service's targets; choose another pool")]
+    InsideVpc {
+        /// The service's address.
+        public: HostAddress,
+        /// The VPC.
+        vpc: ObjectRef,
+        /// Its addresses.
+        cidr: Cidr,
+    },
     /// A health check that would ask in another protocol where a listener's packets go.
     #[error(
         "asks by {asks}, and {what} of {object} is served by {serves}; name the port that answers by {asks} in \

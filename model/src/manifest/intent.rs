@@ -7,8 +7,8 @@ use super::Manifest;
 use super::check::{self, FieldOf, Violation};
 use super::error::{Conflict, DeleteError, ManifestError, Problem, nearest_object};
 use crate::kinds::{
-    Accelerator, AddressPool, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port, PrefixList, Service,
-    Vpc,
+    Accelerator, AddressPool, HostAddress, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port,
+    PrefixList, Service, Vpc,
 };
 
 /// Objects of one kind by name.
@@ -218,6 +218,17 @@ impl Intent {
     ) -> impl Iterator<Item = (&'a Name, &'a PoolAddress)> {
         let addresses = self.accelerated_addresses(accelerator);
         addresses.flat_map(|address| address.nodes.iter().map(move |node| (node, address)))
+    }
+
+    /// The ports of those VPCs whose ports are targets of services, by VPC and address.
+    #[must_use]
+    pub fn ports_of_services(&self) -> HashMap<(&Name, HostAddress), &Port> {
+        let vpcs = self.services.values();
+        let vpcs: BTreeSet<&Name> = vpcs.filter_map(|service| service.spec.vpc.as_ref()).collect();
+        let ports = self.ports.values().filter(|port| vpcs.contains(&port.spec.vpc));
+        ports
+            .map(|port| ((&port.spec.vpc, port.spec.address), port.as_ref()))
+            .collect()
     }
 
     pub(super) fn names(&self, kind: Kind) -> Box<dyn Iterator<Item = &Name> + '_> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, KEEPS, Limit,
-    NextHop, Service, ServiceKey, Shield, SlotKind, TAKES, VtepKey, Wrap, guard,
+    NextHop, Service, ServiceKey, Shield, SlotKind, TAKES, Tunnel, VtepKey, Wrap, guard,
 };
 use kuafu_pipeline::{Event, Route};
 
@@ -153,6 +153,14 @@ pub(super) fn next_hop(hop: &NextHop) -> String {
                 Wrap::Ipip => format!("server {to} by IPIP"),
                 Wrap::Gue0 => format!("server {to} by GUE, variant 0, port {port}"),
                 Wrap::Gue1 => format!("server {to} by GUE, variant 1, port {port}"),
+                Wrap::Vxlan => {
+                    let Tunnel { host, vni, mac } = hop.tunnel();
+                    let [a, b, c, d, e, f] = mac.octets();
+                    format!(
+                        "port {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} of VNI {vni} at {} by VXLAN",
+                        Ipv4Addr::from(host)
+                    )
+                }
             }
         }
     }

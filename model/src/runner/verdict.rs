@@ -31,7 +31,7 @@ impl Verdict {
     #[must_use]
     pub const fn of(outcome: Outcome, hook: Hook, interface: u32) -> Self {
         match (outcome, hook) {
-            (Ok(Next::Pass), _) => Self::Pass,
+            (Ok(Next::Pass | Next::Host), _) => Self::Pass,
             (Ok(Next::Transmit(to) | Next::Answer(to, _)), Hook::Xdp) if to == interface => Self::Transmit,
             (Ok(Next::Transmit(to) | Next::Answer(to, _)), _) => Self::Redirect(to),
             (Ok(Next::Deliver(to)), Hook::Tcx) => Self::RedirectPeer(to),

@@ -361,7 +361,10 @@ fn host() -> HostState {
         },
         ports: vec![
             port(one.1, 7, ip(10, 0, 0, 1), 0x21),
-            port(two.1, 7, ip(10, 0, 0, 2), 0x22),
+            PortState {
+                serves: vec![ip(198, 51, 100, 1)],
+                ..port(two.1, 7, ip(10, 0, 0, 2), 0x22)
+            },
             port(three.1, 8, ip(10, 0, 0, 1), 0x31),
             port(prober.1, 1, ip(100, 64, 0, 1), 0x41),
         ],
@@ -369,10 +372,13 @@ fn host() -> HostState {
             remote(3, 0x23, ip(192, 0, 2, 2)),
             remote(4, 0x24, ip(192, 0, 2, 9)),
         ],
-        vteps: vec![VtepState {
-            vni: 7,
-            address: ip(192, 0, 2, 2),
-        }],
+        // Port 7025's packets come from this host itself.
+        vteps: [2, 1]
+            .map(|last| VtepState {
+                vni: 7,
+                address: ip(192, 0, 2, last),
+            })
+            .into(),
         slots: slots(),
         paths: (1..)
             .zip([
@@ -419,6 +425,7 @@ fn port(interface: &str, vni: u32, address: Ipv4Addr, mac: u8) -> PortState {
         mac: octets(mac).octets(),
         interface: interface.into(),
         mtu: None,
+        serves: Vec::new(),
     }
 }
 
@@ -501,14 +508,23 @@ fn services() -> Vec<ServiceState> {
 }
 
 /// Services that listen themselves, whose servers answer directly: 7020 by IPIP, 7021 and 7022 by GUE of variants 0 and 1;
-/// 7023 leads to a server that no way is known to.
+/// 7023 leads to a server that no way is known to; 7024 by VXLAN to a port on another host, 7025 to one of this host, 7026 to
+/// one whose host no way is known to.
 fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
     let gue = |variant| Encapsulation::Gue { port: 6080, variant };
+    let vxlan = |mac, host| Encapsulation::Vxlan {
+        vni: 7,
+        mac: octets(mac).octets(),
+        host: ip(192, 0, 2, host),
+    };
     let ways = [
         (7020, near, Encapsulation::Ipip),
         (7021, near, gue(0)),
         (7022, near, gue(1)),
         (7023, ip(192, 0, 2, 90), Encapsulation::Ipip),
+        (7024, ip(10, 0, 0, 3), vxlan(0x23, 2)),
+        (7025, ip(10, 0, 0, 2), vxlan(0x22, 1)),
+        (7026, ip(10, 0, 0, 4), vxlan(0x24, 9)),
     ];
     let each = ways.into_iter().flat_map(|(port, address, encapsulation)| {
         let target = Target::Direct {

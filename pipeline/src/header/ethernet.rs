@@ -59,6 +59,13 @@ impl Ethernet<'_> {
         self.0[0] & 1 != 0
     }
 
+    /// Both addresses.
+    #[inline(always)]
+    #[must_use]
+    pub fn addresses(&self) -> MacPair {
+        MacPair::new(self.destination(), self.source())
+    }
+
     /// Writes both addresses.
     #[inline(always)]
     pub fn set_addresses(&mut self, pair: MacPair) {

@@ -89,6 +89,15 @@ impl IpKey {
         }
     }
 
+    /// From its halves, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_halves(halves: [u64; 2]) -> Self {
+        Self {
+            halves: [halves[0].to_be(), halves[1].to_be()],
+        }
+    }
+
     /// The same words.
     #[inline(always)]
     #[must_use]
@@ -218,6 +227,14 @@ impl MacPair {
         Self::new(Mac::new(high, (middle >> 16) as u16), source)
     }
 
+    /// To another destination, from the same source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(self, destination: Mac) -> Self {
+        let [_, middle, last] = self.words();
+        Self::new(destination, Mac::new(middle << 16 | last >> 16, last as u16))
+    }
+
     /// The three words of a header, in host order.
     #[inline(always)]
     #[must_use]
@@ -248,6 +265,8 @@ mod tests {
             MacPair::new(a, b).words(),
             [0x0102_0304, 0x0506_0708, 0x090a_0b0c]
         );
+        assert_eq!(MacPair::new(a, b).to(b), MacPair::new(b, b));
+        assert_eq!(MacPair::new(a, b).from(a), MacPair::new(a, a));
         assert_eq!(IpKey::v4(0x0a00_0001).as_v4(), Some(0x0a00_0001));
         assert_eq!(IpKey::v6([1; 16]).as_v4(), None);
     }

@@ -25,7 +25,7 @@ pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey};
 pub use fragment::{FirstFragment, FragmentKey, Fragmenter};
 pub use limit::{Bucket, JIFFY, Limit, LimitState};
-pub use next_hop::{HopKind, NextHop, Wrap};
+pub use next_hop::{HopKind, NextHop, Tunnel, Wrap};
 pub use node::{Counter, Drop, FRAME_START, NodeConfig};
 pub use path::{
     End, Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch,

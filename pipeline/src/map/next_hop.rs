@@ -1,19 +1,20 @@
 //! The one thing that every look-up ends in.
 
-use super::{Be16, IpKey, map_types};
+use super::{Be16, IpKey, Mac, map_types};
 use crate::frame::{self, Shim};
+use crate::header::vxlan;
 
 map_types! {
     /// Where a packet goes next: what a service's ring, an endpoint and (later) a route hold.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct NextHop {
-        /// The server's address.
+        /// The server's address; of one behind VXLAN, what [`tunnel`](Self::tunnel) says.
         pub address: IpKey,
         /// Interface, VTEP or pair; of a server that is reached by encapsulation the neighbour that leads there.
         pub index: u32,
         /// A [`HopKind`] as a number; any other number is `Nowhere`.
         kind: u16,
-        /// The server's port; 0 keeps the packet's. Of GUE, the outer destination port.
+        /// The server's port; 0 keeps the packet's. Of GUE and VXLAN, the outer destination port.
         pub port: Be16,
     }
 }
@@ -44,7 +45,23 @@ pub enum Wrap {
     Gue0,
     /// IP and UDP.
     Gue1,
+    /// IPv4, UDP, VXLAN and Ethernet: the server is a port of a VPC.
+    Vxlan,
 }
+
+/// Where a server behind VXLAN is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its host's address on the underlay, in host order.
+    pub host: u32,
+    /// Its VPC.
+    pub vni: u32,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// The kind of [`Wrap::Vxlan`].
+const VXLAN: u16 = 8;
 
 impl Wrap {
     /// Octets that it adds.
@@ -55,6 +72,7 @@ impl Wrap {
             Self::Ipip => frame::Ipip::LEN,
             Self::Gue0 => frame::Gue0::LEN,
             Self::Gue1 => frame::Gue1::LEN,
+            Self::Vxlan => frame::Vxlan::LEN,
         }
     }
 
@@ -66,6 +84,8 @@ impl Wrap {
             Self::Ipip => frame::Ip6ip6::LEN,
             Self::Gue0 => frame::Gue0V6::LEN,
             Self::Gue1 => frame::Gue1V6::LEN,
+            // No VPC has IPv6: nothing is sent.
+            Self::Vxlan => frame::Vxlan::LEN,
         }
     }
 }
@@ -107,12 +127,47 @@ impl NextHop {
             Wrap::Ipip => 5,
             Wrap::Gue0 => 6,
             Wrap::Gue1 => 7,
+            Wrap::Vxlan => VXLAN,
         };
         Self {
             kind,
             index: neighbour,
             address,
             port: Be16::new(port),
+        }
+    }
+
+    /// A port of a VPC that answers its clients itself, behind the neighbour that leads to its host.
+    #[must_use]
+    pub const fn tunnelled(tunnel: Tunnel, neighbour: u32) -> Self {
+        let mac = (tunnel.mac.high() as u64) << 16 | tunnel.mac.low() as u64;
+        Self {
+            kind: VXLAN,
+            index: neighbour,
+            address: IpKey::from_halves([mac, (tunnel.vni as u64) << 32 | tunnel.host as u64]),
+            port: Be16::new(vxlan::PORT),
+        }
+    }
+
+    /// Where a server behind VXLAN is; of any other kind it says nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tunnel(&self) -> Tunnel {
+        let [mac, low] = self.address.halves();
+        Tunnel {
+            host: low as u32,
+            vni: (low >> 32) as u32,
+            mac: Mac::new((mac >> 16) as u32, mac as u16),
+        }
+    }
+
+    /// Where packets for a server that answers itself go on the underlay, in host order, if that is IPv4.
+    #[must_use]
+    #[inline(always)]
+    pub const fn behind(&self) -> Option<u32> {
+        match self.kind() {
+            HopKind::Direct(Wrap::Vxlan) => Some(self.tunnel().host),
+            _ => self.address.as_v4(),
         }
     }
 
@@ -137,6 +192,7 @@ impl NextHop {
             5 => HopKind::Direct(Wrap::Ipip),
             6 => HopKind::Direct(Wrap::Gue0),
             7 => HopKind::Direct(Wrap::Gue1),
+            VXLAN => HopKind::Direct(Wrap::Vxlan),
             _ => HopKind::Nowhere,
         }
     }

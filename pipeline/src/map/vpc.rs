@@ -18,15 +18,15 @@ map_types! {
         pub spare: u32,
     }
 
-    /// Names an endpoint.
+    /// Names an endpoint: an address of a VPC, or a service's address at one of the ports that serve it.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct EndpointKey {
         /// The address inside the VPC.
         pub address: IpKey,
         /// The VPC.
         pub vni: u32,
-        /// Zero.
-        spare: u32,
+        /// 0: the address is the VPC's; 1: a service's, see [`served`](Self::served).
+        kind: u32,
     }
 
     /// Where an address of a VPC is.
@@ -69,6 +69,14 @@ map_types! {
     }
 }
 
+impl Endpoint {
+    /// What is reached so, and has this Ethernet address.
+    #[must_use]
+    pub const fn new(hop: NextHop, mac: Mac) -> Self {
+        Self { hop, mac, spare: 0 }
+    }
+}
+
 impl EndpointKey {
     /// Of an address in a VPC.
     #[inline(always)]
@@ -77,7 +85,20 @@ impl EndpointKey {
         Self {
             address,
             vni,
-            spare: 0,
+            kind: 0,
+        }
+    }
+
+    /// A service's IPv4 address, in host order, at the port with this Ethernet address, which serves it: several ports
+    /// of a VPC have the same one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn served(vni: u32, address: u32, mac: Mac) -> Self {
+        let mac = (mac.high() as u64) << 16 | mac.low() as u64;
+        Self {
+            address: IpKey::from_halves([mac, address as u64]),
+            vni,
+            kind: 1,
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::header::ethernet;
 use crate::map::{EndpointKey, HopKind, IpKey, NodeConfig, Port};
-use crate::stage::{SYSTEM_VNI, arp, check, encapsulate, probe, slow_path, source, too_big, twice};
+use crate::stage::{SYSTEM_VNI, arp, check, encapsulate, probe, served, slow_path, source, too_big, twice};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
-/// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN. From the system VPC's port
+/// Anti-spoofing, ARP, then to the endpoint: a port of this host, or another host by VXLAN; answers of a service, which
+/// the port serves, to their client. From the system VPC's port
 /// come probes, whose path is named by `mark`, the packet's socket mark, health checks, whose target it names, what the
 /// edge handed over, and what comes back from the slow path.
 ///
@@ -32,6 +33,9 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, mark:
     match sender.ethertype {
         ethernet::ARP => arp::from_port(frame, tables, interface, port),
         ethernet::IPV4 => {
+            if served::is_answer(tables, port, &sender) {
+                return served::answer(frame, tables, node, &sender);
+            }
             source::check(&sender, port)?;
             to_endpoint(frame, tables, (node, port, interface), sender.destination)
         }

@@ -7,9 +7,9 @@
 //! the agent's.
 
 use super::direct::{self, Parcel};
-use super::{IP, L4, flow, slow_path};
+use super::{IP, L4, flow, served, slow_path};
 use crate::header::{Ethernet, Ipv4, ethernet};
-use crate::map::{HopKind, NodeConfig, Service};
+use crate::map::{HopKind, NodeConfig, Service, Wrap};
 use crate::{Event, Frame, Outcome, Reason, Tables};
 
 /// What the socket mark of a check begins with; the target's number follows. No path has such an index.
@@ -34,7 +34,7 @@ pub const fn is_marked(mark: u32) -> bool {
 /// # Errors
 /// Of what no socket of this host sends there `Truncated`, `Ipv6NotYet`, `UnknownProtocol`, `IpOptions`, `Fragment`,
 /// `BadLength`, `Spoofed`; `NoTarget` where the target is none, or is not reached directly; those of
-/// [`direct::to_server`], `NeedsFragmentation` where it is too large.
+/// [`direct::to_server`] and [`served::deliver`], `NeedsFragmentation` where it is too large.
 #[inline(always)]
 pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig, mark: u32) -> Outcome {
     let parcel = parcel(frame, node)?;
@@ -44,6 +44,9 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, node: &NodeConfig,
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };
+    if matches!(wrap, Wrap::Vxlan) && hop.tunnel().host == node.local.get() {
+        return served::deliver(frame, tables, &hop.tunnel());
+    }
     // The agent's neighbours say themselves which interface leads to them.
     let (from, service) = ((node, node.underlay), &Service::default());
     direct::to_server(frame, tables, from, (service, hop, wrap), &parcel)

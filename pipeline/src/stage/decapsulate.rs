@@ -1,6 +1,6 @@
 //! VXLAN from another host of the VPC.
 
-use super::{IP, L4, arp};
+use super::{IP, L4, arp, served};
 use crate::frame;
 use crate::header::vxlan::PORT;
 use crate::header::{Ethernet, Ipv4, Udp, Vxlan, ethernet, ipv4};
@@ -59,7 +59,7 @@ pub fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -
     }
 }
 
-/// Hands the inner frame to the port that has its destination address.
+/// Hands the inner frame to the port that has its destination address, or that serves it.
 ///
 /// # Errors
 /// `Truncated`; `NoEndpoint` where no port of this host has the address; `NoRoom`.
@@ -69,9 +69,11 @@ fn deliver<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32) -> Outcome 
     let Some(head) = frame.head::<84>() else {
         return Err(Reason::Truncated);
     };
-    let address = IpKey::v4(Ipv4::at::<64, 84>(head).destination());
-    let Some(endpoint) = tables.endpoint(&EndpointKey::new(vni, address)) else {
-        return Err(Reason::NoEndpoint);
+    let address = Ipv4::at::<64, 84>(head).destination();
+    let mac = Ethernet::at::<50, 84>(head).destination();
+    let endpoint = match tables.endpoint(&EndpointKey::new(vni, IpKey::v4(address))) {
+        Some(endpoint) => endpoint,
+        None => served::at(tables, vni, address, mac)?,
     };
     if endpoint.hop.kind() != HopKind::Port {
         return Err(Reason::NoEndpoint);

@@ -5,14 +5,16 @@ use super::{IP, L4, L4_V6, TTL, sanity, too_big};
 use crate::frame;
 use crate::header::ipv4::{Fields, IPIP, UDP};
 use crate::header::ipv6::{self, IPV6};
-use crate::header::{Ethernet, Gue, Ipv4, Ipv6, Udp, be16, ethernet};
-use crate::map::{IpKey, MacPair, NextHop, NodeConfig, Service, Wrap, policy};
+use crate::header::{Ethernet, Gue, Ipv4, Ipv6, Udp, Vxlan, be16, ethernet};
+use crate::map::{IpKey, MacPair, NextHop, NodeConfig, Service, Tunnel, Wrap, policy};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Octets up to the inner packet, by encapsulation.
 const BEHIND_IPIP: usize = 34;
 const BEHIND_GUE0: usize = 46;
 const BEHIND_GUE1: usize = 42;
+/// The same up to the inner Ethernet header.
+const BEHIND_VXLAN: usize = 50;
 /// The same of IPv6.
 const BEHIND_IP6IP6: usize = 54;
 const BEHIND_GUE0_V6: usize = 66;
@@ -34,7 +36,7 @@ pub struct Parcel<A = u32> {
 }
 
 /// Sends a packet to a server, without what the link padded. ECN is copied with the DSCP (RFC 6040, normal mode): who
-/// unwraps it knows what to do.
+/// unwraps it knows what to do; but by VXLAN it is not (compatibility mode), since a port's own host would lose it.
 ///
 /// # Errors
 /// `NoTarget` where the server is of IPv6; `NoNeighbour`, `NoRoom`; of what the underlay or the service does not carry
@@ -49,7 +51,7 @@ pub fn to_server<F: Frame, T: Tables>(
     parcel: &Parcel,
 ) -> Outcome {
     let octets = frame.len();
-    let Some(server) = hop.address.as_v4() else {
+    let Some(server) = hop.behind() else {
         return Err(Reason::NoTarget);
     };
     let mtu = carried(node, service, wrap.octets());
@@ -57,12 +59,21 @@ pub fn to_server<F: Frame, T: Tables>(
         is_told(service, parcel.refuser != 0)?;
         return too_big::answer(frame, tables, interface, parcel.refuser, mtu as u16);
     }
-    let (tos, macs, onward) = way(frame, tables, hop, interface)?;
+    let is_here = server == node.local.get();
+    let (tos, macs, onward) = if is_here {
+        own(frame)?
+    } else {
+        way(frame, tables, hop, interface)?
+    };
     sanity::exact(frame, parcel.length)?;
     let outer = Outer {
         macs,
         fields: Fields {
-            tos: tos as u8,
+            tos: if matches!(wrap, Wrap::Vxlan) {
+                tos as u8 & 0xfc
+            } else {
+                tos as u8
+            },
             total_length: (parcel.length + wrap.octets()) as u16,
             ttl: TTL,
             protocol: if matches!(wrap, Wrap::Ipip) { IPIP } else { UDP },
@@ -75,12 +86,17 @@ pub fn to_server<F: Frame, T: Tables>(
         Wrap::Ipip => frame.push::<frame::Ipip>() && outer.ipip(frame),
         Wrap::Gue0 => frame.push::<frame::Gue0>() && outer.gue0(frame),
         Wrap::Gue1 => frame.push::<frame::Gue1>() && outer.gue1(frame),
+        Wrap::Vxlan => outer.vxlan(frame, &hop.tunnel()),
     };
     if !wrapped {
         return Err(Reason::NoRoom);
     }
     tables.count(parcel.event, octets);
-    Ok(Next::Transmit(onward))
+    Ok(if is_here {
+        Next::Host
+    } else {
+        Next::Transmit(onward)
+    })
 }
 
 /// The same of an IPv6 packet, to a server of IPv6. UDP goes without a checksum (RFC 6935): the inner packet has its own,
@@ -124,6 +140,7 @@ pub fn to_server_v6<F: Frame, T: Tables>(
         Wrap::Ipip => frame.push::<frame::Ip6ip6>() && outer.ip6ip6(frame),
         Wrap::Gue0 => frame.push::<frame::Gue0V6>() && outer.gue0(frame),
         Wrap::Gue1 => frame.push::<frame::Gue1V6>() && outer.gue1(frame),
+        Wrap::Vxlan => return Err(Reason::NoTarget),
     };
     if !wrapped {
         return Err(Reason::NoRoom);
@@ -186,7 +203,19 @@ fn way<F: Frame, T: Tables>(
     Ok((first, neighbour.macs.from(ours), interface))
 }
 
-/// UDP's ports in front of GUE.
+/// The same of a packet that stays on this host, whose own stack takes it: it has the Ethernet addresses for that.
+///
+/// # Errors
+/// `NoRoom`.
+#[inline(always)]
+fn own<F: Frame>(frame: &mut F) -> Result<(u16, MacPair, u32), Reason> {
+    let Some(head) = frame.head::<16>() else {
+        return Err(Reason::NoRoom);
+    };
+    Ok((be16::<IP, 16>(head), Ethernet::at::<0, 16>(head).addresses(), 0))
+}
+
+/// UDP's ports in front of GUE and VXLAN.
 struct Ports {
     source: u16,
     destination: u16,
@@ -229,6 +258,24 @@ impl Outer {
     #[inline(always)]
     fn gue1<F: Frame>(&self, frame: &mut F) -> bool {
         frame.head::<BEHIND_GUE1>().map(|head| self.udp(head)).is_some()
+    }
+
+    /// The Ethernet header that the packet has becomes the inner one: the port's, from this host.
+    #[inline(always)]
+    fn vxlan<F: Frame>(&self, frame: &mut F, tunnel: &Tunnel) -> bool {
+        let Some(head) = frame.head::<14>() else {
+            return false;
+        };
+        Ethernet::at::<0, 14>(head).set_addresses(self.macs.to(tunnel.mac));
+        if !frame.push::<frame::Vxlan>() {
+            return false;
+        }
+        let Some(head) = frame.head::<BEHIND_VXLAN>() else {
+            return false;
+        };
+        self.udp(head);
+        Vxlan::at::<42, BEHIND_VXLAN>(head).write(tunnel.vni);
+        true
     }
 
     #[inline(always)]

@@ -23,6 +23,7 @@ pub mod rewrite;
 pub mod ring;
 pub mod sanity;
 pub mod send;
+pub mod served;
 pub mod shield;
 pub mod slow_path;
 pub mod source;

@@ -57,6 +57,15 @@ pub fn check(sender: &Sender, port: &Port) -> Result<(), Reason> {
     if sender.source != port.address.low() {
         return Err(Reason::Spoofed);
     }
+    is_for_one(sender)
+}
+
+/// Checks the destination.
+///
+/// # Errors
+/// `Multicast` where it is no single host.
+#[inline(always)]
+pub fn is_for_one(sender: &Sender) -> Result<(), Reason> {
     if sender.to_group || sender.destination >> 28 >= 0xe {
         return Err(Reason::Multicast);
     }

@@ -171,8 +171,16 @@ impl Read for PortState {
             mac: mac("mac", &message.mac)?,
             interface: text("interface", message.interface)?,
             mtu: message.mtu.map(mtu).transpose()?,
+            serves: serves(&message.serves)?,
         })
     }
+}
+
+fn serves(addresses: &[String]) -> Result<Vec<Ipv4Addr>> {
+    let addresses = addresses.iter().enumerate();
+    addresses
+        .map(|(index, text)| address(&format!("serves[{index}]"), text))
+        .collect()
 }
 
 impl Read for RemoteEndpoint {
@@ -362,6 +370,19 @@ impl Read for PrefixListState {
     }
 }
 
+fn encapsulation(gue_of: Option<v1::Gue>, vxlan: Option<v1::Vxlan>) -> Result<Encapsulation> {
+    match (gue_of, vxlan) {
+        (None, None) => Ok(Encapsulation::Ipip),
+        (Some(message), None) => gue(message),
+        (None, Some(message)) => Ok(Encapsulation::Vxlan {
+            vni: vni(message.vni).map_err(|error| error.within("direct.vxlan"))?,
+            mac: mac("direct.vxlan.mac", &message.mac)?,
+            host: address("direct.vxlan.host", &message.host)?,
+        }),
+        (Some(_), Some(_)) => Err(wrong("direct.gue", "", "left out, where vxlan is given")),
+    }
+}
+
 fn gue(message: v1::Gue) -> Result<Encapsulation> {
     let variant = match message.variant {
         0 => 0,
@@ -394,7 +415,7 @@ impl Read for TargetState {
             },
             (None, None, Some(direct)) => Target::Direct {
                 address: address("direct.address", &direct.address)?,
-                encapsulation: direct.gue.map_or(Ok(Encapsulation::Ipip), gue)?,
+                encapsulation: encapsulation(direct.gue, direct.vxlan)?,
             },
             (None, None, None) => return Err(wrong("pair", "", "given, where server and direct are not")),
             (Some(_), ..) => return Err(wrong("pair", "", "left out, where server or direct is given")),

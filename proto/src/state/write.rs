@@ -67,6 +67,7 @@ impl From<&PortState> for v1::PortState {
             mac: mac(port.mac),
             interface: port.interface.clone(),
             mtu: port.mtu.map(Into::into),
+            serves: port.serves.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -232,17 +233,27 @@ impl From<&TargetState> for v1::TargetState {
                 address,
                 encapsulation,
             } => {
-                let gue = match encapsulation {
-                    Encapsulation::Ipip => None,
-                    Encapsulation::Gue { port, variant } => Some(v1::Gue {
-                        port: port.into(),
-                        variant: variant.into(),
-                    }),
-                };
-                message.direct = Some(v1::DirectTarget {
+                let mut direct = v1::DirectTarget {
                     address: address.to_string(),
-                    gue,
-                });
+                    ..Default::default()
+                };
+                match encapsulation {
+                    Encapsulation::Ipip => {}
+                    Encapsulation::Gue { port, variant } => {
+                        direct.gue = Some(v1::Gue {
+                            port: port.into(),
+                            variant: variant.into(),
+                        });
+                    }
+                    Encapsulation::Vxlan { vni, mac: of, host } => {
+                        direct.vxlan = Some(v1::Vxlan {
+                            vni,
+                            mac: mac(of),
+                            host: host.to_string(),
+                        });
+                    }
+                }
+                message.direct = Some(direct);
             }
         }
         message

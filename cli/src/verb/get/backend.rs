@@ -25,10 +25,31 @@ pub(super) async fn setup(controller: &mut Controller, what: &GetRequest) -> Res
             _ => None,
         },
     };
-    Ok(lines::of(&service, pool.as_deref())?)
+    let Some(vpc) = &service.spec.vpc else {
+        return Ok(lines::of(&service, pool.as_deref())?);
+    };
+    let Object::Vpc(vpc) = object(controller, "vpc", vpc.as_str()).await? else {
+        return Err(anyhow::anyhow!("vpc/{vpc} is none").into());
+    };
+    let (ports, nodes) = (
+        objects(controller, "port", "").await?,
+        objects(controller, "node", "").await?,
+    );
+    Ok(lines::of_ports(
+        &service,
+        pool.as_deref(),
+        &vpc,
+        (&ports, &nodes),
+    )?)
 }
 
 async fn object(controller: &mut Controller, kind: &str, name: &str) -> Result<Object> {
+    let mut objects = objects(controller, kind, name).await?.into_iter();
+    Ok(objects.next().context("the controller's answer is empty")?)
+}
+
+/// One object, or all of a kind.
+async fn objects(controller: &mut Controller, kind: &str, name: &str) -> Result<Vec<Object>> {
     let request = GetRequest {
         kind: kind.to_owned(),
         name: name.to_owned(),
@@ -40,9 +61,8 @@ async fn object(controller: &mut Controller, kind: &str, name: &str) -> Result<O
         text: &answer.yaml,
     };
     let manifests = parse(&[file]).map_err(|errors| anyhow::anyhow!("{}", errors[0]))?;
-    let first = manifests
-        .into_iter()
-        .next()
-        .context("the controller's answer is empty")?;
-    Ok(first.object().clone())
+    Ok(manifests
+        .iter()
+        .map(|manifest| manifest.object().clone())
+        .collect())
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{Check, Claims, FieldOf, field, id};
 use crate::contents::MOST_LISTS;
 use crate::kinds::{
-    Accelerator, HostAddress, Kind, Listener, Mode, Name, ObjectRef, PoolAddress, Service, Shield, ShieldMode,
+    Accelerator, HostAddress, Kind, Listener, Mode, Name, ObjectRef, PoolAddress, Port, Service, Shield,
+    ShieldMode,
 };
 use crate::manifest::error::Conflict;
 
@@ -27,6 +28,7 @@ impl<'a> Check<'a> {
                 leading.entry(&group.service).or_default().push(accelerator);
             }
         }
+        let ports = self.intent.ports_of_services();
         for service in self.in_order(Kind::Service, self.intent.services()) {
             let me = id(Kind::Service, service);
             let accelerators = leading.get(&service.metadata.name);
@@ -37,8 +39,56 @@ impl<'a> Check<'a> {
             for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
                 if service.spec.mode != Mode::Nat {
                     self.answers_directly(&me, (service.spec.mode, name), address);
+                }
+                if matches!(service.spec.mode, Mode::Ipip | Mode::Gue) {
                     self.is_no_target(&me, service, address);
                 }
+            }
+            if let Some(vpc) = &service.spec.vpc {
+                let addresses = pool.map_or(&[][..], |pool| &pool.spec.addresses);
+                self.serves_in_vpc((&me, service), vpc, &ports, (name, addresses));
+            }
+        }
+    }
+
+    /// The targets are ports of the VPC, inside of which nothing has the service's addresses.
+    fn serves_in_vpc(
+        &mut self,
+        (me, service): (&ObjectRef, &Service),
+        name: &Name,
+        ports: &HashMap<(&Name, HostAddress), &Port>,
+        (pool, addresses): (&Name, &[PoolAddress]),
+    ) {
+        let Some(vpc) = self.find(self.intent.vpcs(), Kind::Vpc, name, field(me, "spec.vpc")) else {
+            return;
+        };
+        let vpc_id = ObjectRef::new(Kind::Vpc, name);
+        for (index, target) in service.spec.targets.iter().enumerate() {
+            if !ports.contains_key(&(name, target.address)) {
+                let at = field(me, format!("spec.targets[{index}].address"));
+                let (address, vpc) = (target.address, vpc_id.clone());
+                let moved = self
+                    .declared
+                    .iter()
+                    .filter(|(object, _)| object.kind == Kind::Port);
+                let first = moved.min_by_key(|(_, place)| **place);
+                let because = first.map(|(port, _)| field(port, "spec.address"));
+                self.add(at, because, Conflict::NoPortOf { address, vpc });
+            }
+        }
+        let cidr = vpc.spec.cidr;
+        for address in addresses {
+            if cidr.get().contains(address.local.get()) {
+                let because = [
+                    field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
+                    field(&vpc_id, "spec.cidr"),
+                ];
+                let (public, vpc) = (address.public, vpc_id.clone());
+                self.add(
+                    field(me, "spec.vpc"),
+                    because,
+                    Conflict::InsideVpc { public, vpc, cidr },
+                );
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::bail;
-use kuafu_model::kinds::{AddressPool, Mode, Name, Protocol, Service};
+use kuafu_model::kinds::{AddressPool, Mode, Name, Node, Object, Port, Protocol, Service, Vpc};
 
 /// The MTU that servers are taken to have.
 const MTU: u16 = 1500;
@@ -19,14 +19,8 @@ pub(crate) fn of(service: &Service, pool: Option<&AddressPool>) -> anyhow::Resul
     let Some(pool) = pool.filter(|_| service.spec.mode != Mode::Nat) else {
         bail!("service/{name} rewrites packets (mode: nat): its servers need no set-up");
     };
-    let mut addresses: Vec<Ipv4Addr> = pool.spec.addresses.iter().map(|at| at.local.get()).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    let mut text = format!(
-        "# Lets a Debian server receive service/{name} by {}, and answer clients itself. As root, as often as one
-# likes; gone after a reboot.\n",
-        service.spec.mode
-    );
+    let addresses = addresses(pool);
+    let mut text = head(service);
     let mut line = |text_of: String| text.push_str(&(text_of + "\n"));
     line("modprobe ipip".into());
     if service.spec.mode == Mode::Gue {
@@ -48,25 +42,151 @@ pub(crate) fn of(service: &Service, pool: Option<&AddressPool>) -> anyhow::Resul
         "# Packets come out of tunl0 whose senders are elsewhere: the stricter of these two decides.".into(),
     );
     line("sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0".into());
-    line("# The service's address is this server's own, but nobody on its link shall hear that.".into());
-    line("sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2".into());
+    line(OWN.into());
+    line(SILENT.into());
     for address in &addresses {
-        line(format!("ip address replace {address}/32 dev lo"));
+        line(own(*address));
     }
+    text += &segments(service, &addresses);
+    Ok(text)
+}
+
+const OWN: &str = "# The service's address is this server's own, but nobody on its link shall hear that.";
+const SILENT: &str = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2";
+
+fn own(address: Ipv4Addr) -> String {
+    format!("ip address replace {address}/32 dev lo")
+}
+
+/// A pool's addresses, as packets carry them.
+fn addresses(pool: &AddressPool) -> Vec<Ipv4Addr> {
+    let mut addresses: Vec<Ipv4Addr> = pool.spec.addresses.iter().map(|at| at.local.get()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn head(service: &Service) -> String {
+    format!(
+        "# Lets a Debian server receive service/{} by {}, and answer clients itself. As root, as often as one
+# likes; gone after a reboot.\n",
+        service.metadata.name, service.spec.mode
+    )
+}
+
+/// What clamps the segments that clients send; nothing without TCP.
+fn segments(service: &Service, addresses: &[Ipv4Addr]) -> String {
     let tcp = service
         .spec
         .listeners
         .iter()
         .filter(|listener| listener.protocol == Protocol::Tcp);
     let ports: Vec<String> = tcp.map(|listener| listener.port.to_string()).collect();
-    if !ports.is_empty() {
-        let more = overhead(service);
-        line(format!(
-            "# Requests come with {more} octets more: clients shall send segments that fit {MTU}."
-        ));
-        line(rules(name, (&addresses, &ports.join(", ")), MTU - HEADERS - more));
+    if ports.is_empty() {
+        return String::new();
+    }
+    let (name, more) = (&service.metadata.name, overhead(service));
+    let rules = rules(name, (addresses, &ports.join(", ")), MTU - HEADERS - more);
+    format!("# Requests come with {more} octets more: clients shall send segments that fit {MTU}.\n{rules}\n")
+}
+
+/// The lines of mode vxlan: one script for all targets, of which each server and each container runs its own part.
+///
+/// # Errors
+/// Of a service without its pool.
+pub(crate) fn of_ports(
+    service: &Service,
+    pool: Option<&AddressPool>,
+    vpc: &Vpc,
+    (ports, nodes): (&[Object], &[Object]),
+) -> anyhow::Result<String> {
+    let Some(pool) = pool else {
+        bail!("service/{} has no pool", service.metadata.name);
+    };
+    let addresses = addresses(pool);
+    let node = |name: &Name| {
+        nodes.iter().find_map(|object| match object {
+            Object::Node(node) if node.metadata.name == *name => Some(node.as_ref()),
+            _ => None,
+        })
+    };
+    let is_target = |port: &Port| {
+        let mut targets = service.spec.targets.iter();
+        port.spec.vpc == vpc.metadata.name && targets.any(|target| target.address == port.spec.address)
+    };
+    let mut text = head(service) + "# In a container: in its own network namespace.\n";
+    for object in ports {
+        let Object::Port(port) = object else { continue };
+        let Some(node) = node(&port.spec.node).filter(|_| is_target(port)) else {
+            continue;
+        };
+        text += &if node.spec.agent {
+            of_container(port, &addresses)
+        } else {
+            of_foreign(service, port, (node, vpc), &addresses)
+        };
     }
     Ok(text)
+}
+
+/// A port where an agent is: the VPC's device is there. What it answers as the service leaves by that device, whatever
+/// the container's routes; any next hop will do, since the host takes every packet.
+fn of_container(port: &Port, addresses: &[Ipv4Addr]) -> String {
+    let (name, node, own_address) = (&port.metadata.name, &port.spec.node, port.spec.address);
+    let mut lines = vec![
+        format!("# port/{name} on node/{node}"),
+        format!("dev=$(ip -o -4 address show to {own_address} | awk '{{print $2; exit}}'); dev=${{dev%%@*}}"),
+        "if [ -n \"$dev\" ]; then".to_owned(),
+        "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.$dev.rp_filter=0".to_owned(),
+        OWN.to_owned(),
+        SILENT.to_owned(),
+        format!("ip neighbour replace {GATEWAY} lladdr {GATEWAY_MAC} dev $dev nud permanent"),
+        format!("ip route replace default via {GATEWAY} dev $dev onlink table {TABLE}"),
+    ];
+    for address in addresses {
+        lines.push(own(*address));
+        lines.push(format!(
+            "ip rule show | grep -q 'from {address} lookup {TABLE}' || ip rule add from {address} lookup {TABLE}"
+        ));
+    }
+    lines.push("fi\n".to_owned());
+    lines.join("\n")
+}
+
+/// The routing table of what a container answers as a service, and its only next hop, which nobody has.
+const TABLE: u8 = 75;
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 75, 1);
+const GATEWAY_MAC: &str = "02:00:a9:fe:4b:01";
+
+/// A port of a host without agent: its VXLAN device, unless it has one that has the port's address.
+fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addresses: &[Ipv4Addr]) -> String {
+    let (name, node_name, local) = (&port.metadata.name, &node.metadata.name, node.spec.address.local);
+    let vni = vpc.spec.vni.map(|vni| vni.to_string()).unwrap_or_default();
+    let (own_address, length, mac) = (port.spec.address, vpc.spec.cidr.get().prefix(), port.spec.mac());
+    let device = format!("kuafu-{vni}");
+    let mut lines = vec![
+        format!("# port/{name} on node/{node_name}"),
+        format!("if ip -o -4 address show to {local} | grep -q .; then"),
+        format!("dev=$(ip -o -4 address show to {own_address} | awk '{{print $2; exit}}')"),
+        "if [ -z \"$dev\" ]; then".to_owned(),
+        format!("dev={device}"),
+        format!(
+            "ip link show $dev >/dev/null 2>&1 || ip link add $dev address {mac} type vxlan id {vni} dstport 4789 \
+             local {local} nolearning"
+        ),
+        format!("ip address replace {own_address}/{length} dev $dev"),
+        "fi".to_owned(),
+        "ip link set dev $dev up".to_owned(),
+        "# Where a packet filter runs here or in front: let UDP port 4789 in, from the nodes of the pool."
+            .to_owned(),
+        "# Packets come out of that device whose senders are elsewhere: the stricter of these two decides."
+            .to_owned(),
+        "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.$dev.rp_filter=0".to_owned(),
+        OWN.to_owned(),
+        SILENT.to_owned(),
+    ];
+    lines.extend(addresses.iter().map(|address| own(*address)));
+    lines.join("\n") + "\n" + &segments(service, addresses) + "fi\n"
 }
 
 /// Octets that the encapsulation adds.
@@ -74,6 +194,7 @@ fn overhead(service: &Service) -> u16 {
     match (service.spec.mode, service.spec.gue.variant.get()) {
         (Mode::Gue, 0) => 32,
         (Mode::Gue, _) => 28,
+        (Mode::Vxlan, _) => 50,
         _ => 20,
     }
 }
@@ -105,6 +226,71 @@ kind: Service
 metadata: {name: web}
 spec: {pool: europe, listeners: [{protocol: tcp, port: 80}], mode: gue, targets: [{address: 192.0.2.9}]}
 ";
+
+    #[test]
+    fn each_port_of_a_service_has_a_part_of_the_lines() {
+        let text = "
+kind: Node
+metadata: {name: paris}
+spec: {region: r1, address: {local: 192.0.2.1}}
+---
+kind: Node
+metadata: {name: rack}
+spec: {region: r1, agent: false, address: {local: 192.0.2.9}}
+---
+kind: Vpc
+metadata: {name: red}
+spec: {cidr: 10.0.0.0/24, vni: 100}
+---
+kind: Port
+metadata: {name: one}
+spec: {vpc: red, node: paris, address: 10.0.0.5, interface: a}
+---
+kind: Port
+metadata: {name: two}
+spec: {vpc: red, node: rack, address: 10.0.0.6, mac: \"52:54:00:00:00:06\"}
+---
+kind: Port
+metadata: {name: three}
+spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
+";
+        let text = DECLARED.replace(
+            "mode: gue, targets: [{address: 192.0.2.9}]",
+            "mode: vxlan, vpc: red, targets: [{address: 10.0.0.5}, {address: 10.0.0.6}]",
+        ) + "---"
+            + text;
+        let manifests = parse(&[File {
+            name: "t",
+            text: &text,
+        }])
+        .unwrap();
+        let objects: Vec<Object> = manifests.iter().map(|one| one.object().clone()).collect();
+        let [
+            Object::AddressPool(pool),
+            Object::Service(service),
+            ..,
+            Object::Vpc(vpc),
+            _,
+            _,
+            _,
+        ] = &objects[..]
+        else {
+            panic!("a pool, a service, nodes, a VPC and its ports");
+        };
+        let lines = of_ports(service, Some(pool), vpc, (&objects, &objects)).unwrap();
+        for line in [
+            "# port/one on node/paris",
+            "ip rule show | grep -q 'from 203.0.113.7 lookup 75' || ip rule add from 203.0.113.7 lookup 75",
+            "# port/two on node/rack",
+            "if ip -o -4 address show to 192.0.2.9 | grep -q .; then",
+            "ip link show $dev >/dev/null 2>&1 || ip link add $dev address 52:54:00:00:00:06 type vxlan id 100 dstport 4789 \
+             local 192.0.2.9 nolearning",
+            "# Requests come with 50 octets more: clients shall send segments that fit 1500.",
+        ] {
+            assert!(lines.lines().any(|known| known == line), "{line}\n{lines}");
+        }
+        assert!(!lines.contains("port/three"), "{lines}");
+    }
 
     #[test]
     fn each_mode_has_its_lines() {
