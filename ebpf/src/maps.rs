@@ -6,9 +6,9 @@ use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
     AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
     Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
-    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path,
-    PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState,
-    Slot, SlotState, Tracked, Vtep, VtepKey, Window,
+    LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
+    Path, PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
+    ShieldState, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -157,7 +157,7 @@ pub static LIST_AREAS: Array<u32, 65_536> = Array::new();
 
 /// Lists that have all of a /24, or an address.
 #[btf_map(name = "listed")]
-pub static LISTED: HashMap<u64, u32, 1_048_576, ON_DEMAND> = HashMap::new();
+pub static LISTED: HashMap<u64, u32, { MOST_LISTED as usize }, ON_DEMAND> = HashMap::new();
 
 /// Both directions of the exit's connections.
 #[btf_map(name = "connections")]

@@ -363,6 +363,35 @@ fn a_host_tells_32_lists_apart() {
     );
 }
 
+/// 8,192 prefixes of /25 take as many places as a host has; who has them twice takes none more.
+#[test]
+fn a_host_has_places_for_lists() {
+    let of = |name: &str, first: u32, count: u32| {
+        let prefixes: Vec<String> = (first..first + count)
+            .map(|number| format!("{}/25", std::net::Ipv4Addr::from((20 << 24) + number * 256)))
+            .collect();
+        list(name, &prefixes.join(", "))
+    };
+    let lists = of("half", 0, 4_096) + &of("whole", 0, 8_192) + &of("more", 8_192, 1);
+    let text = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        lists.clone() + &shielded("web", 443, &names)
+    };
+    let base = good("base.yaml");
+    let apply = |text: &str| base.apply_files(&[File { name: "t", text }]);
+    apply(&text(&["half", "whole"])).unwrap();
+    let refused = lines(&apply(&text(&["whole", "more"])).unwrap_err());
+    assert_eq!(refused.lines().count(), 2, "{refused}");
+    for (line, node) in refused.lines().zip(["hong-kong", "osaka"]) {
+        let expected = format!(
+            "t:19: spec.shield: the lists that shields on node/{node} name do not fit it together: a prefix of /17 to /24 \
+             takes a place for each /24 in it, a longer one for each address, and there are 1048576; write fewer, or \
+             shorter, prefixes"
+        );
+        assert_eq!(line, expected);
+    }
+}
+
 #[test]
 fn a_list_takes_200_000_prefixes() {
     let of = |count: u32| {

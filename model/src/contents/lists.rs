@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnetwork::Ipv4Network;
-use kuafu_pipeline::map::listed_key;
+use kuafu_pipeline::map::{MOST_LISTED, listed_key};
 
 use super::error::entry;
 use super::{Contents, Error, HostFacts};
@@ -55,6 +55,28 @@ pub(super) fn fill(
         enter_all(contents, host)?;
     }
     Ok(())
+}
+
+/// Whether the tables have room for lists: for each /24 that a prefix up to that covers, unless it covers a /16, and for
+/// each address of a longer one.
+#[must_use]
+pub fn fit<'a>(lists: impl Iterator<Item = &'a [Cidr]> + Clone) -> bool {
+    let most = MOST_LISTED as usize;
+    let prefixes = || lists.clone().flatten().map(|prefix| prefix.get());
+    let places = |prefix: Ipv4Network| match prefix.prefix() {
+        0..=16 => 0,
+        length @ 17..=24 => 1 << (24 - length),
+        length => 1 << (32 - length),
+    };
+    // Only where that is too much it counts what several have in common.
+    if prefixes().map(places).sum::<usize>() <= most {
+        return true;
+    }
+    let mut tables = Tables::default();
+    prefixes().all(|prefix| {
+        tables.add(prefix, 1);
+        tables.len() <= most
+    })
 }
 
 /// Fills the tables by the lists.

@@ -220,6 +220,17 @@ pub enum Conflict {
         /// How many fit.
         most: usize,
     },
+    /// Lists that have no room on a host.
+    #[error(
+        "the lists that shields on {node} name do not fit it together: a prefix of /17 to /24 takes a place for each /24 in \
+         it, a longer one for each address, and there are {most}; write fewer, or shorter, prefixes"
+    )]
+    ListsTooLong {
+        /// The host.
+        node: ObjectRef,
+        /// How many places there are.
+        most: u32,
+    },
     /// A reference to nothing.
     #[error("there is no {object}{}; declare it in the same manifests, or apply it first", did_you_mean(near.as_ref()))]
     NoSuchObject {

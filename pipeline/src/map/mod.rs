@@ -35,8 +35,8 @@ pub use sample::Sample;
 pub use service::{KEEPS, MemberKey, Phase, Seen, Service, ServiceKey, TAKES, Tracked, policy};
 pub use shared::{Atomics, Shared, SingleThreaded};
 pub use shield::{
-    AdmittedKey, HITTERS, Hitter, PassedOn, Question, Rate, SOURCE_BUCKETS, Shield, ShieldCounts,
-    ShieldState, Tally, asked, guard, listed_key, said,
+    AdmittedKey, HITTERS, Hitter, MOST_LISTED, PassedOn, Question, Rate, SOURCE_BUCKETS, Shield,
+    ShieldCounts, ShieldState, Tally, asked, guard, listed_key, said,
 };
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
 pub use window::{LANES, OwnWindow, Window};

@@ -172,6 +172,9 @@ pub const HITTERS: u32 = 4096;
 /// Buckets of sources and prefixes, which share them by their hash: a power of two.
 pub const SOURCE_BUCKETS: u32 = 131_072;
 
+/// Places in the table of listed prefixes.
+pub const MOST_LISTED: u32 = 1_048_576;
+
 /// The key of the table of listed prefixes: an address's first octets, and how many bits they are (24 or 32).
 #[inline(always)]
 #[must_use]

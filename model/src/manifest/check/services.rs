@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use kuafu_pipeline::map::MOST_LISTED;
+
 use super::{Check, Claims, FieldOf, field, id};
-use crate::contents::MOST_LISTS;
+use crate::contents::{MOST_LISTS, lists_fit};
 use crate::kinds::{
     Accelerator, HostAddress, Kind, Listener, Mode, Name, ObjectRef, PoolAddress, Port, Service, Shield,
     ShieldMode,
@@ -212,9 +214,30 @@ impl<'a> Check<'a> {
                     let (node, because) = (ObjectRef::new(Kind::Node, node), because.clone());
                     let conflict = Conflict::TooManyLists { node, count, most };
                     self.add(field(&me, "spec.shield"), because, conflict);
+                } else if count > before && !self.fit(lists) {
+                    let lists = lists.iter().map(|list| ObjectRef::new(Kind::PrefixList, list));
+                    let lists = lists.map(|list| field(&list, "spec.prefixes"));
+                    let because: Vec<FieldOf> = because.iter().cloned().chain(lists).collect();
+                    let (node, most) = (ObjectRef::new(Kind::Node, node), MOST_LISTED);
+                    self.add(
+                        field(&me, "spec.shield"),
+                        because,
+                        Conflict::ListsTooLong { node, most },
+                    );
                 }
             }
         }
+    }
+
+    /// Whether a host has room for lists.
+    fn fit(&self, lists: &BTreeSet<&Name>) -> bool {
+        let all = self.intent.prefix_lists();
+        lists_fit(
+            lists
+                .iter()
+                .filter_map(|name| all.get(*name))
+                .map(|list| &*list.spec.prefixes),
+        )
     }
 
     /// Where packets enter: services with a pool and accelerators, in the order of their manifests.
