@@ -53,6 +53,11 @@ fn shielded() {
 }
 
 #[test]
+fn shielded_frags() {
+    compare(Program::Edge, true, "shielded-frags");
+}
+
+#[test]
 fn port() {
     compare(Program::Port, false, "port");
 }
@@ -88,7 +93,7 @@ fn compare_over(frames: u64, program: Program, frags: bool, name: &str) {
         let world = World {
             connections: CONNECTIONS,
             // Rates go by the clock, which is each runner's own.
-            shields: (name == "shielded").then_some(false),
+            shields: name.starts_with("shielded").then_some(false),
             ..world::named("host")
         };
         let mut run = Differential {
