@@ -389,10 +389,6 @@ impl Host {
         let wanted = wanted(&self.bpf, &ground);
         self.links.attach(&self.net, &wanted, self.options.xdp)?;
         self.sysctls.forward(&ground.underlay.name)?;
-        let serving = state.ports.iter().filter(|port| !port.serves.is_empty());
-        for port in serving.filter(|port| ground.facts.interfaces.contains_key(&port.interface)) {
-            self.sysctls.let_serve(&port.interface)?;
-        }
         let range = state.node.nat_ports.as_ref();
         self.sysctls
             .reserve(range.map(|range| (*range.start(), *range.end())))?;

@@ -166,6 +166,13 @@ impl SkbFrame {
         unsafe { (*self.skb).mark }
     }
 
+    /// Whether it has a VLAN's tag, which the kernel has taken out of its octets.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
     /// Lets the host's stack take it, whichever Ethernet address it is for.
     #[inline(always)]
     pub fn becomes_the_hosts(&mut self) {

@@ -16,7 +16,7 @@ use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use kuafu_pipeline::map::{CapturedProgram, said};
-use kuafu_pipeline::{Frame, program, stage};
+use kuafu_pipeline::{Frame, Reason, program, stage};
 
 use crate::capture::Watch;
 use crate::frame::{SkbFrame, XdpFrame};
@@ -103,11 +103,15 @@ fn shield<const FRAGS: bool>(context: &XdpContext) -> u32 {
 pub fn kuafu_port(context: TcContext) -> i32 {
     let mut frame = SkbFrame::new(&context);
     let (interface, mark) = (frame.interface(), frame.mark());
-    let tables = KernelTables::new(context.skb.skb.cast(), interface);
+    let tables = KernelTables::of_port(context.skb.skb.cast());
     let watch = Watch::begin(context.skb.skb.cast(), CapturedProgram::Port, interface, || {
         frame.len()
     });
-    let outcome = program::port::run(&mut frame, &tables, interface, mark);
+    let outcome = if frame.is_tagged() {
+        Err(Reason::UnknownProtocol)
+    } else {
+        program::port::run(&mut frame, &tables, interface, mark)
+    };
     let reason = capture::reason(&outcome);
     let verdict = verdict::tcx(&mut frame, interface, outcome);
     watch.end(|| frame.len(), verdict as u32, reason);

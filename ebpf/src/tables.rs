@@ -31,6 +31,14 @@ pub struct KernelTables {
     frags: bool,
 }
 
+/// A look-up: the value stays readable while the program runs (RCU), and what packets change in it is atomic.
+macro_rules! look_up {
+    ($map:ident, $key:expr) => {
+        // SAFETY: the pointer is to a value of the map, valid until the program ends; see above.
+        maps::$map.get_ptr($key).map(|value| unsafe { &*value })
+    };
+}
+
 impl KernelTables {
     /// For a packet of this context.
     #[inline(always)]
@@ -42,19 +50,18 @@ impl KernelTables {
         }
     }
 
+    /// For what a port sends: routes are those of packets that come by the underlay.
+    #[inline(always)]
+    pub fn of_port(context: *mut c_void) -> Self {
+        let underlay = look_up!(NODE, 0).map_or(0, |node| node.underlay);
+        Self::new(context, underlay)
+    }
+
     /// The same, in a program that takes packets in several pieces.
     #[inline(always)]
     pub fn in_pieces(self, frags: bool) -> Self {
         Self { frags, ..self }
     }
-}
-
-/// A look-up: the value stays readable while the program runs (RCU), and what packets change in it is atomic.
-macro_rules! look_up {
-    ($map:ident, $key:expr) => {
-        // SAFETY: the pointer is to a value of the map, valid until the program ends; see above.
-        maps::$map.get_ptr($key).map(|value| unsafe { &*value })
-    };
 }
 
 /// Where this CPU writes down what is too large for its stack; good until the next call.

@@ -1,7 +1,7 @@
 //! From how a program ended to what the kernel does: the one place where drops are counted.
 
 use aya_ebpf::bindings::{
-    TC_ACT_SHOT,
+    BPF_F_INGRESS, TC_ACT_SHOT,
     xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
 };
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_peer};
@@ -20,8 +20,8 @@ pub fn xdp<F: Frame + CopyStart>(frame: &mut F, interface: u32, outcome: Outcome
     match outcome {
         Ok(Next::Pass | Next::Host) => XDP_PASS,
         Ok(Next::Transmit(to)) => leave(interface, to),
-        // Ports are reached by tcx alone: the edge's stages deliver to none.
-        Ok(Next::Consumed | Next::Deliver(_)) => XDP_DROP,
+        // Ports are reached, and heard, by tcx alone: the edge's stages deliver to none.
+        Ok(Next::Consumed | Next::Deliver(_) | Next::Arrive(_)) => XDP_DROP,
         Ok(Next::Answer(to, reason)) => {
             record(frame, interface, reason);
             leave(interface, to)
@@ -53,6 +53,8 @@ pub fn tcx(frame: &mut SkbFrame, interface: u32, outcome: Outcome) -> i32 {
         }
         // SAFETY: takes numbers and returns one.
         Ok(Next::Transmit(to)) => unsafe { bpf_redirect(to, 0) as i32 },
+        // SAFETY: takes numbers and returns one.
+        Ok(Next::Arrive(at)) => unsafe { bpf_redirect(at, BPF_F_INGRESS as u64) as i32 },
         // SAFETY: takes numbers and returns one.
         Ok(Next::Deliver(to)) => unsafe { bpf_redirect_peer(to, 0) as i32 },
         Ok(Next::Consumed) => TC_ACT_SHOT,

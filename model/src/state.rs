@@ -93,8 +93,19 @@ pub struct PortState {
     pub interface: String,
     /// Octets in the largest IP packet it may send; `None`: what the underlay leaves.
     pub mtu: Option<u16>,
-    /// Addresses of services that it serves, as packets carry them.
-    pub serves: Vec<Ipv4Addr>,
+    /// What it serves: packets to it come to the port, and the port answers from there.
+    pub serves: Vec<Served>,
+}
+
+/// A service's address, as packets carry it, and one of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Served {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// TCP (6) or UDP (17).
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
 }
 
 /// An endpoint of a VPC on another host.

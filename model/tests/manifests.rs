@@ -254,7 +254,6 @@ fn what_others_use_is_not_deleted() {
     assert!(without.ports().is_empty());
 }
 
-/// A service at the pool `asia`, whose shield names these lists.
 /// In the VPC of the base.
 const IN_RED: &str = "
 kind: AddressPool
@@ -290,11 +289,11 @@ fn a_port_that_serves_is_not_taken_away() {
         text: "kind: Port\nmetadata: {name: red-a}\nspec: {vpc: red, node: osaka, address: 10.0.0.7, interface: veth-red-a}\n",
     };
     let refused = intent.apply_files(&[moved]).unwrap_err();
-    println!("{}", lines(&refused));
     assert_eq!(refused.len(), 1);
     assert_eq!((&*refused[0].file, &*refused[0].field), ("moved", "spec.address"));
 }
 
+/// A service at the pool `asia`, whose shield names these lists.
 fn shielded(name: &str, port: u16, block: &[String]) -> String {
     format!(
         "kind: Service\nmetadata: {{name: {name}}}\nspec:\n  pool: asia\n  listeners: [{{protocol: tcp, port: {port}}}]\n  \

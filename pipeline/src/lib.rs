@@ -41,6 +41,8 @@ pub enum Next {
     Pass,
     /// The host's own stack takes it as it is now, whichever Ethernet address it is for.
     Host,
+    /// Taken in once more, as if it had arrived on this interface.
+    Arrive(u32),
     /// Sent out of this interface.
     Transmit(u32),
     /// Handed to the port behind this host-side interface, as if it had arrived there.

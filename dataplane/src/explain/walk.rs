@@ -27,6 +27,7 @@ pub fn told(
     let (verdict, interface) = match walk.outcome {
         Ok(Next::Pass | Next::Host) => ("pass", None),
         Ok(Next::Transmit(to)) => ("transmit", Some(to)),
+        Ok(Next::Arrive(at)) => ("arrive", Some(at)),
         Ok(Next::Deliver(to)) => ("deliver", Some(to)),
         Ok(Next::Answer(to, _)) => ("answer", Some(to)),
         Ok(Next::Consumed) | Err(_) => ("drop", None),

@@ -36,13 +36,6 @@ impl Sysctls {
         self.change(&format!("net/ipv4/conf/{device}/forwarding"), |_| "1".to_owned())
     }
 
-    /// Lets what comes from a port's device with a service's address go where routes lead, and reach this host, which may
-    /// have asked. On a device without an address the kernel drops it also where the filter is loose.
-    pub(super) fn let_serve(&mut self, device: &str) -> Result<()> {
-        self.forward(device)?;
-        self.change(&format!("net/ipv4/conf/{device}/rp_filter"), |_| "0".to_owned())
-    }
-
     /// Reserves the exit's ports beside those that were reserved before; none, where there is no range.
     pub(super) fn reserve(&mut self, range: Option<(u16, u16)>) -> Result<()> {
         if range.is_none() && !self.before.contains_key(RESERVED) {

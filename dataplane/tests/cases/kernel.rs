@@ -23,9 +23,6 @@ pub const TOUCHED: u32 = 64;
 /// Samples by which any ring is full.
 const SAMPLES: u32 = 20_000;
 
-/// The port that serves an address.
-const SERVING: &str = PORTS[1].1;
-
 /// A namespace with the interfaces of the worlds. Interfaces have the numbers that the worlds give them.
 pub fn namespace(name: &str) -> Namespace {
     let prefix = format!("kfc{}", std::process::id());
@@ -54,11 +51,9 @@ pub fn namespace(name: &str) -> Namespace {
         UNREACHABLE.0, UNREACHABLE.1
     ));
     namespace.ip(lines).expect("interfaces, neighbours and routes");
-    for interface in ["under", SERVING] {
-        namespace
-            .sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")
-            .expect("forwarding");
-    }
+    namespace
+        .sysctl("net/ipv4/conf/under/forwarding", "1")
+        .expect("forwarding");
     namespace
 }
 

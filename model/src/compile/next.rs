@@ -6,10 +6,11 @@ use std::net::Ipv4Addr;
 use super::fleet::{Fleet, Running, legs};
 use super::hosts;
 use super::services::{self, Key};
+use crate::health;
 use crate::kinds::Name;
 use crate::state::{
-    Encapsulation, HostState, LegState, PairState, PathState, PrefixListState, ServiceState, Shield,
-    SlotAction, SlotState, Target, TargetState,
+    Encapsulation, Host, HostState, LegState, PairState, PathState, PrefixListState, Served, ServiceState,
+    Shield, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 
 /// The state that each host can be given now, on the way from what hosts may be running to where they should be.
@@ -30,12 +31,13 @@ use crate::state::{
 ///
 /// And beside the target a host keeps
 ///
-/// 5. a slot for as long as another host may send to it (so entries let go first, then relays, then exits);
+/// 5. a slot for as long as another host may send to it (so entries let go first, then relays, then exits), and what its
+///    ports serve, and who may send there, likewise;
 /// 6. paths that its pairs keep, pairs and lists that its listeners keep, and at an exit a listener for as long as an entry
 ///    may send to it.
 ///
 /// What a host runs already is never taken from it by rules 1 to 4, and a host of which nothing is known gets its
-/// target whole. Hosts that do not answer hold up only what depends on them. Ports, endpoints and VTEPs do not wait.
+/// target whole. Hosts that do not answer hold up only what depends on them. What a VPC's own ports need does not wait.
 #[must_use]
 pub fn next(fleet: &Fleet, target: &BTreeMap<Name, HostState>) -> BTreeMap<Name, HostState> {
     let surroundings = Surroundings::new(fleet, target);
@@ -91,7 +93,12 @@ struct Surroundings<'a> {
     sent_to: BTreeSet<(&'a Name, u32)>,
     /// Listeners of exits that an entry may be sending to.
     listened: BTreeSet<(&'a str, Key)>,
+    /// What hosts may be sending to ports, each with the host's public address.
+    led: BTreeSet<(Ipv4Addr, Leading)>,
 }
+
+/// What a listener sends to a port of a VPC: the port's host, VPC and Ethernet address, and what it must serve.
+type Leading = (Ipv4Addr, u32, [u8; 6], Served);
 
 impl<'a> Surroundings<'a> {
     fn new(fleet: &'a Fleet, target: &'a BTreeMap<Name, HostState>) -> Self {
@@ -108,6 +115,9 @@ impl<'a> Surroundings<'a> {
             fleet,
             sent_to: sent_to.collect(),
             listened: known().flat_map(|(_, state)| exits_sent_to(state)).collect(),
+            led: known()
+                .flat_map(|(_, state)| leading(state).map(|leading| (state.node.public, leading)))
+                .collect(),
             holders,
         }
     }
@@ -140,21 +150,56 @@ impl<'a> Surroundings<'a> {
         self.fleet.get_by(exit).is_some_and(|running| running.surely(has))
     }
 
-    /// Whether a port serves an address, for all that is known: nobody tells of a foreign host's.
-    fn is_served(&self, (host, vni, mac): (Ipv4Addr, u32, [u8; 6]), address: Ipv4Addr) -> bool {
-        let serves = |state: &HostState| {
+    /// Whether a port serves what is sent there from a host, and takes it from there. Nobody tells of a foreign host's, and
+    /// the sender's own come with the listener.
+    fn is_served(&self, (host, vni, mac, served): Leading, from: &Host) -> bool {
+        let takes = |state: &HostState| {
             let mut ports = state
                 .ports
                 .iter()
                 .filter(|port| (port.vni, port.mac) == (vni, mac));
-            ports.any(|port| port.serves.contains(&address))
+            let sender = VtepState {
+                vni,
+                address: from.public,
+            };
+            ports.any(|port| port.serves.contains(&served)) && state.vteps.contains(&sender)
         };
-        let Some(holder) = self.holders.get(&host) else {
+        let Some(holder) = self.holders.get(&host).filter(|_| host != from.local) else {
             return true;
         };
         self.fleet
             .get(holder)
-            .is_none_or(|running| running.surely(serves))
+            .is_some_and(|running| running.surely(takes))
+    }
+
+    /// Rule 5: what the ports of a host serve beside `state`, and to whom.
+    fn keep_serving(&self, state: &mut HostState, runs: &HostState) {
+        let own = state.node.public;
+        let led = |sender: &Ipv4Addr, leading: &Leading| {
+            *sender != own && leading.0 == own && self.led.contains(&(*sender, *leading))
+        };
+        let senders: BTreeSet<Ipv4Addr> = self.led.iter().map(|(sender, _)| *sender).collect();
+        let mut kept = BTreeSet::new();
+        for port in &mut state.ports {
+            let old = runs
+                .ports
+                .iter()
+                .filter(|old| (old.vni, old.mac) == (port.vni, port.mac));
+            for served in old.flat_map(|old| &old.serves) {
+                let leading = (own, port.vni, port.mac, *served);
+                let sending = senders.iter().filter(|sender| led(sender, &leading));
+                let before = kept.len();
+                kept.extend(sending.map(|sender| (port.vni, *sender)));
+                if kept.len() > before && !port.serves.contains(served) {
+                    port.serves.push(*served);
+                    port.serves.sort_unstable();
+                }
+            }
+        }
+        let missing =
+            |vtep: &&VtepState| kept.contains(&(vtep.vni, vtep.address)) && !state.vteps.contains(*vtep);
+        let vteps: Vec<VtepState> = runs.vteps.iter().filter(missing).cloned().collect();
+        state.vteps.extend(vteps);
     }
 
     /// The next state of a host that runs something.
@@ -172,6 +217,7 @@ impl<'a> Surroundings<'a> {
         state.pairs = pairs(wanted, runs, &state.paths);
         state.services = self.services(wanted, runs, &state.pairs);
         keep_what_is_named(&mut state, runs);
+        self.keep_serving(&mut state, runs);
         if state.node.nat_ports.is_none() && hosts::sends_to_servers(&state) {
             state.node.nat_ports.clone_from(&runs.node.nat_ports);
         }
@@ -218,7 +264,7 @@ impl<'a> Surroundings<'a> {
             let targets: Vec<TargetState> = new
                 .targets
                 .iter()
-                .filter(|target| self.leads_on(new, target, (old, pairs)))
+                .filter(|target| self.leads_on((new, &wanted.node), target, (old, pairs)))
                 .cloned()
                 .collect();
             let takes = |targets: &[TargetState]| targets.iter().any(|target| target.weight > 0);
@@ -242,7 +288,7 @@ impl<'a> Surroundings<'a> {
     /// Whether a listener may lead to a target now.
     fn leads_on(
         &self,
-        new: &ServiceState,
+        (new, from): (&ServiceState, &Host),
         target: &TargetState,
         (old, pairs): (Option<&ServiceState>, &[PairState]),
     ) -> bool {
@@ -253,7 +299,8 @@ impl<'a> Surroundings<'a> {
                 ..
             } => {
                 let has = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
-                return old.is_some_and(has) || self.is_served((host, vni, mac), new.local);
+                let served = served(new);
+                return old.is_some_and(has) || self.is_served((host, vni, mac, served), from);
             }
             Target::Server { .. } | Target::Direct { .. } => return true,
         };
@@ -266,6 +313,26 @@ impl<'a> Surroundings<'a> {
         let leads = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
         old.is_some_and(leads) || self.has_listener(&pair.peer, at_exit(services::key(new)))
     }
+}
+
+/// What a port must serve that a listener leads to.
+const fn served(service: &ServiceState) -> Served {
+    Served {
+        address: service.local,
+        protocol: service.protocol,
+        port: service.port,
+    }
+}
+
+/// What a host sends to ports of VPCs.
+fn leading(state: &HostState) -> impl Iterator<Item = Leading> {
+    health::targets(state).filter_map(|(service, target)| match target.target {
+        Target::Direct {
+            encapsulation: Encapsulation::Vxlan { vni, mac, host },
+            ..
+        } => Some((host, vni, mac, served(service))),
+        Target::Pair(_) | Target::Server { .. } | Target::Direct { .. } => None,
+    })
 }
 
 /// Rule 2: a path of the target that the host gets now is complete.

@@ -343,9 +343,9 @@ fn of(
     address: &PoolAddress,
     (listener, idle): (Listener, IdleTimeout),
 ) -> ServiceState {
-    let (protocol, idle_timeout_s) = match listener.protocol {
-        Protocol::Tcp => (6, idle.tcp_s.get()),
-        Protocol::Udp => (17, idle.udp_s.get()),
+    let idle_timeout_s = match listener.protocol {
+        Protocol::Tcp => idle.tcp_s.get(),
+        Protocol::Udp => idle.udp_s.get(),
     };
     ServiceState {
         vni,
@@ -355,7 +355,7 @@ fn of(
         local: address.local.get(),
         public: address.public.get(),
         whole_address: false,
-        protocol,
+        protocol: listener.protocol.number(),
         port: listener.port.get(),
         idle_timeout_s,
         bandwidth_mbps: None,

@@ -1,12 +1,10 @@
 //! VPCs: ports, endpoints elsewhere, and the hosts that may send.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
-
 use super::allocations::NodeId;
 use super::hosts::World;
-use crate::kinds::{HostAddress, Kind, Mode, Name, ObjectRef, Port};
-use crate::state::{HostState, PortState, RemoteEndpoint, VtepState};
+use crate::kinds::{HostAddress, Kind, Mode, Name, ObjectRef, Port, Service};
+use crate::state::{HostState, PortState, RemoteEndpoint, Served, VtepState};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Adds each VPC to the hosts that have ports of it.
 pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
@@ -37,16 +35,16 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
 
 /// What services have of a VPC.
 #[derive(Default)]
-struct Served<'a> {
-    /// The addresses that clients reach at a port, by the port's own.
-    by_port: BTreeMap<HostAddress, BTreeSet<Ipv4Addr>>,
+struct OfServices<'a> {
+    /// What clients, and checks, reach at a port, by the port's own address.
+    by_port: BTreeMap<HostAddress, BTreeSet<Served>>,
     /// The nodes that send there.
     senders: BTreeSet<&'a Name>,
 }
 
 /// What services have of VPCs.
-fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, Served<'a>> {
-    let mut all: BTreeMap<&Name, Served<'_>> = BTreeMap::new();
+fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, OfServices<'a>> {
+    let mut all: BTreeMap<&Name, OfServices<'_>> = BTreeMap::new();
     let services = world.intent.services().values();
     for service in services.filter(|service| service.spec.mode == Mode::Vxlan) {
         let (Some(vpc), Some(pool)) = (&service.spec.vpc, &service.spec.pool) else {
@@ -58,11 +56,24 @@ fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, Served<'a>> {
             served.senders.extend(address.nodes.iter());
             for target in &service.spec.targets {
                 let of_port = served.by_port.entry(target.address).or_default();
-                of_port.insert(address.local.get());
+                of_port.extend(ends(service).map(|(protocol, port)| Served {
+                    address: address.local.get(),
+                    protocol,
+                    port,
+                }));
             }
         }
     }
     all
+}
+
+/// The ports of a service's listeners, and that of its check.
+fn ends(service: &Service) -> impl Iterator<Item = (u8, u16)> {
+    let listeners = service.spec.listeners.iter();
+    let listeners = listeners.map(|listener| (listener.protocol.number(), listener.port.get()));
+    let health = service.spec.health.as_ref();
+    let check = health.and_then(|health| Some((health.protocol().number(), health.port?.get())));
+    listeners.chain(check)
 }
 
 /// One VPC.
@@ -72,7 +83,7 @@ struct One<'a> {
     ports: Vec<&'a Port>,
     /// The hosts of its ports.
     hosts: BTreeSet<&'a Name>,
-    served: Served<'a>,
+    served: OfServices<'a>,
 }
 
 impl One<'_> {

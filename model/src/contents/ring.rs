@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use kuafu_pipeline::map::{HopKind, NextHop};
+use kuafu_pipeline::map::{HopKind, NextHop, Tunnel, Wrap};
 use kuafu_pipeline::siphash::{self, Key};
 
 /// Sizes of rings: primes.
@@ -28,7 +28,8 @@ pub struct Member {
     pub number: u32,
 }
 
-/// The identity of a next hop. A neighbour's number is a host's own, and no part of it.
+/// The identity of a next hop. A neighbour's number is a host's own, and no part of it, nor is the host where a port of a
+/// VPC is now: that host itself has another address for it.
 #[must_use]
 pub fn identity(hop: &NextHop) -> Identity {
     let (kind, index) = match hop.kind() {
@@ -40,6 +41,11 @@ pub fn identity(hop: &NextHop) -> Identity {
         HopKind::Direct(wrap) => (5 + wrap as u64, 0),
     };
     let (kind, port) = (kind << 32 | u64::from(index), u64::from(hop.port.get()));
+    if let HopKind::Direct(Wrap::Vxlan) = hop.kind() {
+        let Tunnel { vni, mac, .. } = hop.tunnel();
+        let mac = u64::from(mac.high()) << 16 | u64::from(mac.low());
+        return [kind, port, mac, vni.into()];
+    }
     match hop.address.as_v4() {
         Some(address) => [kind, u64::from(address) << 16 | port, 0, 0],
         None => {

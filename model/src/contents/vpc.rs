@@ -77,13 +77,12 @@ fn ports(contents: &mut Contents, state: &HostState, host: &HostFacts) -> Result
             Endpoint::new(hop, mac),
         )?;
         for served in &port.serves {
-            let key = EndpointKey::served(port.vni, u32::from(*served), mac);
-            endpoint(
-                contents,
-                entry("ports", index, "serves"),
-                key,
-                Endpoint::new(hop, mac),
-            )?;
+            let key = |at| EndpointKey::served(port.vni, u32::from(served.address), mac, at);
+            let field = entry("ports", index, "serves");
+            let exact = key((served.protocol, served.port));
+            endpoint(contents, field, exact, Endpoint::new(hop, mac))?;
+            // The address as a whole, which each of its ports says.
+            contents.endpoints.insert(key((0, 0)), Endpoint::new(hop, mac));
         }
     }
     Ok(())

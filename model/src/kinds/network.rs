@@ -311,3 +311,14 @@ words! {
         Udp = "udp"
     } not_yet []
 }
+
+impl Protocol {
+    /// Its number in an IP header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}

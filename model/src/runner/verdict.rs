@@ -22,6 +22,8 @@ pub enum Verdict {
     Transmit,
     /// Sent out of this interface.
     Redirect(u32),
+    /// Taken in as if it had arrived on this interface (tcx alone).
+    RedirectIngress(u32),
     /// Handed to the peer of this interface, as if it had arrived there (tcx alone).
     RedirectPeer(u32),
 }
@@ -35,8 +37,11 @@ impl Verdict {
             (Ok(Next::Transmit(to) | Next::Answer(to, _)), Hook::Xdp) if to == interface => Self::Transmit,
             (Ok(Next::Transmit(to) | Next::Answer(to, _)), _) => Self::Redirect(to),
             (Ok(Next::Deliver(to)), Hook::Tcx) => Self::RedirectPeer(to),
-            // Ports are reached by tcx alone: the edge's stages deliver to none.
-            (Ok(Next::Deliver(_)), Hook::Xdp) | (Ok(Next::Consumed) | Err(_), _) => Self::Drop,
+            (Ok(Next::Arrive(at)), Hook::Tcx) => Self::RedirectIngress(at),
+            // Ports are reached, and heard, by tcx alone: the edge's stages deliver to none.
+            (Ok(Next::Deliver(_) | Next::Arrive(_)), Hook::Xdp) | (Ok(Next::Consumed) | Err(_), _) => {
+                Self::Drop
+            }
         }
     }
 
@@ -47,10 +52,13 @@ impl Verdict {
             (Hook::Xdp, Self::Drop) => 1,
             (Hook::Xdp, Self::Pass) => 2,
             (Hook::Xdp, Self::Transmit) => 3,
-            (Hook::Xdp, Self::Redirect(_) | Self::RedirectPeer(_)) => 4,
+            (Hook::Xdp, Self::Redirect(_) | Self::RedirectIngress(_) | Self::RedirectPeer(_)) => 4,
             (Hook::Tcx, Self::Pass) => -1,
             (Hook::Tcx, Self::Drop) => 2,
-            (Hook::Tcx, Self::Transmit | Self::Redirect(_) | Self::RedirectPeer(_)) => 7,
+            (
+                Hook::Tcx,
+                Self::Transmit | Self::Redirect(_) | Self::RedirectIngress(_) | Self::RedirectPeer(_),
+            ) => 7,
         }
     }
 }

@@ -171,6 +171,7 @@ pub fn verdict_text(verdict: Verdict) -> String {
         Verdict::Drop => "drop".into(),
         Verdict::Transmit => "transmit".into(),
         Verdict::Redirect(to) => format!("redirect {to}"),
+        Verdict::RedirectIngress(at) => format!("arrive {at}"),
         Verdict::RedirectPeer(to) => format!("deliver {to}"),
     }
 }
@@ -182,6 +183,7 @@ pub fn code(verdict: &str, hook: Hook) -> i32 {
         "drop" => Verdict::Drop,
         "transmit" => Verdict::Transmit,
         "redirect" => Verdict::Redirect(0),
+        "arrive" => Verdict::RedirectIngress(0),
         "deliver" => Verdict::RedirectPeer(0),
         other => panic!("no verdict is called {other}"),
     };

@@ -11,7 +11,7 @@ use kuafu_model::health::Servers;
 use kuafu_model::runner::Host;
 use kuafu_model::state::{
     self, Announcement, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint,
-    ServiceState, SlotAction, SlotState, Target, TargetState, VtepState, Way,
+    Served, ServiceState, SlotAction, SlotState, Target, TargetState, VtepState, Way,
 };
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
@@ -362,7 +362,13 @@ fn host() -> HostState {
         ports: vec![
             port(one.1, 7, ip(10, 0, 0, 1), 0x21),
             PortState {
-                serves: vec![ip(198, 51, 100, 1)],
+                serves: [(6, 7024), (17, 7024), (6, 7025), (17, 7025)]
+                    .map(|(protocol, port)| Served {
+                        address: ip(198, 51, 100, 1),
+                        protocol,
+                        port,
+                    })
+                    .into(),
                 ..port(two.1, 7, ip(10, 0, 0, 2), 0x22)
             },
             port(three.1, 8, ip(10, 0, 0, 1), 0x31),

@@ -89,14 +89,14 @@ impl EndpointKey {
         }
     }
 
-    /// A service's IPv4 address, in host order, at the port with this Ethernet address, which serves it: several ports
-    /// of a VPC have the same one.
+    /// A service's IPv4 address, in host order, at the port with this Ethernet address, which serves it (several ports
+    /// of a VPC have the same one): one of the service's ports there, by its protocol. 0 and 0 stand for the address.
     #[inline(always)]
     #[must_use]
-    pub const fn served(vni: u32, address: u32, mac: Mac) -> Self {
+    pub const fn served(vni: u32, address: u32, mac: Mac, (protocol, port): (u8, u16)) -> Self {
         let mac = (mac.high() as u64) << 16 | mac.low() as u64;
         Self {
-            address: IpKey::from_halves([mac, address as u64]),
+            address: IpKey::from_halves([mac << 16 | port as u64, (protocol as u64) << 32 | address as u64]),
             vni,
             kind: 1,
         }

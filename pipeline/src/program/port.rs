@@ -34,7 +34,7 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32, mark:
         ethernet::ARP => arp::from_port(frame, tables, interface, port),
         ethernet::IPV4 => {
             if served::is_answer(tables, port, &sender) {
-                return served::answer(frame, tables, node, &sender);
+                return served::answer(frame, tables, node, (interface, port), &sender);
             }
             source::check(&sender, port)?;
             to_endpoint(frame, tables, (node, port, interface), sender.destination)

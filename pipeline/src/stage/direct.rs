@@ -59,7 +59,7 @@ pub fn to_server<F: Frame, T: Tables>(
         is_told(service, parcel.refuser != 0)?;
         return too_big::answer(frame, tables, interface, parcel.refuser, mtu as u16);
     }
-    let is_here = server == node.local.get();
+    let is_here = matches!(wrap, Wrap::Vxlan) && server == node.local.get();
     let (tos, macs, onward) = if is_here {
         own(frame)?
     } else {

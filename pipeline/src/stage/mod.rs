@@ -31,6 +31,8 @@ pub mod too_big;
 pub mod track;
 pub mod twice;
 
+use crate::map::Mac;
+
 /// Offset of the IP header behind Ethernet.
 pub(crate) const IP: usize = 14;
 /// Offset of what follows an IPv4 header without options.
@@ -45,5 +47,7 @@ pub(crate) const INNER: usize = 74;
 pub(crate) const TTL: u8 = 64;
 /// What the backbone adds to an IP packet.
 pub(crate) const BACKBONE: u32 = 60;
+/// The Ethernet address by which a packet that arrives once more is this host's own, whichever address the device has.
+pub const OWN_MAC: Mac = Mac::new(0x024b_7561, 0x6675);
 /// The reserved system VPC.
 pub const SYSTEM_VNI: u32 = 1;

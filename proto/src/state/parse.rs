@@ -6,8 +6,8 @@ use std::sync::Arc;
 use kuafu_model::kinds::Cidr;
 use kuafu_model::state::{
     Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
-    PortState, PrefixListState, RemoteEndpoint, ServiceState, Shield, SlotAction, SlotState, Speaker, Target,
-    TargetState, VtepState, Way,
+    PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Speaker,
+    Target, TargetState, VtepState, Way,
 };
 
 use super::StateError;
@@ -171,16 +171,21 @@ impl Read for PortState {
             mac: mac("mac", &message.mac)?,
             interface: text("interface", message.interface)?,
             mtu: message.mtu.map(mtu).transpose()?,
-            serves: serves(&message.serves)?,
+            serves: all("serves", message.serves)?,
         })
     }
 }
 
-fn serves(addresses: &[String]) -> Result<Vec<Ipv4Addr>> {
-    let addresses = addresses.iter().enumerate();
-    addresses
-        .map(|(index, text)| address(&format!("serves[{index}]"), text))
-        .collect()
+impl Read for Served {
+    type Message = v1::Served;
+
+    fn read(message: v1::Served) -> Result<Self> {
+        Ok(Self {
+            address: address("address", &message.address)?,
+            protocol: protocol(message.protocol)?,
+            port: port("port", message.port)?,
+        })
+    }
 }
 
 impl Read for RemoteEndpoint {
@@ -370,17 +375,15 @@ impl Read for PrefixListState {
     }
 }
 
-fn encapsulation(gue_of: Option<v1::Gue>, vxlan: Option<v1::Vxlan>) -> Result<Encapsulation> {
-    match (gue_of, vxlan) {
-        (None, None) => Ok(Encapsulation::Ipip),
-        (Some(message), None) => gue(message),
-        (None, Some(message)) => Ok(Encapsulation::Vxlan {
-            vni: vni(message.vni).map_err(|error| error.within("direct.vxlan"))?,
-            mac: mac("direct.vxlan.mac", &message.mac)?,
-            host: address("direct.vxlan.host", &message.host)?,
-        }),
-        (Some(_), Some(_)) => Err(wrong("direct.gue", "", "left out, where vxlan is given")),
-    }
+fn port_of_vpc(message: v1::VpcTarget) -> Result<Target> {
+    Ok(Target::Direct {
+        address: address("vpc.address", &message.address)?,
+        encapsulation: Encapsulation::Vxlan {
+            vni: vni(message.vni).map_err(|error| error.within("vpc"))?,
+            mac: mac("vpc.mac", &message.mac)?,
+            host: address("vpc.host", &message.host)?,
+        },
+    })
 }
 
 fn gue(message: v1::Gue) -> Result<Encapsulation> {
@@ -407,19 +410,34 @@ impl Read for TargetState {
     type Message = v1::TargetState;
 
     fn read(message: v1::TargetState) -> Result<Self> {
-        let target = match (message.pair, message.server, message.direct) {
-            (Some(pair), None, None) => Target::Pair(pair),
-            (None, Some(server), None) => Target::Server {
+        let kinds = (message.pair, message.server, message.direct, message.vpc);
+        let target = match kinds {
+            (Some(pair), None, None, None) => Target::Pair(pair),
+            (None, Some(server), None, None) => Target::Server {
                 address: address("server.address", &server.address)?,
                 port: server.port.map(|value| port("server.port", value)).transpose()?,
             },
-            (None, None, Some(direct)) => Target::Direct {
+            (None, None, Some(direct), None) => Target::Direct {
                 address: address("direct.address", &direct.address)?,
-                encapsulation: encapsulation(direct.gue, direct.vxlan)?,
+                encapsulation: direct.gue.map_or(Ok(Encapsulation::Ipip), gue)?,
             },
-            (None, None, None) => return Err(wrong("pair", "", "given, where server and direct are not")),
-            (Some(_), ..) => return Err(wrong("pair", "", "left out, where server or direct is given")),
-            (None, Some(_), Some(_)) => return Err(wrong("server", "", "left out, where direct is given")),
+            (None, None, None, Some(port)) => port_of_vpc(port)?,
+            (None, None, None, None) => {
+                return Err(wrong("pair", "", "given, where server, direct and vpc are not"));
+            }
+            (Some(_), ..) => {
+                return Err(wrong(
+                    "pair",
+                    "",
+                    "left out, where server, direct or vpc is given",
+                ));
+            }
+            (None, Some(_), ..) => {
+                return Err(wrong("server", "", "left out, where direct or vpc is given"));
+            }
+            (None, None, Some(_), Some(_)) => {
+                return Err(wrong("direct", "", "left out, where vpc is given"));
+            }
         };
         Ok(Self {
             weight: message.weight,

@@ -84,7 +84,11 @@ pub(crate) fn sample() -> HostState {
             mac: [2, 0, 0, 0, 0, 0x1f],
             interface: "veth-web".to_owned(),
             mtu: Some(1450),
-            serves: vec![Ipv4Addr::new(203, 0, 113, 5)],
+            serves: vec![Served {
+                address: Ipv4Addr::new(203, 0, 113, 5),
+                protocol: 6,
+                port: 443,
+            }],
         }],
         endpoints: vec![RemoteEndpoint {
             vni: 2,

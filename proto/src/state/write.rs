@@ -3,7 +3,7 @@
 use kuafu_model::kinds::Cidr;
 use kuafu_model::state::{
     Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
-    PortState, PrefixListState, RemoteEndpoint, ServiceState, Shield, SlotAction, SlotState, Target,
+    PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Target,
     TargetState, VtepState, Way,
 };
 
@@ -67,7 +67,17 @@ impl From<&PortState> for v1::PortState {
             mac: mac(port.mac),
             interface: port.interface.clone(),
             mtu: port.mtu.map(Into::into),
-            serves: port.serves.iter().map(ToString::to_string).collect(),
+            serves: port.serves.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Served> for v1::Served {
+    fn from(served: &Served) -> Self {
+        Self {
+            address: served.address.to_string(),
+            protocol: served.protocol.into(),
+            port: served.port.into(),
         }
     }
 }
@@ -233,27 +243,24 @@ impl From<&TargetState> for v1::TargetState {
                 address,
                 encapsulation,
             } => {
-                let mut direct = v1::DirectTarget {
-                    address: address.to_string(),
-                    ..Default::default()
-                };
-                match encapsulation {
-                    Encapsulation::Ipip => {}
-                    Encapsulation::Gue { port, variant } => {
-                        direct.gue = Some(v1::Gue {
-                            port: port.into(),
-                            variant: variant.into(),
-                        });
-                    }
+                let address = address.to_string();
+                let gue = match encapsulation {
+                    Encapsulation::Ipip => None,
+                    Encapsulation::Gue { port, variant } => Some(v1::Gue {
+                        port: port.into(),
+                        variant: variant.into(),
+                    }),
                     Encapsulation::Vxlan { vni, mac: of, host } => {
-                        direct.vxlan = Some(v1::Vxlan {
+                        message.vpc = Some(v1::VpcTarget {
+                            address,
                             vni,
                             mac: mac(of),
                             host: host.to_string(),
                         });
+                        return message;
                     }
-                }
-                message.direct = Some(direct);
+                };
+                message.direct = Some(v1::DirectTarget { address, gue });
             }
         }
         message

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::state::{Encapsulation, Target};
+use crate::state::{Encapsulation, Served, Target, TargetState};
 
 const INTENT: &str = "
 kind: Node
@@ -50,6 +50,7 @@ spec:
   mode: vxlan
   vpc: red
   targets: [{address: 10.0.0.5}, {address: 10.0.0.6}, {address: 10.0.0.7}]
+  health: {type: udp, port: 81, send: hi}
 ";
 
 fn states(text: &str) -> States {
@@ -67,7 +68,7 @@ fn leads(states: &States) -> Vec<(Ipv4Addr, Ipv4Addr)> {
         .services
         .iter()
         .flat_map(|service| &service.targets);
-    let end = |target: &crate::state::TargetState| match target.target {
+    let end = |target: &TargetState| match target.target {
         Target::Direct {
             address,
             encapsulation: Encapsulation::Vxlan { vni: 100, host, .. },
@@ -77,10 +78,12 @@ fn leads(states: &States) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     targets.map(end).collect()
 }
 
-fn serve(states: &States, node: &str) -> Vec<(String, Vec<Ipv4Addr>)> {
+/// What ports serve, by their names.
+fn serve(states: &States, node: &str) -> Vec<(String, Vec<String>)> {
+    let one = |served: &Served| format!("{}:{}:{}", served.address, served.protocol, served.port);
     let ports = states[node].ports.iter();
     ports
-        .map(|port| (port.name.clone(), port.serves.clone()))
+        .map(|port| (port.name.clone(), port.serves.iter().map(one).collect()))
         .collect()
 }
 
@@ -99,11 +102,11 @@ fn ports_serve_and_their_hosts_take_it_from_the_senders() {
         [(port(5), own), (port(6), ip(2)), (port(7), ip(3))],
         "its own port by its own address"
     );
-    let address = Ipv4Addr::new(203, 0, 113, 9);
-    assert_eq!(serve(&states, "left"), [("red-a".to_owned(), vec![address])]);
+    let web = ["203.0.113.9:6:80", "203.0.113.9:17:81"].map(str::to_owned);
+    assert_eq!(serve(&states, "left"), [("red-a".to_owned(), web.to_vec())]);
     assert_eq!(
         serve(&states, "right"),
-        [("red-b".to_owned(), vec![address]), ("red-d".to_owned(), vec![])]
+        [("red-b".to_owned(), web.to_vec()), ("red-d".to_owned(), vec![])]
     );
     assert_eq!(senders(&states, "left"), [own, ip(2), ip(3)]);
     assert_eq!(senders(&states, "right"), [ip(1), ip(3)]);
@@ -123,7 +126,62 @@ fn a_port_is_led_to_once_it_serves() {
             .collect::<Vec<_>>()
     };
     assert_eq!(there(&first), [5, 7]);
-    assert_eq!(serve(&first, "right")[0].1.len(), 1);
+    assert_eq!(serve(&first, "right")[0].1.len(), 2);
     fleet.restore(&name("right"), first["right"].clone());
     assert_eq!(there(&next(&fleet, &after)), [5, 6, 7]);
+}
+
+const ALONE: &str = "addresses: [{node: left, public: 203.0.113.9}]";
+const BOTH: &str = "reach: arp\n  addresses: [{nodes: [left, third], public: 203.0.113.9}]";
+const THIRD: &str = "
+---
+kind: Node
+metadata: {name: third}
+spec: {region: r1, address: {local: 10.1.0.3, public: 192.0.2.4}}
+";
+
+fn with_third(pool: &str) -> States {
+    let pool = INTENT.replace(&format!("spec: {{{ALONE}}}"), &format!("spec:\n  {pool}"));
+    states(&(pool + THIRD))
+}
+
+/// Another sender leads to a port once the port's host takes packets from there; one that goes is listened to until it
+/// leads there no more.
+#[test]
+fn a_sender_comes_and_goes_without_a_gap() {
+    let (alone, both) = (with_third(ALONE), with_third(BOTH));
+    let leads_of = |states: &States| {
+        states["third"]
+            .services
+            .iter()
+            .map(|one| one.targets.len())
+            .sum::<usize>()
+    };
+    let third = Ipv4Addr::new(192, 0, 2, 4);
+    let mut fleet = Fleet::settled(&alone);
+    let first = next(&fleet, &both);
+    assert_eq!(leads_of(&first), 1, "the foreign one, of which nobody tells");
+    assert!(senders(&first, "left").contains(&third) && senders(&first, "right").contains(&third));
+    fleet.restore(&name("left"), first["left"].clone());
+    assert_eq!(leads_of(&next(&fleet, &both)), 2);
+
+    let mut fleet = Fleet::settled(&both);
+    let first = next(&fleet, &alone);
+    assert_eq!(leads_of(&first), 0);
+    assert!(senders(&first, "right").contains(&third), "it may still send");
+    fleet.restore(&name("third"), first["third"].clone());
+    assert!(!senders(&next(&fleet, &alone), "right").contains(&third));
+    assert!(unchanged(&next(&fleet, &alone)["right"], &alone["right"]));
+}
+
+#[test]
+fn a_port_serves_until_nobody_leads_there() {
+    let before = states(INTENT);
+    let after = states(&INTENT.replace(", {address: 10.0.0.6}", ""));
+    let mut fleet = Fleet::settled(&before);
+    let first = next(&fleet, &after);
+    // What only checks reach goes at once.
+    assert_eq!(serve(&first, "right")[0].1, ["203.0.113.9:6:80"]);
+    fleet.restore(&name("left"), first["left"].clone());
+    assert_eq!(serve(&next(&fleet, &after), "right")[0].1, Vec::<String>::new());
 }

@@ -69,10 +69,12 @@ impl<'a> Check<'a> {
             if !ports.contains_key(&(name, target.address)) {
                 let at = field(me, format!("spec.targets[{index}].address"));
                 let (address, vpc) = (target.address, vpc_id.clone());
-                let moved = self
-                    .declared
-                    .iter()
-                    .filter(|(object, _)| object.kind == Kind::Port);
+                let of_vpc = |port: &Name| {
+                    let port = self.intent.ports().get(port);
+                    port.is_none_or(|port| port.spec.vpc == *name)
+                };
+                let ports = self.declared.iter();
+                let moved = ports.filter(|(object, _)| object.kind == Kind::Port && of_vpc(&object.name));
                 let first = moved.min_by_key(|(_, place)| **place);
                 let because = first.map(|(port, _)| field(port, "spec.address"));
                 self.add(at, because, Conflict::NoPortOf { address, vpc });

@@ -114,14 +114,15 @@ pub(crate) fn of_ports(
         let mut targets = service.spec.targets.iter();
         port.spec.vpc == vpc.metadata.name && targets.any(|target| target.address == port.spec.address)
     };
-    let mut text = head(service) + "# In a container: in its own network namespace.\n";
+    let mut text = head(service)
+        + "# For a container: in its network namespace, for example by `nsenter --net` from its host.\n";
     for object in ports {
         let Object::Port(port) = object else { continue };
         let Some(node) = node(&port.spec.node).filter(|_| is_target(port)) else {
             continue;
         };
         text += &if node.spec.agent {
-            of_container(port, &addresses)
+            of_container(service, port, &addresses)
         } else {
             of_foreign(service, port, (node, vpc), &addresses)
         };
@@ -131,57 +132,64 @@ pub(crate) fn of_ports(
 
 /// A port where an agent is: the VPC's device is there. What it answers as the service leaves by that device, whatever
 /// the container's routes; any next hop will do, since the host takes every packet.
-fn of_container(port: &Port, addresses: &[Ipv4Addr]) -> String {
+fn of_container(service: &Service, port: &Port, addresses: &[Ipv4Addr]) -> String {
     let (name, node, own_address) = (&port.metadata.name, &port.spec.node, port.spec.address);
+    let (table, segment) = (table(own_address.get()), MTU - HEADERS - overhead(service));
     let mut lines = vec![
         format!("# port/{name} on node/{node}"),
-        format!("dev=$(ip -o -4 address show to {own_address} | awk '{{print $2; exit}}'); dev=${{dev%%@*}}"),
+        format!("dev=$(ip -o -4 address show to {own_address} | awk '{{print $2; exit}}')"),
         "if [ -n \"$dev\" ]; then".to_owned(),
-        "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.$dev.rp_filter=0".to_owned(),
+        UNFILTERED.to_owned(),
         OWN.to_owned(),
         SILENT.to_owned(),
         format!("ip neighbour replace {GATEWAY} lladdr {GATEWAY_MAC} dev $dev nud permanent"),
-        format!("ip route replace default via {GATEWAY} dev $dev onlink table {TABLE}"),
+        format!("ip route replace default via {GATEWAY} dev $dev onlink table {table} advmss {segment}"),
     ];
     for address in addresses {
         lines.push(own(*address));
+        // The same rule twice is refused.
         lines.push(format!(
-            "ip rule show | grep -q 'from {address} lookup {TABLE}' || ip rule add from {address} lookup {TABLE}"
+            "ip rule add pref {RULE} from {address} lookup {table} 2>/dev/null || true"
         ));
     }
     lines.push("fi\n".to_owned());
     lines.join("\n")
 }
 
-/// The routing table of what a container answers as a service, and its only next hop, which nobody has.
-const TABLE: u8 = 75;
+/// The routing table of what a container answers by a port: one for each.
+fn table(own_address: Ipv4Addr) -> u32 {
+    0x4b00_0000 | u32::from(own_address) & 0x00ff_ffff
+}
+
+/// The place of the rules that lead there.
+const RULE: u32 = 1075;
+/// The only next hop in such a table, which nobody has.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 75, 1);
 const GATEWAY_MAC: &str = "02:00:a9:fe:4b:01";
+/// Packets come out of the VPC's device whose senders are elsewhere: the stricter of these two decides.
+const UNFILTERED: &str = "sysctl -w net/ipv4/conf/all/rp_filter=0 net/ipv4/conf/$dev/rp_filter=0";
 
 /// A port of a host without agent: its VXLAN device, unless it has one that has the port's address.
 fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addresses: &[Ipv4Addr]) -> String {
     let (name, node_name, local) = (&port.metadata.name, &node.metadata.name, node.spec.address.local);
     let vni = vpc.spec.vni.map(|vni| vni.to_string()).unwrap_or_default();
-    let (own_address, length, mac) = (port.spec.address, vpc.spec.cidr.get().prefix(), port.spec.mac());
-    let device = format!("kuafu-{vni}");
+    let (own_address, mac) = (port.spec.address, port.spec.mac());
     let mut lines = vec![
         format!("# port/{name} on node/{node_name}"),
         format!("if ip -o -4 address show to {local} | grep -q .; then"),
         format!("dev=$(ip -o -4 address show to {own_address} | awk '{{print $2; exit}}')"),
         "if [ -z \"$dev\" ]; then".to_owned(),
-        format!("dev={device}"),
+        format!("dev=kuafu-{vni}"),
         format!(
-            "ip link show $dev >/dev/null 2>&1 || ip link add $dev address {mac} type vxlan id {vni} dstport 4789 \
-             local {local} nolearning"
+            "ip link show $dev >/dev/null 2>&1 || ip link add $dev type vxlan id {vni} dstport 4789 local {local} \
+             nolearning"
         ),
-        format!("ip address replace {own_address}/{length} dev $dev"),
+        format!("ip address replace {own_address}/32 dev $dev"),
         "fi".to_owned(),
-        "ip link set dev $dev up".to_owned(),
+        format!("ip link set dev $dev address {mac} up"),
         "# Where a packet filter runs here or in front: let UDP port 4789 in, from the nodes of the pool."
             .to_owned(),
-        "# Packets come out of that device whose senders are elsewhere: the stricter of these two decides."
-            .to_owned(),
-        "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.$dev.rp_filter=0".to_owned(),
+        UNFILTERED.to_owned(),
         OWN.to_owned(),
         SILENT.to_owned(),
     ];
@@ -280,11 +288,12 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
         let lines = of_ports(service, Some(pool), vpc, (&objects, &objects)).unwrap();
         for line in [
             "# port/one on node/paris",
-            "ip rule show | grep -q 'from 203.0.113.7 lookup 75' || ip rule add from 203.0.113.7 lookup 75",
+            "ip route replace default via 169.254.75.1 dev $dev onlink table 1258291205 advmss 1410",
+            "ip rule add pref 1075 from 203.0.113.7 lookup 1258291205 2>/dev/null || true",
             "# port/two on node/rack",
             "if ip -o -4 address show to 192.0.2.9 | grep -q .; then",
-            "ip link show $dev >/dev/null 2>&1 || ip link add $dev address 52:54:00:00:00:06 type vxlan id 100 dstport 4789 \
-             local 192.0.2.9 nolearning",
+            "ip link show $dev >/dev/null 2>&1 || ip link add $dev type vxlan id 100 dstport 4789 local 192.0.2.9 nolearning",
+            "ip link set dev $dev address 52:54:00:00:00:06 up",
             "# Requests come with 50 octets more: clients shall send segments that fit 1500.",
         ] {
             assert!(lines.lines().any(|known| known == line), "{line}\n{lines}");
