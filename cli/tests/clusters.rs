@@ -39,6 +39,8 @@ mod requests;
 mod services;
 #[path = "clusters/shield.rs"]
 mod shield;
+#[path = "clusters/suspects.rs"]
+mod suspects;
 #[path = "../src/demo/tenants.rs"]
 mod tenants;
 #[path = "clusters/trial.rs"]

@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::bpf::{Pins, Sizes, XdpMode};
-use crate::health::{Orders, checker};
+use crate::health::{self, checker};
 use crate::host::{self, Host};
 pub use error::Error;
 use handle::{Handle, Request};
@@ -72,8 +72,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         None => None,
     };
     let (events, _) = broadcast::channel(EVENTS);
-    let (orders, to_ask) = watch::channel(Orders::new());
-    let (host, begun, thread) = start(&options, events, orders)?;
+    let (line, told) = health::line();
+    let (host, begun, thread) = start(&options, events, line)?;
     // The controller is dialled while the host is opened: the greeting waits for it.
     let mut talking = Box::pin(talk(&options, host.clone()));
     tokio::select! {
@@ -86,7 +86,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let (stop, stopped) = watch::channel(());
     let until = || ended(stopped.clone());
     let verdicts = host.clone();
-    let checking = tokio::spawn(checker::run(to_ask, move |verdict| verdicts.tell(verdict)));
+    let checking = tokio::spawn(checker::run(told, move |verdict| verdicts.tell(verdict)));
     let serving = tokio::spawn(socket.serve(host.clone(), until()));
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, host.clone(), until())));
     let result = tokio::select! {
@@ -140,7 +140,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 fn begin(
     options: &Options,
     events: broadcast::Sender<Message>,
-    orders: watch::Sender<Orders>,
+    line: health::Line,
     may_hold: Arc<AtomicBool>,
 ) -> Result<Begin, Error> {
     let places = &options.places;
@@ -151,7 +151,7 @@ fn begin(
             cluster: None,
             control_port: None,
             events,
-            orders,
+            line,
             run: places.run(),
             may_hold,
         });
@@ -162,7 +162,7 @@ fn begin(
         cluster: read_line(&places.cluster())?,
         control_port: controller(options)?.as_deref().and_then(port_of),
         events,
-        orders,
+        line,
         run: places.run(),
         may_hold,
     })
@@ -179,10 +179,10 @@ type Started = (
 fn start(
     options: &Options,
     events: broadcast::Sender<Message>,
-    orders: watch::Sender<Orders>,
+    line: health::Line,
 ) -> Result<Started, Error> {
     let may_hold = Arc::new(AtomicBool::new(false));
-    let begin = begin(options, events, orders, Arc::clone(&may_hold))?;
+    let begin = begin(options, events, line, Arc::clone(&may_hold))?;
     let host = host::Options {
         pins: Pins::new(&options.pin_root, &begin.node),
         node: begin.node.clone(),

@@ -1,12 +1,14 @@
 //! Health checks: whether the servers that this host sends to serve.
 //!
 //! [`Health`] is with the host's thread: whom to ask, and who is down. [`checker`] asks, beside it, and tells what has
-//! changed. Who serves and who does not follows by [`kuafu_model::health`].
+//! changed; [`signs`] in the packets themselves hasten it. Who serves and who does not follows by [`kuafu_model::health`].
 
 pub mod ask;
 pub(crate) mod checker;
 pub mod diagnosis;
 mod judge;
+mod pace;
+pub(crate) mod signs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -16,7 +18,8 @@ use kuafu_model::HostState;
 use kuafu_model::contents::{Contents, marks};
 use kuafu_model::health::{self, Servers, Subject, Targets, subjects};
 use kuafu_proto::v1;
-use tokio::sync::watch;
+use signs::Suspicion;
+use tokio::sync::{mpsc, watch};
 
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,35 @@ pub(crate) struct Order {
 /// Everybody who is to be asked.
 pub(crate) type Orders = BTreeMap<Subject, Order>;
 
+/// Who is suspected, and why.
+pub(crate) type Suspect = (Subject, Suspicion);
+
+/// What a checker is told.
+pub(crate) struct Told {
+    orders: watch::Receiver<Orders>,
+    suspects: mpsc::Receiver<Suspect>,
+}
+
+/// How a checker is told.
+pub(crate) struct Line {
+    orders: watch::Sender<Orders>,
+    suspects: mpsc::Sender<Suspect>,
+}
+
+/// Suspects of whom the checker has not heard yet. What is beyond that is suspected at the next look as well.
+const SUSPECTS: usize = 1024;
+
+/// Both ends.
+pub(crate) fn line() -> (Line, Told) {
+    let (orders, to_ask) = watch::channel(Orders::new());
+    let (suspects, suspected) = mpsc::channel(SUSPECTS);
+    let told = Told {
+        orders: to_ask,
+        suspects: suspected,
+    };
+    (Line { orders, suspects }, told)
+}
+
 /// What has changed of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
@@ -62,12 +94,14 @@ pub(crate) struct Verdict {
     standing: Standing,
     /// Why the last check failed, or could not be made; empty: neither.
     reason: String,
+    /// Nothing has changed, but it is asked at once, for that reason.
+    is_suspected: bool,
 }
 
 /// What the host's thread knows of servers.
 pub(crate) struct Health {
     known: BTreeMap<Subject, Known>,
-    orders: watch::Sender<Orders>,
+    line: Line,
     serials: u64,
     /// Whether a state has been followed: who comes later joins the others.
     has_begun: bool,
@@ -84,13 +118,15 @@ struct Known {
     /// Since when it is on the way to its whole share.
     starts: Option<Instant>,
     reason: String,
+    /// How often it was asked at once.
+    suspicions: u64,
 }
 
 impl Health {
-    pub(crate) fn new(orders: watch::Sender<Orders>) -> Self {
+    pub(crate) fn new(line: Line) -> Self {
         Self {
             known: BTreeMap::new(),
-            orders,
+            line,
             serials: 0,
             has_begun: false,
             has_news: false,
@@ -137,6 +173,7 @@ impl Health {
                 since: Instant::now(),
                 starts: (self.has_begun && standing == Standing::Unknown).then(Instant::now),
                 reason: reason.to_owned(),
+                suspicions: 0,
             };
             self.known.insert(subject.clone(), known);
         }
@@ -144,8 +181,17 @@ impl Health {
         let orders = orders
             .map(|(subject, known)| (subject.clone(), known.order))
             .collect();
-        self.orders.send_replace(orders);
+        self.line.orders.send_replace(orders);
         (self.has_begun, self.has_news) = (true, true);
+    }
+
+    /// What packets tell of a server makes it worth asking at once. Of one that is down that is nothing new.
+    pub(crate) fn suspect(&self, (subject, why): Suspect) {
+        let known = self.known.get(&subject);
+        if known.is_some_and(|known| known.standing != Standing::Down) {
+            // Where there is no room, the next look says it again.
+            let _ = self.line.suspects.try_send((subject, why));
+        }
     }
 
     /// Takes what the checker found, unless that was asked otherwise, or nobody asks any more.
@@ -156,6 +202,11 @@ impl Health {
         };
         let (service, server) = (&verdict.subject.check.service, verdict.subject.server);
         let (port, reason) = (verdict.subject.to.port(), &verdict.reason);
+        if verdict.is_suspected {
+            tracing::info!(service, %server, port, reason, "a server is asked at once");
+            known.suspicions += 1;
+            return;
+        }
         match verdict.standing {
             Standing::Down => tracing::warn!(service, %server, port, reason, "a server is down"),
             standing => tracing::info!(service, %server, port, reason, "a server is {}", standing.word()),
@@ -264,6 +315,7 @@ impl Health {
             since_ms: u64::try_from(known.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             reason: known.reason.clone(),
             used: used.contains(subject),
+            suspicions: known.suspicions,
         };
         self.known.iter().map(status).collect()
     }
@@ -355,11 +407,15 @@ mod tests {
         }
     }
 
+    fn begun() -> (Health, Told) {
+        let (line, told) = line();
+        (Health::new(line), told)
+    }
+
     fn followed() -> (Health, watch::Receiver<Orders>) {
-        let (orders, asked) = watch::channel(Orders::new());
-        let mut health = Health::new(orders);
+        let (mut health, told) = begun();
         health.follow(&state(), &Contents::default(), &BTreeSet::new());
-        (health, asked)
+        (health, told.orders)
     }
 
     /// What the first server's asker would say.
@@ -374,6 +430,7 @@ mod tests {
             subject,
             standing,
             reason: "connection refused".into(),
+            is_suspected: false,
         }
     }
 
@@ -426,6 +483,29 @@ mod tests {
         assert_eq!(health.news().unwrap().down, BTreeSet::new());
     }
 
+    #[test]
+    fn who_is_down_is_not_suspected() {
+        let (mut health, mut told) = begun();
+        health.follow(&state(), &Contents::default(), &BTreeSet::new());
+        let why = Suspicion::Silent { begun: 9 };
+        let down = verdict(&told.orders, Standing::Down);
+        health.suspect((down.subject.clone(), why));
+        assert_eq!(told.suspects.try_recv(), Ok((down.subject.clone(), why)));
+        let is_suspected = Verdict {
+            is_suspected: true,
+            ..down.clone()
+        };
+        health.heard(is_suspected);
+        let statuses = health.statuses(None, &Targets::new());
+        assert_eq!(
+            (statuses[0].standing.as_str(), statuses[0].suspicions),
+            ("unknown", 1)
+        );
+        health.heard(down.clone());
+        health.suspect((down.subject, why));
+        assert!(told.suspects.try_recv().is_err());
+    }
+
     /// The same with a slow start.
     fn slowly(mut state: HostState) -> HostState {
         for target in &mut state.services[0].targets {
@@ -436,8 +516,7 @@ mod tests {
 
     #[test]
     fn who_joins_or_serves_again_starts_slowly() {
-        let (orders, asked) = watch::channel(Orders::new());
-        let mut health = Health::new(orders);
+        let (mut health, Told { orders: asked, .. }) = begun();
         let (mut one, both) = (slowly(state()), slowly(state()));
         one.services[0].targets.truncate(1);
         health.follow(&one, &Contents::default(), &BTreeSet::new());
@@ -466,8 +545,7 @@ mod tests {
 
     #[test]
     fn who_was_down_stays_so_until_asked() {
-        let (orders, asked) = watch::channel(Orders::new());
-        let mut health = Health::new(orders);
+        let (mut health, Told { orders: asked, .. }) = begun();
         let down = subjects(&state()).into_iter().take(1).collect();
         health.follow(&state(), &Contents::default(), &down);
         assert_eq!(health.news().unwrap().down, down);

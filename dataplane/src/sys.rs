@@ -22,7 +22,7 @@ use kuafu_pipeline::map::{
     Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit,
     LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
     Path as BackbonePath, PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
-    ShieldState, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
+    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -74,7 +74,7 @@ macro_rules! octets {
 
 octets! {
     AdmittedKey Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
-    Pair PairState PassedOn BackbonePath PathState Port Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState Tracked
+    Pair PairState PassedOn BackbonePath PathState Port Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState TargetSigns Tracked
     Vtep VtepKey Window
 }
 

@@ -8,7 +8,7 @@ use kuafu_pipeline::map::{
     Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
     LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
     Path, PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
-    ShieldState, Slot, SlotState, Tracked, Vtep, VtepKey, Window,
+    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -87,6 +87,10 @@ pub static RINGS: Array<u32, 8_650_752> = Array::new();
 /// Targets, by number.
 #[btf_map(name = "targets")]
 pub static TARGETS: Array<NextHop, 65_536> = Array::new();
+
+/// What packets have counted of targets. Mapped into the agent, which reads it.
+#[btf_map(name = "target_signs")]
+pub static TARGET_SIGNS: Array<TargetSigns, 65_536, MAPPED> = Array::new();
 
 /// Which targets are whose, and what they take.
 #[btf_map(name = "members")]

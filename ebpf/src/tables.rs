@@ -13,7 +13,7 @@ use kuafu_pipeline::map::{
     FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
     NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
     SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot, SlotState, Tally,
-    Tracked, Vtep, VtepKey, Window, said,
+    TargetSigns, Tracked, Vtep, VtepKey, Window, said,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables};
 
@@ -201,6 +201,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn target(&self, index: u32) -> Option<&NextHop> {
         look_up!(TARGETS, index)
+    }
+
+    #[inline(always)]
+    fn target_signs(&self, index: u32) -> Option<&TargetSigns> {
+        look_up!(TARGET_SIGNS, index)
     }
 
     #[inline(always)]

@@ -28,7 +28,7 @@ use kuafu_pipeline::map::{
 pub use balancer::{BalancedService, Balancer, balancer};
 pub use error::Error;
 pub use lists::{List, MOST_LISTS, fit as lists_fit};
-pub use service::{Share, direct_servers, marks, recovered};
+pub use service::{Share, checked, direct_servers, marks, recovered};
 pub use update::{Batch, NO_PAIR, Update};
 
 use crate::health::Servers;

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use kuafu_model::contents::{ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents, recovered};
+use kuafu_model::contents::{
+    self as contents_of, ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents, recovered,
+};
 use kuafu_model::health::{Servers, Subject, subjects, targets};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
@@ -324,6 +326,24 @@ fn a_server_that_is_down_at_one_port_is_left_out_and_known_again() {
     host.servers.down = subjects(&state);
     let none = contents(&state, &host, Some(&after)).unwrap();
     assert_eq!(ring(&none, 7000), ring(&before, 7000));
+}
+
+#[test]
+fn who_is_asked_has_the_numbers_of_its_targets() {
+    let state = checked();
+    let before = compiled(&state, None);
+    let (number, asked) = first_server(&state, &before);
+    let numbers = contents_of::checked(&state, &before);
+    assert_eq!(numbers.keys().cloned().collect::<BTreeSet<_>>(), subjects(&state));
+    for subject in &asked {
+        assert_eq!(numbers[subject], BTreeSet::from([number]), "at both ports");
+    }
+    // Who is down keeps it.
+    let mut host = facts();
+    host.servers.down.insert(asked[0].clone());
+    let after = contents(&state, &host, Some(&before)).unwrap();
+    assert_eq!(contents_of::checked(&state, &after), numbers);
+    assert!(contents_of::checked(&state, &Contents::default()).is_empty());
 }
 
 #[test]

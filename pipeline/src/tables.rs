@@ -4,7 +4,7 @@ use crate::map::{
     AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
     FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey, Neighbour,
     NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, Sample, Seen, Service,
-    ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, Tracked, Vtep, VtepKey, Window,
+    ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use crate::{Event, Frame, Outcome, Reason};
 
@@ -55,6 +55,8 @@ pub trait Tables: Atomics {
     fn ring(&self, index: u32) -> Option<u32>;
     /// A target, by number.
     fn target(&self, index: u32) -> Option<&NextHop>;
+    /// What packets have counted of a target.
+    fn target_signs(&self, index: u32) -> Option<&TargetSigns>;
     /// What a target is to a service.
     fn member(&self, key: &MemberKey) -> Option<u32>;
     /// A flow's target.

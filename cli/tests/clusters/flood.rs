@@ -250,7 +250,7 @@ fn spread(requests: &[Request]) -> String {
 
 /// What is flooded with.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Syn,
     Ack,
     Udp,
@@ -258,7 +258,7 @@ enum Kind {
 
 /// What became of a flood.
 #[derive(Default)]
-struct Flooded {
+pub(super) struct Flooded {
     packets: u64,
     /// To a server.
     passed: u64,
@@ -280,7 +280,7 @@ impl std::fmt::Display for Flooded {
 }
 
 /// Floods a service while `work` goes on.
-fn flood(stage: &Stage, address: Ipv4Addr, kind: Kind, work: impl FnOnce()) -> Flooded {
+pub(super) fn flood(stage: &Stage, address: Ipv4Addr, kind: Kind, work: impl FnOnce()) -> Flooded {
     let path = stage.layout("osaka", LAYOUT).program("kuafu_edge");
     let program = Program::open(&path, "kuafu_edge", LinkKind::Xdp).unwrap();
     let osaka = stage.world.netns("osaka").unwrap();

@@ -34,7 +34,7 @@ const SERVERS: [&str; 3] = ["one", "two", "three"];
 /// Each at an address of its own.
 const MODES: [&str; 4] = ["nat", "ipip", "gue, gue: {variant: 0}", "gue, gue: {variant: 1}"];
 /// Where connections stay open.
-const LONG: u16 = 7_000;
+pub(super) const LONG: u16 = 7_000;
 const GUE: u16 = 6_080;
 const INTERVAL: Duration = Duration::from_millis(300);
 const FALL: u32 = 3;
@@ -301,14 +301,14 @@ fn standings(stage: &Stage) -> Option<BTreeMap<(String, String), String>> {
 }
 
 /// A host without agent: a web server, one whose connections stay open, and what takes packets out.
-struct Server {
-    name: &'static str,
+pub(super) struct Server {
+    pub(super) name: &'static str,
     decapsulator: Decapsulator,
-    _web: Process,
+    pub(super) web: Process,
 }
 
 impl Server {
-    fn start(world: &World, name: &'static str, addresses: &[Ipv4Addr], pages: &Path) -> Self {
+    pub(super) fn start(world: &World, name: &'static str, addresses: &[Ipv4Addr], pages: &Path) -> Self {
         let host = world.netns(name).unwrap();
         // The first one is rewritten: its servers do not have the service's address.
         let direct = &addresses[1..];
@@ -333,12 +333,12 @@ impl Server {
         Self {
             name,
             decapsulator: Decapsulator::start(host, direct, GUE).unwrap(),
-            _web: host.spawn(web).unwrap(),
+            web: host.spawn(web).unwrap(),
         }
     }
 
     /// Takes it off the network, or puts it back.
-    fn cut(&self, world: &World, off: bool) {
+    pub(super) fn cut(&self, world: &World, off: bool) {
         let host = world.netns(self.name).unwrap();
         let gateway = world.site(self.name).unwrap().gateway();
         let line = if off {
@@ -362,8 +362,8 @@ fn echo(name: &str, mut connection: TcpStream) -> Option<()> {
 }
 
 /// A connection that stays open.
-struct Long {
-    server: String,
+pub(super) struct Long {
+    pub(super) server: String,
     connection: BufReader<TcpStream>,
 }
 
@@ -375,7 +375,7 @@ impl Long {
     }
 
     /// Whether it still stands.
-    fn echoes(&mut self) -> std::io::Result<()> {
+    pub(super) fn echoes(&mut self) -> std::io::Result<()> {
         self.connection
             .get_ref()
             .set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -387,7 +387,7 @@ impl Long {
     }
 }
 
-fn connections(world: &World, address: Ipv4Addr) -> Vec<Long> {
+pub(super) fn connections(world: &World, address: Ipv4Addr) -> Vec<Long> {
     let player = world.netns("player").unwrap();
     let long = |_| {
         soon("a connection stands", || {

@@ -64,6 +64,7 @@ fn observe(view: &View<'_>) -> Result<()> {
         ];
         // What is not known yet gets packets.
         gauge!("kuafu_server_up", &labels).set(flag(server.standing != "down"));
+        counter!("kuafu_server_suspicions_total", &labels).absolute(server.suspicions);
     }
     for pair in &status.pairs {
         let labels = [("peer", pair.peer.clone()), ("class", pair.class.clone())];

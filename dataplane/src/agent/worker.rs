@@ -17,7 +17,7 @@ use kuafu_model::state::Announcement;
 use kuafu_proto::v1::agent_message::Message;
 use kuafu_proto::{Delta, v1};
 use kuafu_topology::Millis;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use super::handle::{Change, Greeting, Request};
 use super::store::{self, Staged, Version, read_state};
@@ -25,7 +25,8 @@ use super::{metrics, refusal};
 use crate::announce::Announcing;
 use crate::bpf::LAYOUT;
 use crate::error::{Error, Result};
-use crate::health::{Health, Orders};
+use crate::health::signs::{LOOK, Signs};
+use crate::health::{Health, Line};
 use crate::host::{Attached, Host};
 use crate::live::{Kernel, Opened};
 use crate::quality::Quality;
@@ -59,8 +60,8 @@ pub(super) struct Begin {
     /// The TCP port of the controller, where there is one.
     pub(super) control_port: Option<u16>,
     pub(super) events: broadcast::Sender<Message>,
-    /// For those who ask servers how they are.
-    pub(super) orders: watch::Sender<Orders>,
+    /// To those who ask servers how they are.
+    pub(super) line: Line,
     /// Where files are that last as long as the host runs.
     pub(super) run: PathBuf,
     /// Whether the host may hold an address.
@@ -81,6 +82,7 @@ pub(super) struct Worker {
     trial: Option<Kept>,
     quality: Quality,
     health: Health,
+    signs: Signs,
     announcing: Announcing,
     may_hold: Arc<AtomicBool>,
     /// Whether flows could not be shared out as servers are.
@@ -124,7 +126,8 @@ impl Worker {
     pub(super) fn begin(begin: Begin, host: Host) -> Result<Self> {
         let mut worker = Self {
             quality: Quality::default(),
-            health: Health::new(begin.orders),
+            health: Health::new(begin.line),
+            signs: Signs::new(host.maps().target_signs.words()?),
             announcing: Announcing::start(&begin.run, matches!(begin.source, Source::Controller(_)))?,
             may_hold: begin.may_hold,
             is_left_undone: false,
@@ -175,9 +178,9 @@ impl Worker {
     /// Works until nobody can ask any more.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         let now = Instant::now();
-        let (mut drain, mut second, mut sweep) = (now, now, now + SWEEP);
+        let (mut drain, mut second, mut sweep, mut look) = (now, now, now + SWEEP, now);
         loop {
-            let next = drain.min(second).min(sweep);
+            let next = drain.min(second).min(sweep).min(look);
             match requests.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(request) => self.answer(request),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -188,6 +191,10 @@ impl Worker {
                 self.share_out();
                 self.drain();
                 drain = on_time(drain + DRAIN, now, DRAIN);
+            }
+            if now >= look {
+                self.look_at_signs();
+                look = on_time(look + LOOK, now, LOOK);
             }
             if now >= second {
                 self.each_second();
@@ -319,6 +326,7 @@ impl Worker {
         self.quality.follow(state);
         self.health
             .follow(state, self.host.contents(), &self.host.servers().down);
+        self.signs.follow(state, self.host.contents());
         self.pending = None;
         self.faults.state = None;
         self.faults.returned = None;
@@ -393,6 +401,14 @@ impl Worker {
         if let Some(news) = self.health.report(self.host.state()) {
             self.tell(Message::Health(news));
         }
+    }
+
+    /// Lets servers be asked at once whose flows seem not to be answered.
+    fn look_at_signs(&mut self) {
+        let suspects = self.signs.look();
+        suspects
+            .into_iter()
+            .for_each(|suspect| self.health.suspect(suspect));
     }
 
     /// Follows what may be answered for: the controller may have been heard since, or another host.

@@ -17,7 +17,7 @@ use crate::sys::{self, Inserted, Octets, RawMap, possible_cpus};
 /// they send under lower ones.
 const ADVANCE: u64 = 1 << 20;
 /// What nobody misses: it is full of what was under way.
-const LEFT: [&str; 12] = [
+const LEFT: [&str; 13] = [
     "samples",
     "captured",
     "capture",
@@ -27,6 +27,7 @@ const LEFT: [&str; 12] = [
     "seen",
     "source_buckets",
     "hitters",
+    "target_signs",
     "chain",
     "chain_frags",
     "passed_on",

@@ -28,7 +28,7 @@ use kuafu_pipeline::map::{
     Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState,
     MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path as BackbonePath,
     PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState,
-    Tracked, Vtep, VtepKey, Window,
+    TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 27] {
+    fn by_name(&self) -> [(&'static str, u32); 28] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -81,6 +81,7 @@ impl Sizes {
             ("services", of.services),
             ("rings", of.rings),
             ("targets", of.targets),
+            ("target_signs", of.targets),
             ("members", of.members),
             ("quic_servers", of.quic_servers),
             ("limits", of.limits),
@@ -155,6 +156,8 @@ maps! {
     rings: Map<u32, u32>,
     /// Targets.
     targets: Map<u32, NextHop>,
+    /// What packets have counted of targets.
+    target_signs: Map<u32, TargetSigns>,
     /// Which targets are whose.
     members: Map<MemberKey, u32>,
     /// The targets of flows.

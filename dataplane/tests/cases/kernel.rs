@@ -9,7 +9,7 @@ use kuafu_lab::Namespace;
 use kuafu_model::contents::Contents;
 use kuafu_pipeline::map::{
     Bucket, LimitState, OwnWindow, PairState, PathState, Sample, Seen, ShieldCounts, ShieldState, SlotState,
-    Window,
+    TargetSigns, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -161,6 +161,9 @@ impl Kernel {
             maps.pair_states.set(&at, &PairState::new()).expect("a pair");
             maps.windows.set(&at, &Window::new()).expect("a window");
             maps.own_windows.set(&at, &OwnWindow::new()).expect("a window");
+            maps.target_signs
+                .set(&at, &TargetSigns::default())
+                .expect("a target");
         }
         for path in &world.stale {
             maps.path_states.set(path, &stale()).expect("a path");
@@ -348,6 +351,8 @@ impl Kernel {
             all.push((format!("window {at}"), state::window(&window)));
             let own_window = maps.own_windows.get(&at).expect("a window").expect("an entry");
             all.push((format!("own window {at}"), state::own_window(&own_window)));
+            let signs = maps.target_signs.get(&at).expect("a target").expect("an entry");
+            all.push((format!("target {at}"), state::signs(&signs)));
         }
         maps.connections
             .for_each(|key, value| all.push((state::connection_key(&key), state::connection(&value))))
@@ -397,6 +402,10 @@ impl Kernel {
         maps.own_windows
             .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
             .expect("windows of paths");
+        let fresh = format!("{:?}", TargetSigns::default());
+        maps.target_signs
+            .for_each(|at, value| same(at, format!("{value:?}"), &fresh))
+            .expect("targets");
         untouched
     }
 

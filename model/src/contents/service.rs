@@ -344,6 +344,22 @@ pub fn direct_servers(state: &HostState, contents: &Contents) -> HashMap<u32, Ip
     health::targets(state).filter_map(server).collect()
 }
 
+/// The numbers of the targets that each subject of a state's checks stands for: one server may be several targets, and
+/// one target several listeners' server.
+#[must_use]
+pub fn checked(state: &HostState, contents: &Contents) -> BTreeMap<Subject, BTreeSet<u32>> {
+    let numbers = numbers(contents);
+    let mut checked: BTreeMap<Subject, BTreeSet<u32>> = BTreeMap::new();
+    for (service, target) in health::targets(state) {
+        if let Some(subject) = health::subject(service, target)
+            && let Some(number) = numbers.get(&ring::identity(&bare(&target.target)))
+        {
+            checked.entry(subject).or_default().insert(*number);
+        }
+    }
+    checked
+}
+
 /// The numbers of all targets.
 pub(super) fn numbers(contents: &Contents) -> HashMap<ring::Identity, u32> {
     let targets = contents.targets.iter();

@@ -7,8 +7,8 @@ use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
     AdmittedKey, Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment, FragmentKey,
     Fragmenter, HITTERS, Hitter, Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path,
-    PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts, ShieldState, Slot, SlotState, Tracked,
-    Vtep, Window,
+    PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts, ShieldState, Slot, SlotState, TargetSigns,
+    Tracked, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -27,6 +27,7 @@ pub struct Host {
     pub(super) pair_states: Array<PairState>,
     pub(super) windows: Array<Window>,
     pub(super) own_windows: Array<OwnWindow>,
+    pub(super) target_signs: Array<TargetSigns>,
     pub(super) limit_states: Array<LimitState>,
     pub(super) shield_states: Array<ShieldState>,
     pub(super) shield_counts: HashMap<u32, ShieldCounts>,
@@ -125,6 +126,7 @@ impl Host {
             pair_states: Array::new(capacities.pairs),
             windows: Array::new(capacities.windows),
             own_windows: Array::new(capacities.own_windows),
+            target_signs: Array::new(capacities.targets),
             limit_states: Array::new(capacities.limits),
             shield_states: Array::new(capacities.shields),
             shield_counts: HashMap::new(),

@@ -3,7 +3,7 @@
 use kuafu_pipeline::map::{
     AdmittedKey, Bucket, Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey, Fragmenter,
     HITTERS, LimitState, OwnWindow, PairState, PathState, SOURCE_BUCKETS, Sample, ShieldCounts, ShieldState,
-    SlotState, Tracked, Window,
+    SlotState, TargetSigns, Tracked, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -166,6 +166,11 @@ impl Host {
     /// Pairs that were asked for, with what packets changed in them.
     pub fn pair_states(&self) -> impl Iterator<Item = (usize, &PairState)> {
         self.pair_states.touched()
+    }
+
+    /// Targets of which packets have counted anything.
+    pub fn target_signs(&self) -> impl Iterator<Item = (usize, &TargetSigns)> {
+        self.target_signs.touched()
     }
 
     /// Replay windows that were asked for.

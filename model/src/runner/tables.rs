@@ -7,8 +7,8 @@ use kuafu_pipeline::map::{
     AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
     FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
     NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, SOURCE_BUCKETS, Sample,
-    Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot, SlotState, Tally, Tracked,
-    Vtep, VtepKey, Window,
+    Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot, SlotState, Tally,
+    TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables, stage};
 
@@ -293,6 +293,10 @@ impl Tables for Run<'_> {
             (found, &self.host.empty.target),
             trace::next_hop,
         )
+    }
+
+    fn target_signs(&self, index: u32) -> Option<&TargetSigns> {
+        self.host.target_signs.get(index)
     }
 
     fn member(&self, key: &MemberKey) -> Option<u32> {

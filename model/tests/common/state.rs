@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kuafu_model::runner::Host;
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, FirstFragment, FragmentKey, OwnWindow, PairState, PathState, ShieldCounts,
-    SlotState, Tracked, Window,
+    Sign, SlotState, TargetSigns, Tracked, Window,
 };
 
 /// By map and key what is not as at the start.
@@ -40,7 +40,15 @@ pub fn state(host: &Host) -> State {
         .map(|(source, _)| (verified_key(*source), String::new()));
     let shields =
         (0..SHIELDS).map(|number| (format!("shield {number}"), shield(&host.shield_counts(number))));
-    let of_paths = slots.chain(paths).chain(pairs).chain(verified).chain(shields);
+    let of_targets = host
+        .target_signs()
+        .map(|(at, value)| (format!("target {at}"), signs(value)));
+    let of_paths = slots
+        .chain(paths)
+        .chain(pairs)
+        .chain(verified)
+        .chain(shields)
+        .chain(of_targets);
     changed(
         connections
             .chain(fragments)
@@ -60,6 +68,7 @@ pub fn changed(all: impl IntoIterator<Item = (String, String)>) -> State {
         window(&Window::new()),
         own_window(&OwnWindow::new()),
         shield(&ShieldCounts::default()),
+        signs(&TargetSigns::default()),
     ];
     let moved = |(_, value): &(String, String)| !fresh.contains(value);
     all.into_iter().filter(moved).collect()
@@ -74,6 +83,21 @@ pub fn verified_key(source: u32) -> String {
 pub fn shield(counts: &ShieldCounts) -> String {
     format!("{counts:?}")
 }
+
+/// What packets have counted of a target, on whichever CPU.
+pub fn signs(signs: &TargetSigns) -> String {
+    let sums = SIGNS.map(|sign| (sign, signs.sum(sign)));
+    format!("{sums:?}")
+}
+
+/// All signs.
+const SIGNS: [Sign; 5] = [
+    Sign::Begun,
+    Sign::Followed,
+    Sign::Opened,
+    Sign::Answered,
+    Sign::Refused,
+];
 
 /// Shields of the worlds, number 0 included.
 pub const SHIELDS: u32 = 6;

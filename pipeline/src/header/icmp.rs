@@ -45,6 +45,13 @@ impl Icmp<'_> {
         matches!(self.kind(), UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
     }
 
+    /// Whether it says that nobody is where its packet was sent: all of destination unreachable but that it is too large.
+    #[inline(always)]
+    #[must_use]
+    pub fn says_nobody(&self) -> bool {
+        self.0[0] == UNREACHABLE && self.0[1] != FRAGMENTATION_NEEDED
+    }
+
     /// Whether it is an echo request.
     #[inline(always)]
     #[must_use]

@@ -41,7 +41,8 @@ map_types! {
         pub source: IpKey,
         /// Destination address to leave with.
         pub destination: IpKey,
-        /// TCP flags seen, or-ed.
+        /// TCP flags seen, or-ed, and [`HEARD`]; in the upper half the number of the target whose
+        /// [signs](super::TargetSigns) its first packet is, 0: nobody's.
         pub flags: Shared,
         /// When it began, in jiffies.
         pub began: u64,
@@ -53,6 +54,9 @@ map_types! {
         pub octets: Shared,
     }
 }
+
+/// Beside TCP's flags: something without flags was seen, a packet of another protocol or an ICMP error.
+pub const HEARD: u32 = 1 << 8;
 
 impl Connection {
     /// One direction, before its first packet is counted.
@@ -80,6 +84,21 @@ impl Connection {
     pub fn under(self, limit: u32) -> Self {
         self.pair.set(u64::from(limit) << 32 | u64::from(self.pair()));
         self
+    }
+
+    /// The same, whose first packet is a sign of this target.
+    #[inline(always)]
+    #[must_use]
+    pub fn with(self, target: u32) -> Self {
+        self.flags.set(u64::from(target) << 32);
+        self
+    }
+
+    /// The number of the target whose sign its first packet is; 0: nobody's.
+    #[inline(always)]
+    #[must_use]
+    pub fn target(&self) -> u32 {
+        (self.flags.get() >> 32) as u32
     }
 
     /// The pair that answers take.
@@ -118,9 +137,9 @@ impl Connection {
         back & tcp::RST as u64 != 0 || there & back & tcp::FIN as u64 != 0
     }
 
-    /// Counts a packet.
+    /// Counts a packet; of a protocol without flags they are [`HEARD`]. Returns whether it is the first of its direction.
     #[inline(always)]
-    pub fn count<A: Atomics>(&self, atomics: &A, octets: u32, flags: u32, now: u64) {
+    pub fn count<A: Atomics>(&self, atomics: &A, octets: u32, flags: u32, now: u64) -> bool {
         let flags = u64::from(flags);
         atomics.add(&self.packets, 1);
         atomics.add(&self.octets, u64::from(octets));
@@ -128,10 +147,21 @@ impl Connection {
         // Another CPU's packet brings another one: so many tries are enough.
         for _ in 0..4 {
             let seen = self.flags.get();
-            if flags & !seen == 0 || atomics.exchange(&self.flags, seen, seen | flags) {
-                break;
+            if flags & !seen == 0 {
+                return false;
+            }
+            if atomics.exchange(&self.flags, seen, seen | flags) {
+                return seen as u32 == 0;
             }
         }
+        false
+    }
+
+    /// Notes an ICMP error about the other direction. Returns whether nothing came in this one yet.
+    #[inline(always)]
+    pub fn is_refused<A: Atomics>(&self, atomics: &A) -> bool {
+        let seen = self.flags.get();
+        seen as u32 == 0 && atomics.exchange(&self.flags, seen, seen | u64::from(HEARD))
     }
 }
 

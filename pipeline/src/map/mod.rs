@@ -17,12 +17,13 @@ mod sample;
 mod service;
 mod shared;
 mod shield;
+mod sign;
 mod vpc;
 mod window;
 
 pub use address::{Be16, Be32, IpKey, Mac, MacPair};
 pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
-pub use connection::{Connection, ConnectionKey};
+pub use connection::{Connection, ConnectionKey, HEARD};
 pub use fragment::{FirstFragment, FragmentKey, Fragmenter};
 pub use limit::{Bucket, JIFFY, Limit, LimitState};
 pub use next_hop::{HopKind, NextHop, Tunnel, Wrap};
@@ -38,6 +39,7 @@ pub use shield::{
     AdmittedKey, HITTERS, Hitter, MOST_LISTED, PassedOn, Question, Rate, SOURCE_BUCKETS, Shield,
     ShieldCounts, ShieldState, Tally, asked, guard, listed_key, said,
 };
+pub use sign::{Sign, TargetSigns};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
 pub use window::{LANES, OwnWindow, Window};
 

@@ -179,13 +179,14 @@ impl Tracked {
         }
     }
 
-    /// Notes a packet, the first of a flow, one in its midst, or its client's last word.
+    /// Notes a packet, the first of a flow, one in its midst, or its client's last word. Returns whether it is the one that
+    /// follows the flow's beginning.
     #[inline(always)]
-    pub fn note<A: Atomics>(&self, atomics: &A, begins: bool, ends: bool, now: u64) {
+    pub fn note<A: Atomics>(&self, atomics: &A, begins: bool, ends: bool, now: u64) -> bool {
         let last = self.last_packet.get();
         if ends {
             self.end(now);
-            return;
+            return false;
         }
         let phase = if !begins {
             last & Self::CLOSED
@@ -198,8 +199,10 @@ impl Tracked {
         let is_late = now.wrapping_sub(last & !Self::PHASE) >= Self::GRAIN;
         if is_late || phase != last & Self::PHASE {
             // Where another CPU was first, that stands: it may have been the flow's end.
-            let _ = atomics.exchange(&self.last_packet, last, now | phase);
+            let noted = atomics.exchange(&self.last_packet, last, now | phase);
+            return noted && phase == 0 && last & Self::HALF_OPEN != 0;
         }
+        false
     }
 
     /// Notes that it is over.

@@ -2,9 +2,10 @@
 
 use super::enter::{backbone_mtu, exact};
 use super::flow::Flow;
-use super::{BACKBONE, icmp_error, limit, rewrite, sanity, send, slow_path, too_big};
+use super::{BACKBONE, L4, icmp_error, limit, rewrite, sanity, send, sign, slow_path, too_big};
 use crate::header::errand::Way;
-use crate::map::{Connection, NO_PATH, NodeConfig};
+use crate::header::{Icmp, tcp};
+use crate::map::{Connection, NO_PATH, NodeConfig, Sign};
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
 /// Whether a port belongs to the exit's range.
@@ -39,7 +40,11 @@ pub fn from_endpoint<F: Frame, T: Tables>(
     }
     limit::admit(tables, (connection.limit(), connection.vni), true, sane.length)?;
     rewrite::apply(frame, connection, flow)?;
-    connection.count(tables, sane.length, sane.tcp_flags, tables.jiffies());
+    if connection.count(tables, sane.length, sane.tcp_flags, tables.jiffies()) {
+        let refuses = sane.tcp_flags & tcp::RST as u32 != 0;
+        let sign = if refuses { Sign::Refused } else { Sign::Answered };
+        sign::count(tables, connection.target(), sign);
+    }
     if !fits {
         let way = Way {
             pair,
@@ -69,6 +74,10 @@ pub fn icmp_about<F: Frame, T: Tables>(
     };
     limit::admit(tables, (connection.limit(), connection.vni), true, sane.length)?;
     icmp_error::apply(frame, connection)?;
+    let head = frame.head::<42>();
+    if head.is_some_and(|head| Icmp::at::<L4, 42>(head).says_nobody()) && connection.is_refused(tables) {
+        sign::count(tables, connection.target(), Sign::Refused);
+    }
     onward(frame, tables, node, connection)
 }
 

@@ -94,7 +94,7 @@ pub fn client_packet<F: Frame, T: Tables>(
                 pair: NO_PATH,
             };
             exit::forward(frame, tables, node, &answers, (flow, &sane), |_| {
-                Ok((hop, service.limit))
+                Ok((number, hop, service.limit))
             })
         }
         _ => Err(Reason::NoTarget),

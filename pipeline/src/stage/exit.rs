@@ -3,10 +3,10 @@
 use super::backbone::Outer;
 use super::flow::Flow;
 use super::sanity::{self, Sane};
-use super::{INNER, IP, L4, emit, enter, fragment, icmp_error as translate, rewrite, ring};
+use super::{INNER, IP, L4, emit, enter, fragment, icmp_error as translate, rewrite, ring, sign};
 use crate::frame;
 use crate::header::{Ipv4, ipv4, tcp};
-use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NextHop, NodeConfig, Slot};
+use crate::map::{Be16, Connection, ConnectionKey, HopKind, IpKey, NextHop, NodeConfig, Sign, Slot};
 use crate::tables::Insertion;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
@@ -89,9 +89,10 @@ pub fn arrive<F: Frame, T: Tables>(
                     return Err(Reason::NoListener);
                 };
                 let slot = ring::at_exit(hash);
-                let number = ring::number(tables, (service.first, service.size), slot);
-                let target = number.and_then(|number| tables.target(number));
-                Ok((target.ok_or(Reason::NoTarget)?, service.limit))
+                let number =
+                    ring::number(tables, (service.first, service.size), slot).unwrap_or(ring::NOBODY);
+                let target = tables.target(number);
+                Ok((number, target.ok_or(Reason::NoTarget)?, service.limit))
             })
         }
         (false, ipv4::ICMP) => icmp_error(frame, tables, node, outer.header.vni()),
@@ -120,7 +121,7 @@ pub struct Answers {
 }
 
 /// Sends a client's packet on to the endpoint of its connection, which it opens if it is the first: then `choose` says
-/// by the flow's hash the endpoint, and under which limit.
+/// by the flow's hash the endpoint, with its number, and under which limit.
 ///
 /// A connection follows its client to another pair.
 ///
@@ -133,14 +134,17 @@ pub fn forward<'t, F: Frame, T: Tables>(
     node: &NodeConfig,
     answers: &Answers,
     (flow, sane): (&Flow, &Sane),
-    choose: impl FnOnce(u32) -> Result<(&'t NextHop, u32), Reason>,
+    choose: impl FnOnce(u32) -> Result<(u32, &'t NextHop, u32), Reason>,
 ) -> Outcome {
     let (octets, now, key) = (frame.len(), tables.jiffies(), flow.connection(answers.vni));
     let connection = match tables.connection(&key) {
         Some(connection) if !begins_anew(tables, connection, (&key, sane.tcp_flags)) => connection,
         _ => {
             let hash = flow.hash();
-            open(tables, node, answers, (&key, hash), choose(hash)?, octets)?
+            let (number, hop, limit) = choose(hash)?;
+            // What a server says to the midst of a connection that it does not know is no sign.
+            let number = if sane.may_begin() { number } else { 0 };
+            open(tables, node, answers, (&key, hash), (number, hop, limit), octets)?
         }
     };
     if connection.pair() != answers.pair {
@@ -195,7 +199,7 @@ fn back_key(connection: &Connection, protocol: u8) -> ConnectionKey {
     )
 }
 
-/// Opens a connection to an endpoint, under a limit: a port of the exit's range that is free towards it, and both
+/// Opens a connection to an endpoint, whose number is 0 where that is no sign, under a limit: a port of the exit's range that is free towards it, and both
 /// directions in the table.
 ///
 /// # Errors
@@ -207,7 +211,7 @@ fn open<'t, T: Tables>(
     node: &NodeConfig,
     answers: &Answers,
     (key, hash): (&ConnectionKey, u32),
-    (target, limit): (&NextHop, u32),
+    (number, target, limit): (u32, &NextHop, u32),
     octets: u32,
 ) -> Result<&'t Connection, Reason> {
     if target.kind() != HopKind::Server {
@@ -220,7 +224,7 @@ fn open<'t, T: Tables>(
     let mut leaves = ConnectionKey::new(0, addresses, [Be16::new(0), port], key.protocol);
     let back = key.turned_round(0);
     leaves.source_port = claim(tables, node, hash, &leaves, || {
-        Connection::new(vni, pair, &back, now).under(limit)
+        Connection::new(vni, pair, &back, now).under(limit).with(number)
     })?;
     let forward = tables.open(key, Connection::new(vni, pair, &leaves, now));
     if forward.is_err() {
@@ -228,6 +232,7 @@ fn open<'t, T: Tables>(
         tables.close(&leaves.turned_round(0));
     } else {
         tables.count(Event::ConnectionOpened, octets);
+        sign::count(tables, number, Sign::Opened);
     }
     tables.connection(key).ok_or(Reason::ConnectionsFull)
 }

@@ -5,7 +5,7 @@
 use super::flow::{Flow, Part};
 use super::{IP, L4};
 use crate::header::{Ipv4, Udp, ipv4};
-use crate::map::{FirstFragment, FragmentKey};
+use crate::map::{FirstFragment, FragmentKey, HEARD};
 use crate::{Frame, Reason, Tables};
 
 /// Octets that stages read of a packet: up to the ports and what follows them.
@@ -70,7 +70,7 @@ pub fn locate<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &F
 }
 
 /// Sanity of a fragment whose IP packet has so many octets. The first one of a sane datagram is remembered. Returns
-/// TCP's flags.
+/// TCP's flags, as [`Sane`](super::sanity::Sane) has them.
 ///
 /// # Errors
 /// `BadLength` where it is no part of a datagram; `Fragment` where TCP's header is in pieces; `BadTcp`.
@@ -81,8 +81,8 @@ pub fn check<F: Frame, T: Tables>(
     vni: u32,
     flow: &Flow,
     length: u32,
-    tcp: impl FnOnce(&mut F, u32) -> Result<u8, Reason>,
-) -> Result<u8, Reason> {
+    tcp: impl FnOnce(&mut F, u32) -> Result<u32, Reason>,
+) -> Result<u32, Reason> {
     let Some(head) = frame.head::<READ>() else {
         return Err(Reason::Truncated);
     };
@@ -106,7 +106,7 @@ pub fn check<F: Frame, T: Tables>(
         true => tcp(frame, length)?,
         // More of it follows than this one has.
         false if datagram <= length => return Err(Reason::BadLength),
-        false => 0,
+        false => HEARD,
     };
     remember(frame, tables, vni, flow, length);
     Ok(flags)

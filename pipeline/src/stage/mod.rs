@@ -25,6 +25,7 @@ pub mod sanity;
 pub mod send;
 pub mod served;
 pub mod shield;
+pub mod sign;
 pub mod slow_path;
 pub mod source;
 pub mod too_big;

@@ -3,7 +3,7 @@
 use super::flow::{Flow, Part};
 use super::{IP, L4, L4_V6, fragment};
 use crate::header::{Ipv4, Ipv6, Tcp, Udp, ipv4, tcp};
-use crate::map::IpKey;
+use crate::map::{HEARD, IpKey};
 use crate::{Frame, Reason, Tables};
 
 /// Octets up to the end of UDP's header in IPv6.
@@ -17,10 +17,19 @@ pub struct Sane {
     /// The same, or octets in the first fragment of its datagram where that had more: what is sent on behind that must
     /// not overtake it.
     pub largest: u32,
-    /// Flags of TCP, else 0.
+    /// Flags of TCP; of UDP [`HEARD`]; of a later fragment 0.
     pub tcp_flags: u32,
     /// Whether routers must not fragment it.
     pub dont_fragment: bool,
+}
+
+impl Sane {
+    /// Whether it may be its flow's first packet: a SYN, or UDP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_begin(&self) -> bool {
+        self.tcp_flags & HEARD != 0 || tcp::begins(self.tcp_flags as u8)
+    }
 }
 
 /// Checks lengths, checksum, time to live, source address and transport header of an IPv4 packet without options; what
@@ -50,10 +59,13 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Fl
     }
     let behind = length.saturating_sub(20);
     let tcp_flags = match flow.part {
-        Part::Whole if flow.protocol == ipv4::TCP => tcp::<F, L4, 54>(frame, behind)?,
-        Part::Whole => udp::<F, L4, 42>(frame, behind)?,
+        Part::Whole if flow.protocol == ipv4::TCP => tcp::<F, L4, 54>(frame, behind)? as u32,
+        Part::Whole => {
+            udp::<F, L4, 42>(frame, behind)?;
+            HEARD
+        }
         _ => fragment::check(frame, tables, vni, flow, length, |frame, length| {
-            tcp::<F, L4, 54>(frame, length.saturating_sub(20))
+            tcp::<F, L4, 54>(frame, length.saturating_sub(20)).map(u32::from)
         })?,
     };
     Ok(Sane {
@@ -62,7 +74,7 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T, vni: u32, flow: &Fl
             Part::Later(first) => length.max(first as u32),
             _ => length,
         },
-        tcp_flags: tcp_flags as u32,
+        tcp_flags,
         dont_fragment,
     })
 }

@@ -8,8 +8,9 @@
 
 use super::flow::{Address, Flow};
 use super::ring::{self, NOBODY};
+use super::sign;
 use crate::header::{ipv4, tcp};
-use crate::map::{ConnectionKey, KEEPS, MemberKey, Service, TAKES, Tracked, policy};
+use crate::map::{ConnectionKey, KEEPS, MemberKey, Phase, Service, Sign, TAKES, Tracked, policy};
 use crate::{Event, Insertion, Tables};
 
 /// A flow on its way to a target.
@@ -109,6 +110,9 @@ pub fn target<T: Tables>(
                 ring::number(tables, (service.first, service.size), subject.place)?
             }
         };
+        if subject.age == Age::Begins && known.phase() == Phase::HalfOpen {
+            sign::count(tables, number, Sign::Begun);
+        }
         known.choose(number, service.generation);
         return Some(number);
     }
@@ -126,6 +130,9 @@ pub fn target<T: Tables>(
     };
     if number == NOBODY {
         return None;
+    }
+    if subject.age == Age::Begins {
+        sign::count(tables, number, Sign::Begun);
     }
     // Of a flow that ends nothing is to be known.
     if remembered && (again || at_once) && !matches!(subject.age, Age::Quoted | Age::Ends) {
@@ -165,8 +172,12 @@ fn was_here<T: Tables>(tables: &T, subject: &Subject, now: u64) -> bool {
 /// Notes a packet of a flow, unless the flow is only spoken of.
 #[inline(always)]
 fn note<T: Tables>(tables: &T, known: &Tracked, age: Age, now: u64) {
-    if age != Age::Quoted {
-        known.note(tables, age == Age::Begins, age == Age::Ends, now);
+    if age == Age::Quoted {
+        return;
+    }
+    let follows = known.note(tables, age == Age::Begins, age == Age::Ends, now);
+    if follows && age == Age::HasBegun {
+        sign::count(tables, known.choice().0, Sign::Followed);
     }
 }
 
@@ -230,5 +241,8 @@ fn enter<T: Tables>(
         // Another CPU was first.
         Err(Insertion::Exists) => return,
     };
+    if subject.age == Age::HasBegun {
+        sign::count(tables, number, Sign::Followed);
+    }
     tables.count(event, 0);
 }
