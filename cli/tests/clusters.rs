@@ -29,12 +29,16 @@ mod intent;
 mod join;
 #[path = "clusters/limit.rs"]
 mod limit;
+#[path = "clusters/near.rs"]
+mod near;
 #[path = "../src/demo/play.rs"]
 mod play;
 #[path = "../src/demo/report.rs"]
 mod report;
 #[path = "clusters/requests.rs"]
 mod requests;
+#[path = "clusters/scaling.rs"]
+mod scaling;
 #[path = "clusters/services.rs"]
 mod services;
 #[path = "clusters/shield.rs"]

@@ -22,6 +22,7 @@ mod papers;
 mod past;
 mod restore;
 mod rollout;
+mod scaling;
 mod session;
 mod shield;
 mod steer;
@@ -47,6 +48,7 @@ pub use measure::{Alarm, LegReport};
 pub use member::{JoinRefusal, UnixSeconds};
 pub use past::{HISTORY_BYTES, Switch, UnixMs};
 pub use restore::RestoreError;
+pub use scaling::{Call, ScalingView};
 pub use session::{Hello, SessionRefusal};
 pub use shield::{ShieldError, ShieldView};
 pub use steer::LegCosts;
@@ -92,6 +94,8 @@ pub struct Core {
     holders: Holders,
     /// Who of these lives.
     hold: hold::Hold,
+    /// How services scale.
+    scaling: scaling::State,
     /// Where each host should be in the end.
     target: BTreeMap<Name, HostState>,
     fleet: Fleet,

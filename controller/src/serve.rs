@@ -3,6 +3,7 @@
 mod agents;
 mod api;
 mod enrolment;
+mod hook;
 mod identity;
 mod listen;
 mod metrics;

@@ -26,6 +26,7 @@ use kuafu_model::contents::{ArpFacts, Batch, Contents, HostFacts, contents, reco
 use kuafu_model::health::{self, Servers};
 use kuafu_model::state::{PortState, ServiceState};
 use kuafu_pipeline::map::policy;
+use kuafu_proto::v1;
 use ring::rand::SecureRandom;
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
@@ -246,6 +247,17 @@ impl Host {
     pub fn sweep(&mut self) -> Result<usize> {
         sweep::cut(&self.bpf.maps, &self.cut)?;
         sweep::sweep(&self.bpf.maps, &self.clock, self.state.as_ref())
+    }
+
+    /// The servers of services that scale, and their open flows.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn scaled_flows(&self) -> Result<Vec<v1::ServerFlows>> {
+        let Some(state) = &self.state else {
+            return Ok(Vec::new());
+        };
+        read::scaled(&self.bpf.maps, &self.clock, &self.contents, state)
     }
 
     /// The state in force; `None` until one was applied by this value.

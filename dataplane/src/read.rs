@@ -16,6 +16,7 @@ use kuafu_proto::v1::{self, query::Ask, query_answer::Answer};
 use crate::admit::admit;
 use crate::bpf::{Clock, Maps};
 use crate::explain::explain;
+pub(crate) use draining::scaled;
 pub use drops::{DropWatch, Dropped, dropped, drops, events};
 pub use flows::flows;
 pub use shields::{ShieldWatch, shield};

@@ -308,6 +308,12 @@ pub struct TargetState {
     pub check: Option<Arc<Check>>,
     /// When it loses the flows that it has, in seconds since 1970; `None`: never.
     pub ends_s: Option<u64>,
+    /// Targets among which the nearest get the new flows; 0: those that are as near as any.
+    pub group: u32,
+    /// How far it is, within its group; 0: nearest.
+    pub rank: u32,
+    /// The service whose flows with it the controller is to be told; `None`: nobody wants to know.
+    pub counted: Option<Arc<str>>,
 }
 
 impl TargetState {
@@ -319,6 +325,9 @@ impl TargetState {
             target,
             check: None,
             ends_s: None,
+            group: 0,
+            rank: 0,
+            counted: None,
         }
     }
 }
@@ -418,6 +427,15 @@ impl Target {
             return false;
         };
         matches!(encapsulation, Encapsulation::Vxlan { vni, .. } if *vni == vpc)
+    }
+
+    /// The server's address; `None`: it is an exit.
+    #[must_use]
+    pub const fn server(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Pair(_) => None,
+            Self::Server { address, .. } | Self::Direct { address, .. } => Some(*address),
+        }
     }
 
     /// A port of the target's own, to which packets are rewritten.

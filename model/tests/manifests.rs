@@ -48,6 +48,7 @@ fn the_examples_are_taken() {
     for files in [
         ["two-hosts/nodes.yaml", "two-hosts/vpc.yaml"],
         ["accelerate/nodes.yaml", "accelerate/game.yaml"],
+        ["scale/nodes.yaml", "scale/web.yaml"],
     ] {
         let mut intent = Intent::default();
         for file in files {
@@ -118,6 +119,96 @@ fn a_ring_takes_all_targets_that_are_declared() {
             "spec.groups: the services of its groups have 7000 targets together; at most 6553 fit a ring\n"
         ),
         "{many}"
+    );
+}
+
+/// Nodes that are servers, and the service that selects them.
+fn selected(nodes: &[(&str, &str, u8, &str)], spec: &str) -> String {
+    let node = |(name, labels, last, more): &(&str, &str, u8, &str)| {
+        format!(
+            "kind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {{region: eu-west-1, agent: false, \
+             address: {{local: 192.0.2.{last}}}{more}}}\n---\n"
+        )
+    };
+    let nodes: String = nodes.iter().map(node).collect();
+    nodes + &format!("kind: Service\nmetadata: {{name: web}}\nspec: {{{spec}}}\n")
+}
+
+#[test]
+fn nodes_are_targets_by_their_labels() {
+    let text = selected(
+        &[
+            ("web-b", "role: web, tier: \"1\"", 31, ", site: dub-1"),
+            ("web-a", "tier: \"1\", role: web, team: blue", 32, ", drain: true"),
+            ("web-c", "role: web, tier: \"1\"", 33, ""),
+            ("web-d", "role: web", 34, ""),
+        ],
+        "targets: [{address: 192.0.2.33, weight: 7}, {address: 198.51.100.9}], select: {labels: {role: web, tier: \"1\"}, \
+         port: 8080, weight: 3}",
+    );
+    let of = |intent: &Intent| -> Vec<String> {
+        let targets = intent.targets(&intent.services()["web"]).into_owned();
+        let shown = targets.iter().map(|target| {
+            let port = target.port.map(|port| port.get());
+            let place =
+                [&target.region, &target.site].map(|place| place.as_ref().map_or("-", |name| name.as_str()));
+            format!(
+                "{} {port:?} {} {}",
+                target.address,
+                target.share(),
+                place.join(" ")
+            )
+        });
+        shown.collect()
+    };
+    let declared = ["192.0.2.33 None 7 - -", "198.51.100.9 None 1 - -"];
+    let apply = |intent: &Intent, text: &str| {
+        let file = File { name: "t", text };
+        intent.apply_files(&[file]).map(|applied| applied.intent)
+    };
+    let intent = apply(&good("base.yaml"), &text).unwrap();
+    let of_nodes = [
+        "192.0.2.32 Some(8080) 0 eu-west-1 -",
+        "192.0.2.31 Some(8080) 3 eu-west-1 dub-1",
+    ];
+    assert_eq!(of(&intent), [declared, of_nodes].concat());
+    // A node that gets the labels joins, one that goes leaves.
+    let more = text.replace("labels: {role: web}}", "labels: {role: web, tier: \"1\"}}");
+    let more = apply(&intent, &more).unwrap();
+    assert_eq!(of(&more)[4..], ["192.0.2.34 Some(8080) 3 eu-west-1 -"]);
+    let fewer = intent.delete(&["node/web-b".parse().unwrap()]).unwrap();
+    assert_eq!(of(&fewer), [&declared[..], &of_nodes[..1]].concat());
+}
+
+#[test]
+fn no_more_targets_are_selected_than_a_service_may_have() {
+    let node = |number: usize| {
+        let (high, low) = (number / 250, number % 250 + 1);
+        format!(
+            "kind: Node\nmetadata: {{name: web-{number}, labels: {{role: web}}}}\nspec: {{region: a, agent: false, address: \
+             {{local: 198.18.{high}.{low}}}}}\n---\n"
+        )
+    };
+    let service = |targets: &str| {
+        format!(
+            "kind: Service\nmetadata: {{name: web}}\nspec: {{{targets}select: {{labels: {{role: web}}}}}}\n"
+        )
+    };
+    let text: String = (0..1000).map(node).chain([service("")]).collect();
+    let apply = |intent: &Intent, text: &str| intent.apply_files(&[File { name: "t", text }]);
+    let full = apply(&good("base.yaml"), &text).unwrap().intent;
+    assert_eq!(full.targets(&full.services()["web"]).len(), 1000);
+    let says = "it has 1001 targets with those that it selects; at most 1000 are allowed: select fewer by further labels, or \
+                make several services\n";
+    let one_more = lines(&apply(&full, &node(1000)).unwrap_err());
+    assert_eq!(
+        one_more,
+        format!("t:2: metadata.labels: this conflicts with service/web, spec.select: {says}")
+    );
+    let declared = service("targets: [{address: 203.0.113.9}], ");
+    assert_eq!(
+        lines(&apply(&full, &declared).unwrap_err()),
+        format!("t:3: spec.select: {says}")
     );
 }
 

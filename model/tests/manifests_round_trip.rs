@@ -168,17 +168,32 @@ fn bgp() -> impl Strategy<Value = Value> {
 
 fn service() -> impl Strategy<Value = Value> {
     // Not the default, which is left out.
-    let weight = maybe(
-        (0u16..=1000)
-            .prop_filter("the default", |weight| *weight != 1)
-            .prop_map(Value::from),
-    );
+    let weight = || {
+        maybe(
+            (0u16..=1000)
+                .prop_filter("the default", |weight| *weight != 1)
+                .prop_map(Value::from),
+        )
+    };
     let drain = prop_oneof![
         Just((Value::Null, Value::Null)),
         Just((json!(true), Value::Null)),
         Just((json!(true), json!("2026-12-01T06:00:00Z"))),
     ];
-    let target = (maybe((1u16..).prop_map(Value::from)), weight, drain);
+    let place = || maybe(name().prop_map(Value::from));
+    let target = (
+        maybe((1u16..).prop_map(Value::from)),
+        weight(),
+        drain,
+        place(),
+        place(),
+    );
+    let select = maybe(
+        ("[a-z]{1,8}", maybe((1u16..).prop_map(Value::from)), weight()).prop_map(|(value, port, weight)| {
+            given(json!({"labels": {"role": value}, "port": port, "weight": weight}))
+        }),
+    );
+    let prefer = maybe(prop::sample::select(&["site", "region"][..]).prop_map(Value::from));
     let targets = prop::collection::btree_map(address(), target, 1..4);
     // A shield needs a pool, and that a listener.
     let own = prop_oneof![
@@ -187,10 +202,16 @@ fn service() -> impl Strategy<Value = Value> {
             json!({"pool": pool, "listeners": [{"protocol": "tcp", "port": port}], "shield": shield})
         }),
     ];
-    (targets, maybe(health()), own).prop_map(|(targets, health, mut own)| {
-        let target = |(address, (port, weight, (drain, until)))| {
-            given(json!({"address": address, "port": port, "weight": weight, "drain": drain, "drain_until": until}))
+    let which = (targets, select, prefer);
+    (which, maybe(health()), own).prop_map(|((targets, select, prefer), health, mut own)| {
+        let target = |(address, (port, weight, (drain, until), region, site))| {
+            given(json!({
+                "address": address, "port": port, "weight": weight, "drain": drain, "drain_until": until,
+                "region": region, "site": site
+            }))
         };
+        own["select"] = select;
+        own["prefer"] = prefer;
         let targets: Vec<Value> = targets.into_iter().map(target).collect();
         own["targets"] = targets.into();
         own["health"] = health;

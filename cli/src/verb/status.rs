@@ -99,6 +99,7 @@ fn of_host(status: HostStatus) -> ClusterStatus {
         version: String::new(),
         layout: 0,
         fallbacks: Vec::new(),
+        scalings: Vec::new(),
     }
 }
 

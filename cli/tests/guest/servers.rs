@@ -311,13 +311,14 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         bandwidth_mbps: None,
         shield: None,
         targets: vec![TargetState {
-            ends_s: None,
-            weight: 1,
-            target: Target::Direct {
-                address: SERVER,
-                encapsulation,
-            },
             check: Some(Arc::new(check.clone())),
+            ..TargetState::unchecked(
+                1,
+                Target::Direct {
+                    address: SERVER,
+                    encapsulation,
+                },
+            )
         }],
     };
     let state = HostState {

@@ -199,6 +199,7 @@ impl Core {
         }
         let (mut closed, gone) = self.forget_absent(&intent);
         writes.extend(gone);
+        writes.extend(self.forget_named(&intent));
         self.intent = intent;
         writes.extend(self.install_choices(choices));
         writes.extend(self.install(target, allocations));
@@ -233,6 +234,7 @@ impl Core {
             writes.push(Write::Delete(key::acknowledged(&name)));
             writes.extend(self.forget_down(&name));
             self.hold.forget(&name);
+            self.scaling.forget(&name);
             writes.extend(self.forget_papers(&name));
             if let Some(session) = self.hosts.remove(&name).and_then(|host| host.session) {
                 let node = name.to_string();

@@ -179,7 +179,8 @@ impl Core {
         }
         let files: Vec<File<'_>> = texts.iter().map(|(name, text)| File { name, text }).collect();
         let applied = Intent::default().apply_files(&files);
-        Ok(applied.map_err(DeclareError::Manifests)?.intent)
+        let intent = applied.map_err(DeclareError::Manifests)?.intent;
+        Ok(intent.with_named_of(&self.intent))
     }
 
     /// What objects were before the changes from a revision on; `None`: not there.

@@ -10,6 +10,8 @@ pub(super) const CHOICES: &str = "choices";
 pub(super) const DOWN: &str = "down/";
 /// Who holds the addresses that one of several nodes may hold.
 pub(super) const HOLDERS: &str = "holders";
+/// Targets that a service's hook has named.
+pub(super) const NAMED: &str = "named/";
 pub(super) const KEYS_RENEWED: &str = "keys-renewed";
 pub(super) const OBJECTS: &str = "object/";
 pub(super) const TOKENS: &str = "token/";
@@ -41,6 +43,10 @@ pub(super) fn renewed(node: &Name) -> String {
 
 pub(super) fn down(node: &Name) -> String {
     format!("{DOWN}{node}")
+}
+
+pub(super) fn named(service: &Name) -> String {
+    format!("{NAMED}{service}")
 }
 
 pub(super) fn acknowledged(node: &Name) -> String {

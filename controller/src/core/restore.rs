@@ -104,12 +104,13 @@ impl Core {
         let mut core = Self {
             cluster,
             revision: json(&entries, key::REVISION)?.unwrap_or(0),
-            intent: objects(&entries)?,
+            intent: named_by_hooks(&entries, objects(&entries)?)?,
             allocations: json::<Allocations>(&entries, key::ALLOCATIONS)?.unwrap_or_default(),
             choices: choices(&entries)?,
             down: down(&entries)?,
             holders: super::hold::read(json(&entries, key::HOLDERS)?.unwrap_or_default()),
             hold: super::hold::Hold::default(),
+            scaling: super::scaling::State::default(),
             target: BTreeMap::new(),
             fleet: fleet(&entries)?,
             hosts: BTreeMap::new(),
@@ -209,6 +210,16 @@ fn objects(entries: &BTreeMap<String, Vec<u8>>) -> Result<Intent, RestoreError> 
         RestoreError::Objects(errors.join("; "))
     })?;
     Ok(applied.intent)
+}
+
+/// The intent with the targets that hooks have named.
+fn named_by_hooks(entries: &BTreeMap<String, Vec<u8>>, intent: Intent) -> Result<Intent, RestoreError> {
+    let mut intent = intent;
+    for (service, at) in named(entries, key::NAMED)? {
+        let targets = super::scaling::read(&text(entries, at)?).map_err(|problem| wrong(at, problem))?;
+        intent = intent.with_kept_by_hook(name(at, service)?, targets);
+    }
+    Ok(intent)
 }
 
 fn choices(entries: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Choice>, RestoreError> {

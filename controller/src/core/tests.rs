@@ -14,6 +14,7 @@ mod hold;
 mod keys;
 mod papers;
 mod past;
+mod scaling;
 mod steering;
 mod trial;
 

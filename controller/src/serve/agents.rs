@@ -146,6 +146,12 @@ pub fn hear(core: &mut Core, now: Now, session: SessionId, message: Message) -> 
             let down = health.down.iter().filter_map(server).collect();
             core.handle_health(session, down)
         }
+        Message::ScaledFlows(flows) => {
+            let known = flows.servers.iter();
+            let flows = known.filter_map(|of| Some((server(of.server.as_ref()?)?, of.flows)));
+            core.handle_flows(now, session, flows.collect());
+            Vec::new()
+        }
         Message::Alive(_) => {
             core.handle_alive(now, session);
             Vec::new()

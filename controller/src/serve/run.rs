@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::agents::Agents;
 use super::api::Api;
 use super::enrolment::Enrolment;
+use super::hook;
 use super::listen::{TlsError, connections, tls};
 use super::metrics;
 use super::reflector::Reflector;
@@ -275,6 +276,7 @@ async fn serve(
         }
         () = tick(&shell) => Ok(()),
         () = look(&shell) => Ok(()),
+        () = hook::call_each(&shell) => Ok(()),
     };
     // The streams of agents end here, calls under way are answered; who does not hang up is not waited for.
     shell.close();

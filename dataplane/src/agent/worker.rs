@@ -93,6 +93,8 @@ pub(super) struct Worker {
     drops: DropWatch,
     shields: ShieldWatch,
     liveness: bool,
+    /// Whether the controller was told flows of services that scale.
+    told_flows: bool,
     /// Alarms that stand, by path.
     alarms: BTreeMap<u64, v1::Alarm>,
     events: broadcast::Sender<Message>,
@@ -131,6 +133,7 @@ impl Worker {
             announcing: Announcing::start(&begin.run, matches!(begin.source, Source::Controller(_)))?,
             may_hold: begin.may_hold,
             is_left_undone: false,
+            told_flows: false,
             start: Instant::now(),
             opened: Opened::with_samples(host.maps())?,
             drops: DropWatch::new(host.maps())?,
@@ -516,6 +519,17 @@ impl Worker {
         match self.host.sweep() {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "idle connections are removed"),
+            Err(error) => self.work_failed(&error),
+        }
+        match self.host.scaled_flows() {
+            Ok(servers) => {
+                let has_any = !servers.is_empty();
+                // Who had any says once that there is none.
+                if has_any || self.told_flows {
+                    self.tell(Message::ScaledFlows(v1::ScaledFlows { servers }));
+                }
+                self.told_flows = has_any;
+            }
             Err(error) => self.work_failed(&error),
         }
     }

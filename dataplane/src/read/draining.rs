@@ -1,17 +1,19 @@
-//! Servers that get no new flows, and how many they still have.
+//! Servers' flows: of those that get no new ones, and of services that scale.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kuafu_model::HostState;
-use kuafu_model::contents::direct_servers;
-use kuafu_model::state::Target;
+use kuafu_model::contents::{Contents, direct_servers};
+use kuafu_model::health;
 use kuafu_pipeline::header::tcp;
-use kuafu_pipeline::map::{Be16, MemberKey, Phase};
+use kuafu_pipeline::map::{MemberKey, Phase};
 use kuafu_proto::v1;
 
 use super::View;
+use crate::bpf::{Clock, Maps};
 use crate::error::Result;
 
 /// By which a client ends a connection.
@@ -27,9 +29,17 @@ type Counts = BTreeMap<(Ipv4Addr, u16), u64>;
 pub(super) fn draining(view: &View<'_>) -> Result<Vec<v1::Draining>> {
     let mut counts = view.state.map(without_weight).unwrap_or_default();
     // Where nothing is drained, no table is read.
-    if !counts.is_empty() {
-        count_connections(view, &mut counts)?;
-        count_tracked(view, &mut counts)?;
+    if let Some(state) = view.state.filter(|_| !counts.is_empty()) {
+        each_flow(
+            view.maps,
+            view.clock,
+            (state, view.contents),
+            |_, address, port| {
+                if let Some(flows) = counts.get_mut(&(address, port)) {
+                    *flows += 1;
+                }
+            },
+        )?;
     }
     let server = |((address, port), flows): ((Ipv4Addr, u16), u64)| v1::Draining {
         address: address.to_string(),
@@ -43,7 +53,7 @@ fn without_weight(state: &HostState) -> Counts {
     let mut counts = Counts::new();
     for service in &state.services {
         for target in service.targets.iter().filter(|target| target.weight == 0) {
-            let (Target::Server { address, .. } | Target::Direct { address, .. }) = target.target else {
+            let Some(address) = target.target.server() else {
                 continue;
             };
             let port = target.target.port().unwrap_or(service.port);
@@ -53,24 +63,26 @@ fn without_weight(state: &HostState) -> Counts {
     counts
 }
 
-/// Rewritten ones.
-fn count_connections(view: &View<'_>, counts: &mut Counts) -> Result<()> {
-    view.maps.connections.for_each(|key, there| {
+/// Every open flow with a server: of which listener's number, the server's address, and the port.
+pub(crate) fn each_flow(
+    maps: &Maps,
+    clock: &Clock,
+    (state, contents): (&HostState, &Contents),
+    mut count: impl FnMut(u32, Ipv4Addr, u16),
+) -> Result<()> {
+    // Rewritten ones.
+    maps.connections.for_each(|key, there| {
         if key.vni != 0 && there.flags.get() & CLOSES == 0 {
             let server = Ipv4Addr::from(there.destination.low());
-            count(counts, server, there.destination_port);
+            count(key.vni, server, there.destination_port.get());
         }
-    })
-}
-
-/// Those of servers that answer clients themselves.
-fn count_tracked(view: &View<'_>, counts: &mut Counts) -> Result<()> {
-    let (clock, now) = (view.clock, view.clock.jiffies()?);
+    })?;
+    // Those of servers that answer clients themselves.
+    let now = clock.jiffies()?;
     // One that keeps its flows no longer may still stand in entries of those that are silent.
-    let keeps = |vni, target| view.contents.members.contains_key(&MemberKey { vni, target });
-    let servers = view.state.map(|state| direct_servers(state, view.contents));
-    let servers = servers.unwrap_or_default();
-    view.maps.tracked.for_each(|key, flow| {
+    let keeps = |vni, target| contents.members.contains_key(&MemberKey { vni, target });
+    let servers = direct_servers(state, contents);
+    maps.tracked.for_each(|key, flow| {
         let (number, _) = flow.choice();
         let server = servers.get(&number).filter(|_| keeps(key.vni, number));
         let is_young = || clock.duration(now.saturating_sub(flow.last_packet())) < OPENS_WITHIN;
@@ -80,13 +92,45 @@ fn count_tracked(view: &View<'_>, counts: &mut Counts) -> Result<()> {
             Phase::Closed => false,
         };
         if let Some(server) = server.filter(|_| is_one) {
-            count(counts, *server, key.destination_port);
+            count(key.vni, *server, key.destination_port.get());
         }
     })
 }
 
-fn count(counts: &mut Counts, address: Ipv4Addr, port: Be16) {
-    if let Some(flows) = counts.get_mut(&(address, port.get())) {
-        *flows += 1;
+/// The servers of services that scale, each with its open flows; nothing where there is none.
+pub(crate) fn scaled(
+    maps: &Maps,
+    clock: &Clock,
+    contents: &Contents,
+    state: &HostState,
+) -> Result<Vec<v1::ServerFlows>> {
+    let mut servers: BTreeMap<(u32, Ipv4Addr, u16), (Arc<str>, u64)> = BTreeMap::new();
+    for (service, target) in health::targets(state) {
+        if let (Some(address), Some(counted)) = (target.target.server(), &target.counted) {
+            let port = target.target.port().unwrap_or(service.port);
+            servers.insert((service.vni, address, port), (Arc::clone(counted), 0));
+        }
     }
+    // Where nothing is counted, no table is read.
+    if !servers.is_empty() {
+        each_flow(maps, clock, (state, contents), |vni, address, port| {
+            if let Some((_, flows)) = servers.get_mut(&(vni, address, port)) {
+                *flows += 1;
+            }
+        })?;
+    }
+    // One server may be behind several listeners.
+    let mut flows: BTreeMap<(Arc<str>, Ipv4Addr, u16), u64> = BTreeMap::new();
+    for ((_, address, port), (service, count)) in servers {
+        *flows.entry((service, address, port)).or_default() += count;
+    }
+    let server = |((service, address, port), flows): ((Arc<str>, Ipv4Addr, u16), u64)| v1::ServerFlows {
+        server: Some(v1::Server {
+            service: service.to_string(),
+            address: address.to_string(),
+            port: port.into(),
+        }),
+        flows,
+    };
+    Ok(flows.into_iter().map(server).collect())
 }

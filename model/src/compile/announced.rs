@@ -70,17 +70,16 @@ impl Candidates<'_> {
             .peekable();
         is_accelerated
             || services.peek().is_none()
-            || services.any(|(name, service)| has_one_up(name, service, down))
+            || services.any(|(name, service)| has_one_up(self.intent, (name, service), down))
     }
 }
 
 /// Whether a server of a service is up where these are down.
-fn has_one_up(name: &Name, service: &Service, down: &BTreeSet<Server>) -> bool {
-    let mut ends = service
-        .spec
-        .listeners
-        .iter()
-        .flat_map(|Listener { port, .. }| service.spec.targets.iter().map(move |target| (target, *port)));
+fn has_one_up(intent: &Intent, (name, service): (&Name, &Service), down: &BTreeSet<Server>) -> bool {
+    let targets = intent.targets(service);
+    let listeners = service.spec.listeners.iter();
+    let mut ends =
+        listeners.flat_map(|Listener { port, .. }| targets.iter().map(move |target| (target, *port)));
     ends.any(|(target, port)| {
         let server = Server {
             service: name.clone(),

@@ -145,8 +145,8 @@ pub(super) fn exits<'a>(intent: &'a Intent, group: &Group) -> BTreeSet<&'a Name>
 /// What a group takes beside an accelerator's others: its dial, times the weights of its service's targets.
 pub(super) fn weight(intent: &Intent, group: &Group) -> u128 {
     let service = intent.services().get(&group.service);
-    let targets = service.iter().flat_map(|service| &service.spec.targets);
-    let all: u128 = targets.map(|target| u128::from(target.share())).sum();
+    let targets = service.map(|service| intent.targets(service)).unwrap_or_default();
+    let all: u128 = targets.iter().map(|target| u128::from(target.share())).sum();
     u128::from(group.dial.get()) * all
 }
 

@@ -9,8 +9,8 @@ use super::allocations::{CoupleKey, NodeId};
 use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
-    self, Accelerator, AddressPool, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener,
-    Mode, Moment, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Protocol, Service, ShieldMode,
+    self, Accelerator, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment,
+    Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, Service, ShieldMode,
     Statuses, UrlPath, Word,
 };
 use crate::state::{
@@ -65,32 +65,51 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
         return;
     };
     let check = check(name, service);
-    for (address, node) in carriers(pool) {
-        let target = |target: &kinds::Target| {
-            Some(Weighed {
-                weight: target.share().into(),
-                target: reached(world, node, (service, target))?,
-                check: check.clone(),
-                ends_s: target.drain_until.map(Moment::unix_s),
-            })
-        };
-        let targets = shared(service.spec.targets.iter().filter_map(target));
-        for listener in &service.spec.listeners {
-            let listener = ServiceState {
-                own: true,
-                targets: targets.clone(),
-                shield: service.spec.shield.as_ref().and_then(shield),
-                ..of((vni, name), address, (*listener, IdleTimeout::default()))
-            };
-            listen(world, states, node, listener);
+    for address in &pool.spec.addresses {
+        for node in address.nodes.iter() {
+            let targets = servers(world, node, service, (0, check.as_ref()));
+            let targets = shared(targets.map(|(server, share)| Weighed {
+                weight: share.into(),
+                ..server
+            }));
+            for listener in &service.spec.listeners {
+                let listener = ServiceState {
+                    own: true,
+                    targets: targets.clone(),
+                    shield: service.spec.shield.as_ref().and_then(shield),
+                    ..of((vni, name), address, (*listener, IdleTimeout::default()))
+                };
+                listen(world, states, node, listener);
+            }
         }
     }
 }
 
-/// The addresses of a pool, each with each of its nodes.
-fn carriers(pool: &AddressPool) -> impl Iterator<Item = (&PoolAddress, &Name)> {
-    let addresses = pool.spec.addresses.iter();
-    addresses.flat_map(|address| address.nodes.iter().map(move |node| (address, node)))
+/// The servers of a service as a node sends to them, each with its share. `at` is the place of the service among those
+/// of its listener.
+fn servers<'a>(
+    world: &'a World<'_>,
+    node: &Name,
+    service: &'a Service,
+    (at, check): (usize, Option<&'a Arc<Check>>),
+) -> impl Iterator<Item = (Weighed, u16)> + use<'a> {
+    let own = world.intent.nodes().get(node);
+    let own = own.filter(|_| service.spec.prefer != Prefer::None);
+    let group = own.map_or(0, |_| u32::try_from(at + 1).unwrap_or(u32::MAX));
+    let scaling = service.spec.scaling.as_ref();
+    let counted: Option<Arc<str>> = scaling.map(|_| service.metadata.name.as_str().into());
+    let node = node.clone();
+    world.targets(service).iter().filter_map(move |target| {
+        let server = Weighed {
+            check: check.cloned(),
+            ends_s: target.drain_until.map(Moment::unix_s),
+            group,
+            rank: own.map_or(0, |own| world.rank(service, &own.spec, target)),
+            counted: counted.clone(),
+            ..Weighed::unchecked(0, reached(world, &node, (service, target))?)
+        };
+        Some((server, target.share()))
+    })
 }
 
 /// One accelerator.
@@ -133,7 +152,7 @@ impl One<'_> {
             };
             let service = ServiceState {
                 at_exit: true,
-                targets: shared(self.servers(|group| is_exit(self.world.intent, group, exit))),
+                targets: shared(self.servers(exit, |group| is_exit(self.world.intent, group, exit))),
                 ..self.service(address, listener)
             };
             if state.services.iter().all(|other| key(other) != key(&service)) {
@@ -156,8 +175,8 @@ impl One<'_> {
     }
 
     /// Of groups that the entry is an exit of, the servers; of each other group its exits over pairs with a path, which
-    /// share its weight evenly, each by its part of the servers that serve as it sees them; all servers where that leaves
-    /// nothing with weight. What is left without weight keeps the flows that it has.
+    /// share its weight evenly, each by its part of the servers that serve as it sees them, near or far; all servers where
+    /// that leaves nothing with weight. What is left without weight keeps the flows that it has.
     fn entry_targets(&self, id: NodeId, entry: &Name, listener: Listener) -> Vec<TargetState> {
         let is_here = |group: &Group| is_exit(self.world.intent, group, entry);
         let afar = self
@@ -175,7 +194,7 @@ impl One<'_> {
             .collect();
         let shares = afar.iter().map(|pairs| pairs.len() as u128);
         let whole = shares.filter(|shares| *shares > 0).fold(1, lcm);
-        let here: Vec<Weighed> = self.servers(is_here).collect();
+        let here: Vec<Weighed> = self.servers(entry, is_here).collect();
         let serves = |pairs: &Vec<(u32, Serving)>| pairs.iter().any(|(_, serving)| serving.up > 0);
         let all_count = !afar.iter().any(serves) && here.iter().all(|server| server.weight == 0);
         let mut weights: BTreeMap<u32, (u128, u64)> = BTreeMap::new();
@@ -202,7 +221,7 @@ impl One<'_> {
         if targets.iter().any(|target| target.weight > 0) {
             return shared(targets.into_iter());
         }
-        let servers = self.servers(|_| true);
+        let servers = self.servers(entry, |_| true);
         shared(
             servers.chain(
                 targets
@@ -215,7 +234,9 @@ impl One<'_> {
     /// The weight of a group's servers, as an exit sees them.
     fn serving(&self, group: &Group, exit: &Name, listener: Listener) -> Serving {
         let service = self.world.intent.services().get(&group.service);
-        let targets = service.into_iter().flat_map(|service| &service.spec.targets);
+        let targets = service
+            .into_iter()
+            .flat_map(|service| self.world.targets(service));
         let dial = u128::from(group.dial.get());
         let mut serving = Serving::default();
         for target in targets {
@@ -246,21 +267,20 @@ impl One<'_> {
         Some(couple.ends[at].pair)
     }
 
-    /// The servers behind some of the groups, with their weights.
-    fn servers(&self, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = Weighed> {
+    /// The servers behind some of the groups as a node sends to them, with their weights.
+    fn servers(&self, node: &Name, takes: impl Fn(&Group) -> bool) -> impl Iterator<Item = Weighed> {
         let services = self.world.intent.services();
-        let groups = self.accelerator.spec.groups.iter();
-        let groups = groups.filter(move |group| takes(group));
-        let behind = groups.filter_map(|group| Some((group, services.get(&group.service)?)));
-        behind.flat_map(|(group, service)| {
+        let groups = self.accelerator.spec.groups.iter().enumerate();
+        let groups = groups.filter(move |(_, group)| takes(group));
+        let behind = groups.filter_map(|(at, group)| Some((at, group, services.get(&group.service)?)));
+        behind.flat_map(move |(at, group, service)| {
             let (dial, check) = (u128::from(group.dial.get()), check(&group.service, service));
-            let server = move |target: &kinds::Target| Weighed {
-                weight: dial * u128::from(target.share()),
-                target: rewritten(target),
-                check: check.clone(),
-                ends_s: target.drain_until.map(Moment::unix_s),
-            };
-            service.spec.targets.iter().map(server)
+            let servers = servers(self.world, node, service, (at, check.as_ref()));
+            let weighed = servers.map(|(server, share)| Weighed {
+                weight: dial * u128::from(share),
+                ..server
+            });
+            weighed.collect::<Vec<_>>()
         })
     }
 }
@@ -283,6 +303,9 @@ struct Weighed {
     target: Target,
     check: Option<Arc<Check>>,
     ends_s: Option<u64>,
+    group: u32,
+    rank: u32,
+    counted: Option<Arc<str>>,
 }
 
 impl Weighed {
@@ -292,6 +315,9 @@ impl Weighed {
             target,
             check: None,
             ends_s: None,
+            group: 0,
+            rank: 0,
+            counted: None,
         }
     }
 }
@@ -416,7 +442,10 @@ fn listen(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, node: &Na
 /// How a node reaches a target of a service, unless that is a port of which nothing is known yet.
 fn reached(world: &World<'_>, node: &Name, (service, target): (&Service, &kinds::Target)) -> Option<Target> {
     let encapsulation = match service.spec.mode {
-        Mode::Nat => return Some(rewritten(target)),
+        Mode::Nat => {
+            let (address, port) = (target.address.get(), target.port.map(|port| port.get()));
+            return Some(Target::Server { address, port });
+        }
         Mode::Ipip => Encapsulation::Ipip,
         Mode::Gue => Encapsulation::Gue {
             port: service.spec.gue.port.get(),
@@ -438,14 +467,6 @@ fn reached(world: &World<'_>, node: &Name, (service, target): (&Service, &kinds:
     })
 }
 
-/// A target to which packets are rewritten.
-fn rewritten(target: &kinds::Target) -> Target {
-    Target::Server {
-        address: target.address.get(),
-        port: target.port.map(|port| port.get()),
-    }
-}
-
 /// Targets with weights that fit a state.
 fn shared(targets: impl Iterator<Item = Weighed>) -> Vec<TargetState> {
     let targets: Vec<Weighed> = targets.collect();
@@ -463,6 +484,9 @@ fn shared(targets: impl Iterator<Item = Weighed>) -> Vec<TargetState> {
             target: target.target,
             check: target.check,
             ends_s: target.ends_s,
+            group: target.group,
+            rank: target.rank,
+            counted: target.counted,
         }
     };
     targets.into_iter().map(state).collect()

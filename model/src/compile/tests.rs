@@ -649,3 +649,64 @@ fn a_first_rollout_ends_at_the_target() {
     // Hosts of which nothing is known get their target whole.
     assert_eq!(next(&Fleet::default(), &target), target);
 }
+
+/// Two carriers of a pool in two regions, one of them with a site, and a service that prefers something.
+fn preferring(prefer: &str) -> Intent {
+    let node = |name: &str, region: &str, site: &str, last: u8| {
+        format!(
+            "kind: Node\nmetadata: {{name: {name}}}\nspec: {{region: {region}, {site}address: {{local: 10.0.0.{last}, \
+             public: 192.0.2.{last}}}}}\n---\n"
+        )
+    };
+    let world = [
+        node("a1", "a", "site: a-1, ", 1),
+        node("a2", "a", "site: a-2, ", 2),
+        node("b1", "b", "", 3),
+        "kind: AddressPool\nmetadata: {name: pool}\nspec: {addresses: [{node: a1, public: 203.0.113.1}, {node: b1, public: \
+         203.0.113.2}]}\n---\n"
+            .to_owned(),
+        format!(
+            "kind: Service\nmetadata: {{name: s}}\nspec: {{pool: pool, listeners: [{{protocol: udp, port: 9}}], targets: \
+             [{{address: 198.51.100.1, region: a, site: a-1}}, {{address: 192.0.2.2}}, {{address: 10.0.0.3}}, {{address: \
+             198.51.100.4}}, {{address: 10.0.0.2, region: b}}], prefer: {prefer}}}\n---\n"
+        ),
+        "kind: Accelerator\nmetadata: {name: acc}\nspec: {pool: pool, listeners: [{protocol: udp, port: 10}], groups: \
+         [{service: s, region: a}]}\n"
+            .to_owned(),
+    ];
+    intent(&world.concat())
+}
+
+#[test]
+fn a_target_has_a_rank_by_the_place_where_packets_leave_to_it() {
+    let of = |prefer: &str| {
+        let (intent, mut allocations) = (preferring(prefer), Allocations::default());
+        let states = compiled((&intent, &[]), 1, &mut allocations, &mut counted());
+        check(&states);
+        let ranks = |node: &str, at_exit: bool, own: bool| -> Vec<(u32, u32)> {
+            let mut services = states[&name(node)].services.iter();
+            let service = services.find(|service| service.at_exit == at_exit && service.own == own);
+            let targets = service.unwrap().targets.iter();
+            targets
+                .filter(|target| !matches!(target.target, Target::Pair(_)))
+                .map(|target| (target.group, target.rank))
+                .collect()
+        };
+        [
+            ranks("a1", false, true),
+            ranks("b1", false, true),
+            ranks("a2", true, false),
+        ]
+    };
+    let ranked = |ranks: [u32; 5]| ranks.map(|rank| (1, rank)).to_vec();
+    assert_eq!(of("none"), [[(0, 0); 5], [(0, 0); 5], [(0, 0); 5]]);
+    let [a1, b1, a2] = of("region");
+    assert_eq!(a1, ranked([0, 0, 1, 1, 1]));
+    assert_eq!(b1, ranked([1, 1, 0, 1, 0]));
+    assert_eq!(a2, ranked([0, 0, 1, 1, 1]));
+    let [a1, b1, a2] = of("site");
+    assert_eq!(a1, ranked([0, 1, 2, 2, 2]));
+    // It has no site: nothing is nearer there than its region.
+    assert_eq!(b1, ranked([2, 2, 1, 2, 1]));
+    assert_eq!(a2, ranked([1, 0, 2, 2, 0]));
+}

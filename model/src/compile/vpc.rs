@@ -54,7 +54,7 @@ fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, OfServices<'a>> {
         let served = all.entry(vpc).or_default();
         for address in addresses.flat_map(|pool| &pool.spec.addresses) {
             served.senders.extend(address.nodes.iter());
-            for target in &service.spec.targets {
+            for target in world.targets(service) {
                 let of_port = served.by_port.entry(target.address).or_default();
                 of_port.extend(ends(service).map(|(protocol, port)| Served {
                     address: address.local.get(),

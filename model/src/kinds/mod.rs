@@ -31,6 +31,7 @@ mod object;
 mod port;
 mod prefix_list;
 mod reach;
+mod scaling;
 mod service;
 mod shield;
 mod vpc;
@@ -52,6 +53,11 @@ pub use object::{Kind, Object, ObjectRef, Resource};
 pub use port::{Port, PortSpec};
 pub use prefix_list::{PrefixList, PrefixListSpec};
 pub use reach::{AsNumber, Bgp, BgpPeer, CommandPath, Community, Hook, HookTimeout, Med, Reach};
-pub use service::{Gue, Mode, Service, ServiceSpec, Target, Variant, Weight};
+pub use scaling::{
+    CallInterval, CallTimeout, Cooldown, DrainTime, FlowsPerTarget, HookUrl, Scaling, ScalingHook,
+    TargetCount,
+};
+pub(crate) use service::MOST_TARGETS;
+pub use service::{Gue, Mode, Prefer, Select, Service, ServiceSpec, Target, Variant, Weight};
 pub use shield::{Admission, Hold, NewFlows, Shield, ShieldMode};
 pub use vpc::{Vpc, VpcSpec};

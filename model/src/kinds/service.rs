@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::common::{Invalid, Moment, integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
-use super::{Health, Listener, Name, Resource, Shield};
+use super::{Health, Labels, Listener, Name, Resource, Scaling, Shield};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
-const MOST_TARGETS: usize = 1000;
+pub(crate) const MOST_TARGETS: usize = 1000;
 
 /// Servers that do one thing.
 pub type Service = Resource<ServiceSpec>;
@@ -44,8 +44,19 @@ pub struct ServiceSpec {
     /// What it listens on there, none twice; with a pool at least one, else none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<Listener>,
-    /// The servers, at least one and at most 1000, none twice.
+    /// The servers, at most 1000 together with those that are selected, none twice; at least one, unless `select` or `scaling` is given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Target>,
+    /// Nodes that are servers too, by their labels. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<Select>,
+    /// How further targets come and go, by a hook. Default: none do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+    /// Whether targets near the node where packets leave to them get its new flows, as long as one of them serves.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Prefer::is_none")]
+    pub prefer: Prefer,
     /// How packets reach a server, and what it sees as its client. Default: nat.
     pub mode: Mode,
     /// Of mode vxlan: the VPC whose ports the targets are.
@@ -69,14 +80,24 @@ impl Field for ServiceSpec {
         place.fields(|fields| {
             let pool: Option<Option<Name>> = fields.optional("pool");
             let listeners = fields.optional_list("listeners", LISTENERS);
-            let targets = fields.list("targets", "at least one {address, port}");
+            let targets = fields.optional_list("targets", TARGETS);
+            let select = fields.optional("select");
+            let scaling = fields.optional("scaling");
+            let prefer = fields.or("prefer", Prefer::None);
             let mode = fields.or("mode", Mode::Nat);
             let vpc = fields.optional("vpc");
             let gue = fields.optional("gue");
             let health = fields.optional("health");
             let shield = fields.optional("shield");
             let listeners: Option<Vec<Listener>> = listeners.map(Option::unwrap_or_default);
-            let targets: Option<Vec<Target>> = targets;
+            let has_targets = !matches!(
+                (&targets, &select, &scaling),
+                (Some(None), Some(None), Some(None))
+            );
+            if !has_targets {
+                fields.refuse("targets", Problem::Missing { expects: TARGETS });
+            }
+            let targets: Option<Vec<Target>> = targets.map(Option::unwrap_or_default);
             refuse_twice(fields, "listeners", listeners.iter().flatten());
             refuse_twice(fields, "targets", targets.iter().flatten().map(Target::end));
             let count = targets.iter().flatten().count();
@@ -88,6 +109,9 @@ impl Field for ServiceSpec {
                 pool: pool?,
                 listeners: listeners?,
                 targets: targets?,
+                select: select?,
+                scaling: scaling?,
+                prefer: prefer?,
                 mode: mode?,
                 vpc: vpc?,
                 gue: gue?.unwrap_or_default(),
@@ -134,25 +158,27 @@ impl ServiceSpec {
             let why = "needs a pool: an accelerator's packets are rewritten (mode: nat)";
             fields.refuse("mode", Invalid::new(self.mode.word(), why));
         }
-        for (index, target) in self.targets.iter().enumerate() {
-            if let Some(port) = target.port {
+        let declared = self.targets.iter().enumerate();
+        let declared = declared.map(|(index, target)| (format!("targets[{index}].port"), target.port));
+        let selected = self.select.iter();
+        let selected = selected.map(|select| ("select.port".to_owned(), select.port));
+        for (at, port) in declared.chain(selected) {
+            if let Some(port) = port {
                 let why = format!(
                     "cannot be had with mode: {}, which leaves packets as they are; leave it out",
                     self.mode
                 );
-                fields.refuse(
-                    &format!("targets[{index}].port"),
-                    Invalid::new(&port.to_string(), why),
-                );
+                fields.refuse(&at, Invalid::new(&port.to_string(), why));
             }
         }
     }
 }
 
 const LISTENERS: &str = "at least one {protocol, port}";
+const TARGETS: &str = "at least one {address, port}, or select or scaling";
 
 /// A server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
     /// Its address; with mode vxlan that of a port, inside the VPC.
     pub address: HostAddress,
@@ -169,6 +195,12 @@ pub struct Target {
     /// With drain: when the flows that are left are led to others. Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_until: Option<Moment>,
+    /// Its region. Default: that of the node whose address this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Name>,
+    /// Its site. Default: that of the node whose address this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<Name>,
 }
 
 impl Target {
@@ -179,7 +211,8 @@ impl Target {
     }
 
     /// What no other target of its service may have too.
-    fn end(&self) -> String {
+    #[must_use]
+    pub fn end(&self) -> String {
         match self.port {
             Some(port) => format!("{}:{port}", self.address),
             None => self.address.to_string(),
@@ -201,12 +234,60 @@ impl Field for Target {
                 let why = "is for a target that drains; set drain: true beside it, or leave it out";
                 fields.refuse("drain_until", Invalid::new(&until.to_string(), why));
             }
+            let region = fields.optional("region");
+            let site = fields.optional("site");
             Some(Self {
                 address: address?,
                 port: port?,
                 weight: weight?,
                 drain: drain?,
                 drain_until: drain_until?,
+                region: region?,
+                site: site?,
+            })
+        })
+    }
+}
+
+/// Which nodes are servers: each that has all of these labels, by its local address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Select {
+    /// The labels, at least one.
+    pub labels: Labels,
+    /// Their port. Default: the listener's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortNumber>,
+    /// The weight of each. Default: 1.
+    #[serde(skip_serializing_if = "Weight::is_default")]
+    pub weight: Weight,
+}
+
+impl Select {
+    /// Whether an object of these labels is selected.
+    #[must_use]
+    pub fn takes(&self, labels: &Labels) -> bool {
+        self.labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+impl Field for Select {
+    const EXPECTS: &'static str = "a mapping with labels, such as {labels: {role: web}}";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let labels: Option<Labels> = fields.required("labels");
+            let port = fields.optional("port");
+            let weight = fields.or("weight", Weight::DEFAULT);
+            if labels.as_ref().is_some_and(Labels::is_empty) {
+                let expects = "at least one label, such as {role: web}";
+                fields.refuse("labels", Problem::Empty { expects });
+            }
+            Some(Self {
+                labels: labels?,
+                port: port?,
+                weight: weight?,
             })
         })
     }
@@ -224,6 +305,25 @@ impl Weight {
 
     fn is_default(&self) -> bool {
         *self == Self::DEFAULT
+    }
+}
+
+words! {
+    /// Which targets get the new flows of a node where packets leave to them: the nearest of which one serves.
+    Prefer {
+        /// Near and far ones alike.
+        None = "none",
+        /// Those of the node's region, then all others.
+        Region = "region",
+        /// Those of the node's site, then those of its region, then all others.
+        Site = "site"
+    } not_yet []
+}
+
+impl Prefer {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
     }
 }
 

@@ -376,7 +376,10 @@ impl<'a> Check<'a> {
             let services = accelerator.spec.groups.iter();
             let services = services.filter_map(|group| self.intent.services().get(&group.service));
             let (count, most) = (
-                services.clone().map(|service| service.spec.targets.len()).sum(),
+                services
+                    .clone()
+                    .map(|service| self.intent.targets(service).len())
+                    .sum(),
                 MOST_TARGETS,
             );
             if count > most {

@@ -131,6 +131,17 @@ pub enum Conflict {
         /// How many fit.
         most: usize,
     },
+    /// A service that selects, or whose hook names, more targets than one may have.
+    #[error(
+        "it has {count} targets with those that it selects; at most {most} are allowed: select fewer by further labels, or \
+         make several services"
+    )]
+    TooManySelected {
+        /// How many it has.
+        count: usize,
+        /// How many it may have.
+        most: usize,
+    },
     /// An address behind a NAT whose servers answer clients themselves.
     #[error(
         "{public} is a NAT's, which answers that come from the servers themselves (mode: {mode}) do not pass; choose \
@@ -195,6 +206,14 @@ pub enum Conflict {
         object: ObjectRef,
         /// The listener's.
         serves: Protocol,
+    },
+    /// What no node has by which a target could be near it.
+    #[error(
+        "none of the nodes that send to its targets has a site ({nodes}); give them a spec.site, or choose prefer: region"
+    )]
+    NoSite {
+        /// The nodes.
+        nodes: String,
     },
     /// A service behind an accelerator whose servers answer clients themselves.
     #[error(

@@ -8,7 +8,7 @@ use super::check::{self, FieldOf, Violation};
 use super::error::{Conflict, DeleteError, ManifestError, Problem, nearest_object};
 use crate::kinds::{
     Accelerator, AddressPool, HostAddress, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port,
-    PrefixList, Service, Vpc,
+    PrefixList, Service, Target, Vpc,
 };
 
 /// Objects of one kind by name.
@@ -25,6 +25,8 @@ pub struct Intent {
     prefix_lists: Table<PrefixList>,
     services: Table<Service>,
     accelerators: Table<Accelerator>,
+    /// Targets that hooks have named, by service. No object, but they agree with all of these.
+    pub(super) named_by_hooks: BTreeMap<Name, Arc<[Target]>>,
 }
 
 impl Intent {
@@ -62,6 +64,7 @@ impl Intent {
                     .map(|manifest| (changed, blame(violation, manifest))),
             );
         }
+        next.forget_targets_of_gone();
         errors.sort_by_key(|(index, error)| (*index, error.line));
         if errors.is_empty() {
             Ok(next)
@@ -87,6 +90,7 @@ impl Intent {
                 });
             }
         }
+        next.forget_targets_of_gone();
         let mut users: BTreeMap<ObjectRef, Vec<FieldOf>> = BTreeMap::new();
         for violation in check::violations(&next, &HashMap::new()) {
             let (object, field) = violation.subject;

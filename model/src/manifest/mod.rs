@@ -10,6 +10,7 @@ mod check;
 mod error;
 mod intent;
 mod place;
+mod targets;
 mod tree;
 mod write;
 

@@ -448,6 +448,9 @@ impl Read for TargetState {
                 .transpose()?
                 .map(Arc::new),
             ends_s: message.ends_s,
+            group: message.group,
+            rank: message.rank,
+            counted: message.counted.map(Into::into),
         })
     }
 }

@@ -232,6 +232,10 @@ fn checks_survive_and_their_change_is_a_delta() {
         let (before, mut state) = (sample(), sample());
         state.services[1].targets[0].check = Some(Arc::new(check));
         state.services[1].targets[0].ends_s = Some(1_796_104_800);
+        (
+            state.services[1].targets[0].group,
+            state.services[1].targets[0].rank,
+        ) = (1, 2);
         assert_eq!(from_bytes(&to_bytes(&state)).unwrap(), state);
         assert_eq!(from_json(&to_json(&state).unwrap()).unwrap(), state);
         assert_eq!(Delta::between(&before, &state).apply(&before).unwrap(), state);

@@ -229,6 +229,9 @@ impl From<&TargetState> for v1::TargetState {
             weight: state.weight,
             check: state.check.as_deref().map(Into::into),
             ends_s: state.ends_s,
+            group: state.group,
+            rank: state.rank,
+            counted: state.counted.as_deref().map(str::to_owned),
             ..Self::default()
         };
         match state.target {

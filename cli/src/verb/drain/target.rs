@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
-use anyhow::ensure;
-use kuafu_model::kinds::Kind;
+use anyhow::{anyhow, bail};
+use kuafu_model::kinds::{self, Kind};
+use kuafu_model::manifest::{File, Intent};
 use kuafu_proto::v1::{ClusterStatus, GetRequest, HostEntry, ManifestFile};
 use serde_json::{Value, json};
 
@@ -75,11 +76,41 @@ pub(super) async fn declared(
         .into_iter()
         .filter_map(|object| with_drain(object, server, drain))
         .collect();
-    ensure!(
-        !files.is_empty(),
-        "no service has the target {server}; kuafu get services -o yaml shows what each has"
-    );
+    if files.is_empty() {
+        let answer = controller.api.get(GetRequest::default()).await;
+        bail!(undeclared(&controller.unwrap(answer)?.yaml, server)?);
+    }
     Ok(files)
+}
+
+/// Why no service that is declared here has it among its declared targets.
+fn undeclared(all: &str, server: &Server) -> anyhow::Result<String> {
+    let file = File {
+        name: "the controller's answer",
+        text: all,
+    };
+    let applied = Intent::default().apply_files(&[file]);
+    let intent = applied
+        .map_err(|errors| anyhow!("{}", errors[0]))
+        .map(|applied| applied.intent)?;
+    let is_it = |target: &kinds::Target| {
+        let port = target.port.map(kinds::PortNumber::get);
+        target.address.get() == server.address && server.port.is_none_or(|own| port == Some(own))
+    };
+    let mut services = intent.services().iter();
+    let selected = services.find(|(_, service)| intent.targets(service).iter().any(is_it));
+    let mut nodes = intent.nodes().iter();
+    let node = nodes.find(|(_, node)| node.spec.address.local.get() == server.address);
+    Ok(match (selected, node) {
+        (Some((service, _)), Some((node, _))) => format!(
+            "{server} is a target of service/{service} as node/{node}, by its labels: drain that (kuafu drain node/{node}), \
+             or declare it among the targets too"
+        ),
+        _ => format!(
+            "no service has the target {server}; kuafu get service -o yaml shows what each has. One that a scaling hook has \
+             named drains when the hook leaves it out"
+        ),
+    })
 }
 
 /// A service whose target this server is, with its drain as it shall be.
@@ -161,6 +192,20 @@ mod tests {
         assert_eq!(until["drain_until"], "2026-12-01T06:00:00Z");
         let undone = with_drain(service(json!([until])), &"192.0.2.7".parse().unwrap(), Drain::Off).unwrap();
         assert!(!undone.text.contains("drain"), "{}", undone.text);
+    }
+
+    #[test]
+    fn one_that_is_selected_is_drained_as_its_node() {
+        let all = "kind: Node\nmetadata: {name: web-a, labels: {role: web}}\nspec: {region: a, agent: false, address: {local: \
+                   192.0.2.7}}\n---\nkind: Service\nmetadata: {name: web}\nspec: {select: {labels: {role: web}, port: 80}}\n";
+        let of = |server: &str| undeclared(all, &server.parse().unwrap()).unwrap();
+        assert_eq!(
+            of("192.0.2.7"),
+            "192.0.2.7 is a target of service/web as node/web-a, by its labels: drain that (kuafu drain node/web-a), or \
+             declare it among the targets too"
+        );
+        assert!(of("192.0.2.7:80").contains("node/web-a"));
+        assert!(of("192.0.2.7:81").starts_with("no service has the target 192.0.2.7:81"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kuafu_proto::v1::{ClusterStatus, Fallback, Fault, HostEntry, HostStatus};
+use kuafu_proto::v1::{ClusterStatus, Fallback, Fault, HostEntry, HostStatus, ScalingStatus};
 
 use super::backbone::{Cause, causes};
 use crate::verb::version::misfit;
@@ -41,6 +41,8 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<Fault> {
         faults.extend(own);
     }
     faults.extend(status.fallbacks.iter().map(without_a_path));
+    let failing = status.scalings.iter().filter(|scaling| !scaling.fault.is_empty());
+    faults.extend(failing.map(without_a_hook));
     faults.extend(causes.into_iter().map(|(cause, follows)| Fault {
         host: cause.host().to_owned(),
         fault: cause.told(),
@@ -58,6 +60,19 @@ fn without_a_path(fallback: &Fallback) -> Fault {
             "accelerator {accelerator}: no path to {exits} lives, so it forwards to the servers over the Internet"
         ),
         consequences: Vec::new(),
+    }
+}
+
+/// A hook that does not say which targets there are.
+fn without_a_hook(scaling: &ScalingStatus) -> Fault {
+    let (service, url, why) = (&scaling.service, &scaling.url, &scaling.fault);
+    Fault {
+        host: "controller".to_owned(),
+        fault: format!("service {service}: its scaling hook {url} {why}"),
+        consequences: vec![format!(
+            "service {service} keeps the {} targets that it named last",
+            scaling.named
+        )],
     }
 }
 
@@ -364,6 +379,25 @@ mod tests {
         let expected =
             "accelerator game: no path to b, c lives, so it forwards to the servers over the Internet";
         assert_eq!(told(&status), [("a".to_owned(), expected.to_owned(), Vec::new())]);
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_named_with_its_service() {
+        let mut status = cluster();
+        status.scalings.push(ScalingStatus {
+            service: "web".to_owned(),
+            url: "http://192.0.2.9/scale".to_owned(),
+            named: 2,
+            ..ScalingStatus::default()
+        });
+        assert_eq!(told(&status), []);
+        "did not answer within 5 s".clone_into(&mut status.scalings[0].fault);
+        let expected = (
+            "controller".to_owned(),
+            "service web: its scaling hook http://192.0.2.9/scale did not answer within 5 s".to_owned(),
+            vec!["service web keeps the 2 targets that it named last".to_owned()],
+        );
+        assert_eq!(told(&status), [expected]);
     }
 
     #[test]

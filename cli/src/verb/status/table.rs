@@ -5,7 +5,7 @@ use kuafu_proto::v1::{ClusterStatus, Fault, HostEntry, HostStatus, MapStatus, Pr
 use crate::out::{ago, columns, or_dash, us_as_ms};
 use crate::verb::apply::on_trial;
 
-/// Hosts, programs, legs, announced addresses, what is near its limit, faults; with `all` also ports, paths, servers and all limits.
+/// Hosts, programs, legs, announced addresses, services that scale, what is near its limit, faults; with `all` also ports, paths, servers and all limits.
 pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
     let mut text = format!("Cluster {}, revision {}\n", status.cluster, status.revision);
     if let Some(trial) = &status.trial {
@@ -18,6 +18,7 @@ pub(super) fn cluster(status: &ClusterStatus, all: bool) -> String {
         programs(status),
         legs(status),
         announcements(status),
+        scalings(status),
         if all { ports(status) } else { String::new() },
         if all { paths(status) } else { String::new() },
         if all { servers(status) } else { String::new() },
@@ -178,6 +179,30 @@ fn announcements(status: &ClusterStatus) -> String {
         });
         rows.collect()
     })
+}
+
+/// Services whose targets come and go by a hook.
+fn scalings(status: &ClusterStatus) -> String {
+    let rows: Vec<_> = status
+        .scalings
+        .iter()
+        .map(|scaling| {
+            [
+                scaling.service.clone(),
+                scaling.has.to_string(),
+                scaling.wants.to_string(),
+                scaling.flows.to_string(),
+                scaling.named.to_string(),
+                scaling.leaving.to_string(),
+                scaling.url.clone(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let headings = ["SERVICE", "HAS", "WANTS", "FLOWS", "NAMED", "LEAVING", "HOOK"];
+    columns(headings, rows)
 }
 
 fn ports(status: &ClusterStatus) -> String {

@@ -6,8 +6,8 @@ use kuafu_proto::v1;
 use kuafu_proto::v1::query_answer::Answer;
 
 use crate::core::{
-    Cause, Core, DeclareError, Entry, FallbackView, HostView, LegCosts, LegView, Now, RouteView, TrialView,
-    Verdict,
+    Cause, Core, DeclareError, Entry, FallbackView, HostView, LegCosts, LegView, Now, RouteView, ScalingView,
+    TrialView, Verdict,
 };
 
 pub(super) fn changes(changes: &[Change], revision: u64, trial: Option<v1::OnTrial>) -> v1::ApplyAnswer {
@@ -111,6 +111,21 @@ pub(super) fn status(core: &Core, now: Now) -> v1::ClusterStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         layout: 0,
         fallbacks: core.fallback_views().into_iter().map(fallback).collect(),
+        scalings: core.scaling_views().into_iter().map(scaling).collect(),
+    }
+}
+
+fn scaling(scaling: ScalingView) -> v1::ScalingStatus {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    v1::ScalingStatus {
+        service: scaling.service.to_string(),
+        url: scaling.url,
+        has: count(scaling.has),
+        wants: count(scaling.wants),
+        flows: scaling.flows,
+        fault: scaling.fault.unwrap_or_default(),
+        named: count(scaling.named),
+        leaving: count(scaling.leaving),
     }
 }
 

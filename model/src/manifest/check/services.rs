@@ -1,14 +1,15 @@
 //! What services and accelerators have in common where packets enter: pools, listeners, shields.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use kuafu_pipeline::map::MOST_LISTED;
 
-use super::{Check, Claims, FieldOf, field, id};
+use super::{Check, Claims, FieldOf, field, id, join};
 use crate::contents::{MOST_LISTS, lists_fit};
 use crate::kinds::{
-    Accelerator, HostAddress, Kind, Listener, Mode, Name, ObjectRef, PoolAddress, Port, Service, Shield,
-    ShieldMode,
+    Accelerator, HostAddress, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress, Port,
+    Prefer, Service, Shield, ShieldMode, Target,
 };
 use crate::manifest::error::Conflict;
 
@@ -34,7 +35,10 @@ impl<'a> Check<'a> {
         for service in self.in_order(Kind::Service, self.intent.services()) {
             let me = id(Kind::Service, service);
             let accelerators = leading.get(&service.metadata.name);
-            self.asks_where_it_is_answered(&me, service, accelerators.map_or(&[], Vec::as_slice));
+            let accelerators = accelerators.map_or(&[][..], Vec::as_slice);
+            self.asks_where_it_is_answered(&me, service, accelerators);
+            self.prefers_what_can_be_near(&me, service, accelerators);
+            self.selects_not_too_many(&me, service);
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
@@ -65,9 +69,10 @@ impl<'a> Check<'a> {
             return;
         };
         let vpc_id = ObjectRef::new(Kind::Vpc, name);
-        for (index, target) in service.spec.targets.iter().enumerate() {
+        let targets = self.intent.targets(service);
+        for (index, target) in targets.iter().enumerate() {
             if !ports.contains_key(&(name, target.address)) {
-                let at = field(me, format!("spec.targets[{index}].address"));
+                let at = self.place_of(me, service, (index, target));
                 let (address, vpc) = (target.address, vpc_id.clone());
                 let of_vpc = |port: &Name| {
                     let port = self.intent.ports().get(port);
@@ -135,19 +140,89 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// A service has not too many targets together with those that it selects and its hook names.
+    fn selects_not_too_many(&mut self, me: &ObjectRef, service: &Service) {
+        let (count, most) = (self.intent.targets(service).len(), MOST_TARGETS);
+        if count > most {
+            let select = service.spec.select.as_ref();
+            let nodes = self.intent.nodes().values();
+            let nodes = nodes.filter(|node| select.is_some_and(|select| select.takes(&node.metadata.labels)));
+            let because: Vec<FieldOf> = nodes
+                .map(|node| field(&id(Kind::Node, node), "metadata.labels"))
+                .collect();
+            let conflict = Conflict::TooManySelected { count, most };
+            let at = if select.is_some() {
+                "spec.select"
+            } else {
+                "spec.targets"
+            };
+            self.add(field(me, at), because, conflict);
+        }
+    }
+
+    /// Of the nodes that send to the targets of a service that prefers those of their site, one has a site.
+    fn prefers_what_can_be_near(&mut self, me: &ObjectRef, service: &Service, accelerators: &[&Accelerator]) {
+        if service.spec.prefer != Prefer::Site {
+            return;
+        }
+        let nodes = self.intent.nodes();
+        let pool = service.spec.pool.as_ref();
+        let pool = pool.and_then(|name| self.intent.address_pools().get(name));
+        let addresses = pool.into_iter().flat_map(|pool| &pool.spec.addresses);
+        let carriers = addresses.flat_map(|address| address.nodes.iter());
+        let carriers = carriers.filter_map(|name| nodes.get(name));
+        let groups = accelerators
+            .iter()
+            .flat_map(|accelerator| &accelerator.spec.groups);
+        let groups: Vec<_> = groups
+            .filter(|group| group.service == service.metadata.name)
+            .collect();
+        let is_exit = |node: &&Arc<Node>| {
+            node.spec.agent && groups.iter().any(|group| group.region == node.spec.region)
+        };
+        let senders: BTreeMap<&Name, &Arc<Node>> = carriers
+            .chain(nodes.values().filter(is_exit))
+            .map(|node| (&node.metadata.name, node))
+            .collect();
+        if senders.is_empty() || senders.values().any(|node| node.spec.site.is_some()) {
+            return;
+        }
+        let of_nodes = senders
+            .values()
+            .map(|node| field(&id(Kind::Node, node), "spec.site"));
+        let of_accelerators = accelerators
+            .iter()
+            .map(|accelerator| field(&id(Kind::Accelerator, accelerator), "spec.groups"));
+        let because: Vec<FieldOf> = of_accelerators.chain(of_nodes).collect();
+        let nodes = join(senders.into_keys());
+        self.add(field(me, "spec.prefer"), because, Conflict::NoSite { nodes });
+    }
+
+    /// The field by which a service has its target of that index.
+    fn place_of(&self, me: &ObjectRef, service: &Service, (index, target): (usize, &Target)) -> FieldOf {
+        if index < service.spec.targets.len() {
+            field(me, format!("spec.targets[{index}].address"))
+        } else if self.intent.named_by_hook(service).contains(target) {
+            field(me, "spec.scaling")
+        } else {
+            field(me, "spec.select")
+        }
+    }
+
     /// No target is the service's own address, or the address of the node that sends to it.
     fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
-        for (index, target) in service.spec.targets.iter().enumerate() {
+        let targets = self.intent.targets(service);
+        for (index, target) in targets.iter().enumerate() {
             let is_sender = |name: &&Name| {
                 let node = self.intent.nodes().get(*name);
                 let own = node.map(|node| node.spec.address.local);
                 [Some(address.local), own].contains(&Some(target.address))
             };
             if let Some(name) = address.nodes.iter().find(is_sender) {
-                let at = field(me, format!("spec.targets[{index}].address"));
+                let at = self.place_of(me, service, (index, target));
                 let node = ObjectRef::new(Kind::Node, name);
-                let because = field(&node, "spec.address.local");
-                self.add(at, [because], Conflict::SendsToItself { node });
+                let because = ["spec.address.local", "metadata.labels"].map(|name| field(&node, name));
+                self.add(at, because, Conflict::SendsToItself { node });
             }
         }
     }
