@@ -31,6 +31,8 @@ mod join;
 mod limit;
 #[path = "clusters/near.rs"]
 mod near;
+#[path = "clusters/peering.rs"]
+mod peering;
 #[path = "../src/demo/play.rs"]
 mod play;
 #[path = "../src/demo/report.rs"]

@@ -186,6 +186,7 @@ impl Announcing {
                 (false, ..) => ("standby", String::new()),
                 (true, Some(why), _) => ("withheld", why.clone()),
                 (true, None, Some(why)) if why == hook::RUNS => ("withheld", why.clone()),
+                (true, None, Some(why)) if why.starts_with(bgp::PARTLY) => ("announced", why.clone()),
                 (true, None, Some(why)) => ("failed", why.clone()),
                 (true, None, None) => ("announced", String::new()),
             };
@@ -212,9 +213,9 @@ const fn word(way: &Way) -> &'static str {
     }
 }
 
-/// Ends the BGP speaker that an agent has started over the files in `run`, if it runs, and forgets what was announced.
-/// Returns whether it ran.
-pub(crate) fn stop(run: &Path) -> bool {
+/// Ends the BGP daemon that an agent has started over the files in `run`, if it runs, and forgets what was announced.
+/// Returns its name, if it ran.
+pub(crate) fn stop(run: &Path) -> Vec<&'static str> {
     lease::forget(run);
     bgp::stop(run)
 }

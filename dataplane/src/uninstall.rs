@@ -12,16 +12,15 @@ use crate::host::{Net, Sysctls, remove_overlay, stop_checks};
 
 /// Detaches the programs, removes pins, `kuafu0` and what led there, and makes the settings recorded in `data` what they were. Returns
 /// what was done, one line each: nothing, where nothing was there. What an agent keeps in `data` beside that
-/// (identity, state, incarnation) stays. The BGP speaker that it has started, with its files in `run`, ends first.
+/// (identity, state, incarnation) stays. The BGP daemon that it has started, with its files in `run`, ends first.
 ///
 /// # Errors
 /// What could not be removed. What was done before stays done; a second run does the rest.
 pub fn uninstall(pins: &Pins, data: &Path, run: &Path) -> Result<Vec<String>> {
     let net = Net::new()?;
     let mut done = Vec::new();
-    if announce::stop(run) {
-        done.push("gobgpd is stopped".to_owned());
-    }
+    let stopped = announce::stop(run).into_iter();
+    done.extend(stopped.map(|name| format!("{name} is stopped")));
     let neighbours = let_go(&net, pins)?;
     if neighbours != 0 {
         done.push(format!("{neighbours} neighbours are no longer kept fresh"));

@@ -503,12 +503,48 @@ pub enum Way {
 /// How a host speaks BGP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {
+    /// What speaks.
+    pub daemon: Daemon,
     /// Its autonomous system.
     pub number: u32,
-    /// The routers, with theirs.
-    pub peers: Vec<(Ipv4Addr, u32)>,
+    /// The routers.
+    pub peers: Vec<Router>,
     /// The routers' TCP port.
     pub port: u16,
+}
+
+/// A router that a host speaks BGP with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Router {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its autonomous system.
+    pub number: u32,
+    /// How many hops it may be away; `None`: it is on the host's link.
+    pub multihop: Option<u8>,
+    /// The host's file with the session's password.
+    pub password_file: Option<String>,
+}
+
+/// A program that speaks BGP for a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// GoBGP.
+    Gobgp,
+    /// FRR.
+    Frr {
+        /// Beside its sessions.
+        bfd: Option<Bfd>,
+    },
+}
+
+/// Bidirectional Forwarding Detection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bfd {
+    /// Between two packets.
+    pub interval_ms: u32,
+    /// So many that do not come mean that nobody is there.
+    pub multiplier: u32,
 }
 
 /// What is put around an IP packet.

@@ -151,19 +151,34 @@ fn hook() -> impl Strategy<Value = Value> {
 fn bgp() -> impl Strategy<Value = Value> {
     let community = any::<(u16, u16)>().prop_map(|(high, low)| format!("{high}:{low}"));
     let communities = prop::collection::btree_set(community, 1..4).prop_map(Value::from_iter);
+    let multihop = maybe((1u8..).prop_map(Value::from));
+    let file = maybe("(/[!-~&&[^/]]{1,20}){1,4}".prop_map(Value::from));
+    let peer = (1u32..u32::MAX, multihop, file);
     (
         1u32..u32::MAX,
-        prop::collection::btree_map(address(), 1u32..u32::MAX, 1..4),
+        prop::collection::btree_map(address(), peer, 1..4),
         maybe(communities),
         maybe(any::<u32>().prop_map(Value::from)),
         // Not the default, which is left out.
         maybe((1u16..=178).prop_map(Value::from)),
+        prop_oneof![Just(Value::Null), daemon_frr().boxed()],
     )
-        .prop_map(|(number, peers, communities, med, port)| {
-            let peer = |(address, number)| json!({"address": address, "as": number});
+        .prop_map(|(number, peers, communities, med, port, frr)| {
+            let peer = |(address, (number, multihop, file))| {
+                given(json!({"address": address, "as": number, "multihop": multihop, "password_file": file}))
+            };
             let peers: Vec<Value> = peers.into_iter().map(peer).collect();
-            given(json!({"as": number, "peers": peers, "communities": communities, "med": med, "port": port}))
+            given(
+                json!({"as": number, "peers": peers, "communities": communities, "med": med, "port": port,
+                "daemon": frr["daemon"], "bfd": frr["bfd"]}),
+            )
         })
+}
+
+fn daemon_frr() -> impl Strategy<Value = Value> {
+    let bfd = (50u16..=60_000, 2u8..)
+        .prop_map(|(interval, multiplier)| json!({"interval_ms": interval, "multiplier": multiplier}));
+    maybe(bfd).prop_map(|bfd| json!({"daemon": "frr", "bfd": bfd}))
 }
 
 fn service() -> impl Strategy<Value = Value> {

@@ -151,7 +151,7 @@ Section: net
 Priority: optional
 Depends: libc6 (>= 2.{glibc}), libgcc-s1
 Recommends: iproute2, nftables
-Suggests: gobgpd, tcpdump, tshark
+Suggests: gobgpd, frr, tcpdump, tshark
 Description: software-defined network and global accelerator
  VPC encapsulation, load balancing and backbone forwarding by eBPF programs on
  every host; a controller that measures the links and steers traffic over the

@@ -1,12 +1,14 @@
 //! Addresses that hosts announce by BGP, by ARP and by a command: who holds them when hosts, agents and servers die.
 
 #[path = "announced/rack.rs"]
-mod rack;
+pub mod rack;
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use kuafu_lab::Signal;
 
 use super::common::{skipped, soon};
 use rack::{ALL, ARP, BGP, HOOK, Long, NODES, Rack, SERVERS};
@@ -42,6 +44,7 @@ fn announced_addresses_do_without_agents_and_controller() {
     all_echo(&mut long, "after an agent died for good");
     a_restart_of_the_controller_moves_nothing(&mut rack, right, left);
     a_holder_that_is_cut_off_lets_go(&mut rack, right, left);
+    an_agent_that_stood_still_claims_nothing(&mut rack, left, right);
     all_echo(&mut long, "in the end");
 }
 
@@ -188,6 +191,38 @@ fn a_holder_that_is_cut_off_lets_go(rack: &mut Rack, holder: &str, other: &str) 
         rack.until(holder, NOT_HELD);
     });
     assert_eq!(failed, [""; 0]);
+}
+
+/// The agent of a holder stands still for longer than its lease: all that it announces goes. When it goes on it announces
+/// by BGP again, and claims nothing of what is another's now.
+fn an_agent_that_stood_still_claims_nothing(rack: &mut Rack, holder: &str, other: &str) {
+    rack.until_led(&NODES);
+    let claims = rack.claims(holder);
+    rack.signal(holder, "agent", Signal::SIGSTOP);
+    let stopped = Instant::now();
+    rack.until(other, HELD);
+    rack.until_led(&[other]);
+    assert!(!rack.answers_arp(holder), "the lease has run out");
+    println!(
+        "{BGP} is withdrawn {:?} after the agent stood still",
+        stopped.elapsed()
+    );
+    rack.signal(holder, "agent", Signal::SIGCONT);
+    rack.until(holder, NOT_HELD);
+    rack.until_led(&NODES);
+    thread::sleep(WHILE);
+    rack.until(other, HELD);
+    assert!(!rack.answers_arp(holder) && rack.answers_arp(other));
+    let claimed = format!("who-has {ARP}");
+    assert!(!claims.text().contains(&claimed), "{}", claims.text());
+    // Where it does claim, that is heard.
+    let node = format!("node/{other}");
+    rack.ask(&["drain", &node]).unwrap();
+    soon("it claims what comes to it", || {
+        claims.text().contains(&claimed).then_some(())
+    });
+    rack.ask(&["drain", &node, "--undo"]).unwrap();
+    rack.until_led(&NODES);
 }
 
 /// After this, other hosts lead flows that they have not seen by the ring before, for 600 s.

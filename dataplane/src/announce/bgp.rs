@@ -1,25 +1,27 @@
-//! Debian's `gobgpd`, which speaks BGP for this host: started, found again, told what to announce.
+//! BGP: a daemon that speaks it for this host is started, found again, told what to announce.
 //!
-//! It does not end with the agent, which finds it by the file with its number, and what it announces by the lease. It
-//! dials, and takes no connections: nothing else of the host's BGP is in its way. Its orders come by a socket that is
-//! root's alone.
+//! It does not end with the agent, which finds it by the files with its programs' numbers, and what it announces by the
+//! lease. It dials, and takes no connections: nothing else of the host's BGP is in its way.
+
+mod frr;
+mod gobgp;
+mod password;
+mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use kuafu_model::state::{Announcement, Speaker, Way};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use kuafu_model::state::{self, Announcement, Speaker, Way};
 use serde::Deserialize;
 
+use self::frr::Frr;
+use self::gobgp::Gobgp;
 use super::Orders;
 use super::lease::Lease;
 
@@ -33,25 +35,83 @@ const NOT_FOUND: i32 = 127;
 const LOOK: Duration = Duration::from_secs(5);
 /// The same while a session is missing.
 const LOOK_SOON: Duration = Duration::from_secs(1);
-/// After `gobgpd` could not be started.
+/// After a daemon could not be started, or has ended at once.
 const PAUSE: Duration = Duration::from_secs(5);
-/// For it to end by itself.
-const GRACE: Duration = Duration::from_secs(2);
-/// Between two looks whether it has.
-const NAP: Duration = Duration::from_millis(20);
-/// A session that is established (gobgp's `SessionState`).
-const ESTABLISHED: u32 = 6;
 /// Seconds after which a router that hears nothing withdraws, and between two keepalives.
 const HOLD: [u32; 2] = [9, 3];
-/// The socket by which it takes orders.
-const SOCKET: &str = "gobgpd.sock";
-const ABSENT: &str = "gobgpd is not installed: apt install gobgpd";
+/// Seconds between two attempts to reach a router.
+const RETRY_S: u32 = 2;
+
+/// How a fault begins beside which an address is announced to other routers.
+pub(super) const PARTLY: &str = "not to all routers: ";
+
+/// What differs between the daemons that speak BGP. Files of theirs are in `run`.
+trait Daemon: Sync {
+    /// Its name, for people.
+    fn name(&self) -> &'static str;
+
+    /// What is to be said where it is not installed.
+    fn absent(&self) -> &'static str;
+
+    /// All programs that it may consist of. The last one speaks.
+    fn all_programs(&self) -> &'static [&'static str];
+
+    /// Those that a speaker needs, in the order in which they start.
+    fn programs(&self, speaker: &Speaker) -> Vec<&'static str>;
+
+    /// How one of them is started.
+    fn command(&self, run: &Path, program: &str) -> Command;
+
+    /// Where the one that speaks has its configuration.
+    fn config_file(&self, run: &Path) -> PathBuf;
+
+    /// The text of that.
+    fn config(&self, sessions: &Sessions<'_>) -> String;
+
+    /// Writes all that the programs read. `NotFound`: it is not installed.
+    fn lay_out(&self, run: &Path, config: &str) -> io::Result<()>;
+
+    /// Removes that, and what else its programs leave.
+    fn clear(&self, run: &Path);
+
+    /// Announces an address, or what its announcement carries from now on: names and values in turns.
+    fn announce(&self, run: &Path, address: Ipv4Addr, attributes: &[String]) -> Result<(), String>;
+
+    /// Withdraws an address; one that is not announced is none.
+    fn withdraw(&self, run: &Path, address: Ipv4Addr) -> Result<(), String>;
+
+    /// The addresses that it announces.
+    fn routes(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String>;
+
+    /// The routers without a session.
+    fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String>;
+}
+
+/// How a host speaks with its routers.
+struct Sessions<'a> {
+    speaker: &'a Speaker,
+    /// The host's own address.
+    local: Ipv4Addr,
+    /// The routers' passwords, by their addresses.
+    passwords: BTreeMap<Ipv4Addr, String>,
+}
+
+const DAEMONS: [&dyn Daemon; 2] = [&Gobgp, &Frr];
+
+const fn daemon(speaker: &Speaker) -> &'static dyn Daemon {
+    match speaker.daemon {
+        state::Daemon::Gobgp => &Gobgp,
+        state::Daemon::Frr { .. } => &Frr,
+    }
+}
 
 /// The speaker of this host.
 pub(super) struct Bgp {
     run: PathBuf,
-    /// Where this agent has started it: to be waited for when it ends.
-    child: Option<Child>,
+    /// What this agent has started: to be waited for when it ends.
+    children: Vec<Child>,
+    /// When a program was started last.
+    started: Option<Instant>,
     /// When routes and sessions were looked at last.
     looked: Option<Instant>,
     /// When it could not be started, and why.
@@ -64,7 +124,8 @@ impl Bgp {
     pub(super) fn new(run: &Path) -> Self {
         Self {
             run: run.to_owned(),
-            child: None,
+            children: Vec::new(),
+            started: None,
             looked: None,
             failed: None,
             silent: None,
@@ -86,21 +147,32 @@ impl Bgp {
     ) {
         let mut speakers = orders.all.iter().filter_map(|(one, _)| speaker(one));
         let (Some(speaker), Some(local)) = (speakers.next(), orders.local) else {
-            if number_file(&self.run).exists() {
+            if DAEMONS.iter().any(|one| is_known(*one, &self.run)) {
                 self.end();
             }
             lease.routes.clear();
             return;
         };
         let due: BTreeMap<Ipv4Addr, Vec<String>> = orders.due().filter_map(route).collect();
-        let done = self
-            .ensure(now, &config(speaker, local))
-            .and_then(|()| self.bring_about(now, &due, lease));
+        let daemon = daemon(speaker);
+        let ready = self.ensure(now, daemon, speaker, local);
+        // One that runs by an earlier configuration is told what is due all the same: above all what is not.
+        let brought = if ready.is_ok() || runs(daemon, &self.run) {
+            self.bring_about(now, daemon, &due, lease)
+        } else {
+            Ok(())
+        };
+        let done = ready.and(brought);
         let fault = match (done, &self.silent) {
             (Err(fault), _) => Some(fault),
-            (Ok(()), Some(silent)) if silent.len() == speaker.peers.len() => {
+            (Ok(()), Some(silent)) if !silent.is_empty() => {
                 let routers: Vec<String> = silent.iter().map(Ipv4Addr::to_string).collect();
-                Some(format!("no BGP session with {}", routers.join(", ")))
+                let some = if silent.len() < speaker.peers.len() {
+                    PARTLY
+                } else {
+                    ""
+                };
+                Some(format!("{some}no BGP session with {}", routers.join(", ")))
             }
             (Ok(()), _) => None,
         };
@@ -109,16 +181,26 @@ impl Bgp {
         }
     }
 
-    /// Has `gobgpd` run by this configuration.
-    fn ensure(&mut self, now: Instant, config: &str) -> Result<(), String> {
-        if let Some(child) = &mut self.child
-            && matches!(child.try_wait(), Ok(Some(_)))
-        {
-            self.child = None;
-        }
-        let path = config_file(&self.run);
-        let is_same = fs::read_to_string(&path).is_ok_and(|text| text == config);
-        if running(&self.run).is_some() && is_same {
+    /// Has the daemon run by its configuration, and no other one.
+    fn ensure(
+        &mut self,
+        now: Instant,
+        daemon: &dyn Daemon,
+        speaker: &Speaker,
+        local: Ipv4Addr,
+    ) -> Result<(), String> {
+        self.children
+            .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        let config = daemon.config(&Sessions {
+            speaker,
+            local,
+            passwords: password::all(speaker)?,
+        });
+        let is_same = fs::read_to_string(daemon.config_file(&self.run)).is_ok_and(|text| text == config);
+        let mut programs = daemon.programs(speaker);
+        let ended = |name: &&str| process::running(&self.run, name).is_none();
+        let missing = programs.iter().copied().find(|name| ended(name));
+        if let (true, None) = (is_same, missing) {
             return Ok(());
         }
         if let Some((at, why)) = &self.failed
@@ -126,31 +208,47 @@ impl Bgp {
         {
             return Err(why.clone());
         }
-        self.end();
-        let started = fs::write(&path, config).and_then(|()| start(&self.run));
-        match started {
-            Ok(child) => {
-                tracing::info!(pid = child.id(), "gobgpd is started");
-                self.child = Some(child);
-                self.looked = None;
-                self.failed = None;
-                Ok(())
-            }
-            Err(error) => {
-                let why = match error.kind() {
-                    io::ErrorKind::NotFound => ABSENT.to_owned(),
-                    _ => format!("gobgpd cannot be started: {error}"),
-                };
-                self.failed = Some((now, why.clone()));
-                Err(why)
-            }
+        if let (true, Some(name), Some(started)) = (is_same, missing, self.started)
+            && now.saturating_duration_since(started) < PAUSE
+        {
+            let why = format!("{name} has ended: {}", process::last_words(&self.run, name));
+            self.failed = Some((now, why.clone()));
+            return Err(why);
         }
+        if is_same && programs.last().is_some_and(|speaks| !ended(speaks)) {
+            programs.retain(ended);
+        } else {
+            self.end();
+            let laid_out = daemon.lay_out(&self.run, &config);
+            laid_out.map_err(|error| self.not_started(now, daemon, &error))?;
+        }
+        for name in programs {
+            let child = process::start(&self.run, name, daemon.command(&self.run, name));
+            let child = child.map_err(|error| self.not_started(now, daemon, &error))?;
+            tracing::info!(pid = child.id(), "{name} is started");
+            self.children.push(child);
+        }
+        self.started = Some(now);
+        self.looked = None;
+        self.failed = None;
+        Ok(())
+    }
+
+    /// Why it could not be started, which is said for a while.
+    fn not_started(&mut self, now: Instant, daemon: &dyn Daemon, error: &io::Error) -> String {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => daemon.absent().to_owned(),
+            _ => format!("{} cannot be started: {error}", daemon.name()),
+        };
+        self.failed = Some((now, why.clone()));
+        why
     }
 
     /// Makes its routes those that are due. What it has is asked for now and then; in between the lease knows it.
     fn bring_about(
         &mut self,
         now: Instant,
+        daemon: &dyn Daemon,
         due: &BTreeMap<Ipv4Addr, Vec<String>>,
         lease: &mut Lease,
     ) -> Result<(), String> {
@@ -159,26 +257,23 @@ impl Bgp {
             _ => LOOK_SOON,
         };
         if self.looked.is_none_or(|looked| now - looked >= pause) {
-            let has = routes(&self.run)?;
+            let has = daemon.routes(&self.run)?;
             lease.routes.retain(|address, _| has.contains(address));
             for address in has.iter().filter(|address| !due.contains_key(*address)) {
-                withdraw(&self.run, *address)?;
+                daemon.withdraw(&self.run, *address)?;
             }
-            self.silent = Some(silent(&self.run)?);
+            self.silent = Some(daemon.silent(&self.run)?);
             self.looked = Some(now);
         }
         let gone: Vec<Ipv4Addr> = lease.routes.keys().copied().collect();
         for address in gone.into_iter().filter(|address| !due.contains_key(address)) {
-            withdraw(&self.run, address)?;
+            daemon.withdraw(&self.run, address)?;
             tracing::info!(%address, "withdrawn from BGP");
             lease.routes.remove(&address);
         }
         for (address, attributes) in due {
             if lease.routes.get(address) != Some(attributes) {
-                let prefix = format!("{address}/32");
-                let add = ["global", "rib", "add", &prefix];
-                let words = add.into_iter().chain(attributes.iter().map(String::as_str));
-                gobgp(&self.run, &words.collect::<Vec<_>>())?;
+                daemon.announce(&self.run, *address, attributes)?;
                 tracing::info!(%address, "announced by BGP");
                 lease.routes.insert(*address, attributes.clone());
             }
@@ -186,10 +281,10 @@ impl Bgp {
         Ok(())
     }
 
-    /// Ends the one that an agent of this host has started.
+    /// Ends all that an agent of this host has started.
     fn end(&mut self) {
         stop(&self.run);
-        if let Some(mut child) = self.child.take() {
+        for mut child in self.children.drain(..) {
             // Whatever the file says of it.
             let _ = child.kill();
             let _ = child.wait();
@@ -206,7 +301,7 @@ const fn speaker(announcement: &Announcement) -> Option<&Speaker> {
     }
 }
 
-/// A route: the address, and what its announcement carries, in gobgp's words.
+/// A route: the address, and what its announcement carries, names and values in turns.
 fn route(announcement: &Announcement) -> Option<(Ipv4Addr, Vec<String>)> {
     let Way::Bgp { communities, med, .. } = &announcement.way else {
         return None;
@@ -218,188 +313,75 @@ fn route(announcement: &Announcement) -> Option<(Ipv4Addr, Vec<String>)> {
     Some((announcement.local, attributes))
 }
 
-/// The configuration of a speaker, in TOML.
-fn config(speaker: &Speaker, local: Ipv4Addr) -> String {
-    let [hold, keepalive] = HOLD;
-    let mut text = format!(
-        "[global.config]\nas = {}\nrouter-id = \"{local}\"\n# It dials, and takes no connections.\nport = -1\n",
-        speaker.number
-    );
-    for (address, number) in &speaker.peers {
-        // Writing to a text succeeds.
-        let _ = write!(
-            text,
-            "\n[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {number}\n\
-             [neighbors.transport.config]\nlocal-address = \"{local}\"\nremote-port = {}\n\
-             [neighbors.timers.config]\nconnect-retry = 5\nhold-time = {hold}\nkeepalive-interval = {keepalive}\n\
-             idle-hold-time-after-reset = 1\n",
-            speaker.port
-        );
-    }
-    text + POLICY
+/// Whether an agent has started some of it, and nobody has ended that in order.
+fn is_known(daemon: &dyn Daemon, run: &Path) -> bool {
+    let mut programs = daemon.all_programs().iter();
+    programs.any(|name| process::is_known(run, name))
 }
 
-/// It tells what it announces itself, and takes nothing: it is no way from one router to another.
-const POLICY: &str = r#"
-[global.apply-policy.config]
-import-policy-list = ["own"]
-default-import-policy = "reject-route"
-export-policy-list = ["own"]
-default-export-policy = "reject-route"
-
-[[policy-definitions]]
-name = "own"
-[[policy-definitions.statements]]
-[policy-definitions.statements.conditions.bgp-conditions]
-route-type = "local"
-[policy-definitions.statements.actions]
-route-disposition = "accept-route"
-"#;
-
-fn config_file(run: &Path) -> PathBuf {
-    run.join("gobgpd.toml")
+/// Whether the program of it runs that speaks.
+fn runs(daemon: &dyn Daemon, run: &Path) -> bool {
+    let speaks = daemon.all_programs().last();
+    speaks.is_some_and(|name| process::running(run, name).is_some())
 }
 
-/// The same as it and gobgp take it.
-fn socket(run: &Path) -> String {
-    format!("unix://{}", run.join(SOCKET).display())
-}
-
-fn number_file(run: &Path) -> PathBuf {
-    run.join("gobgpd.pid")
-}
-
-/// Starts it so that it outlives the agent.
-fn start(run: &Path) -> io::Result<Child> {
-    let log = File::create(run.join("gobgpd.log"))?;
-    let api = format!("--api-hosts={}", socket(run));
-    let mut child = Command::new("gobgpd")
-        .arg("-f")
-        .arg(config_file(run))
-        .args([api.as_str(), "--pprof-disable", "--log-plain"])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .spawn()?;
-    // Its name may still be this program's.
-    let began = stat(child.id()).map_or(0, |(_, began)| began);
-    let kept = fs::write(number_file(run), format!("{} {began}\n", child.id()));
-    if kept.is_err() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    kept.map(|()| child)
-}
-
-/// The one that an agent of this host has started, if it runs: its process.
-pub(super) fn running(run: &Path) -> Option<Pid> {
-    let text = fs::read_to_string(number_file(run)).ok()?;
-    let (number, when) = text.trim().split_once(' ')?;
-    let number: u32 = number.parse().ok()?;
-    (began(number)?.to_string() == when).then(|| i32::try_from(number).map(Pid::from_raw).ok())?
-}
-
-/// When a process of that number began (proc(5)), if it runs and is a gobgpd.
-fn began(number: u32) -> Option<u64> {
-    let (name, began) = stat(number)?;
-    (name == "gobgpd").then_some(began)
-}
-
-/// Name and beginning of a process of that number, if it runs.
-fn stat(number: u32) -> Option<(String, u64)> {
-    let text = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
-    let (head, rest) = text.rsplit_once(") ")?;
-    let (_, name) = head.split_once('(')?;
-    let mut words = rest.split(' ');
-    let is_dead = words.next()? == "Z";
-    let began = words.nth(18)?.parse().ok()?;
-    (!is_dead).then(|| (name.to_owned(), began))
-}
-
-/// Ends the `gobgpd` that an agent has started over these files, if it runs, and removes them. Its routers withdraw what
-/// it has announced. Returns whether it ran.
-pub(super) fn stop(run: &Path) -> bool {
-    let found = running(run);
-    if let Some(process) = found {
-        let _ = kill(process, Signal::SIGTERM);
-        // It removes its socket at the end: the next one's would go with it.
-        let began = Instant::now();
-        while running(run).is_some() && began.elapsed() < GRACE {
-            thread::sleep(NAP);
+/// Ends what an agent has started over these files, if it runs, and removes them. Its routers withdraw what it has
+/// announced. Returns the names of what ran.
+pub(super) fn stop(run: &Path) -> Vec<&'static str> {
+    let mut stopped = Vec::new();
+    for daemon in DAEMONS {
+        // Who speaks ends first: it takes its leave of the routers.
+        let programs = daemon.all_programs().iter().rev();
+        if programs.filter(|name| process::stop(run, name)).count() > 0 {
+            stopped.push(daemon.name());
         }
-        if running(run).is_some() {
-            let _ = kill(process, Signal::SIGKILL);
-        }
+        daemon.clear(run);
     }
-    for name in ["gobgpd.pid", "gobgpd.toml", "gobgpd.log", SOCKET] {
-        let _ = fs::remove_file(run.join(name));
-    }
-    found.is_some()
+    stopped
 }
 
-/// Withdraws an address; one that is not announced is none.
+/// Withdraws an address from the daemon that runs; one that has ended has withdrawn all.
 pub(super) fn withdraw(run: &Path, address: Ipv4Addr) -> Result<(), String> {
-    gobgp(run, &["global", "rib", "del", &format!("{address}/32")]).map(drop)
+    let mut daemons = DAEMONS.iter().filter(|daemon| runs(**daemon, run));
+    daemons.try_for_each(|daemon| daemon.withdraw(run, address))
 }
 
-/// The addresses that it announces.
-fn routes(run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
-    let text = gobgp(run, &["-j", "global", "rib"])?;
-    let known: BTreeMap<String, serde_json::Value> = read(&text)?;
-    let own = |(prefix, paths): (&String, &serde_json::Value)| {
-        // What a router has told has it as its source.
-        let paths = paths.as_array()?;
-        let is_own = paths.iter().any(|path| path.get("source-id").is_none());
-        prefix.strip_suffix("/32")?.parse().ok().filter(|_| is_own)
-    };
-    Ok(known.iter().filter_map(own).collect())
-}
-
-#[derive(Deserialize)]
-struct Neighbour {
-    conf: NeighbourConfig,
-    #[serde(default)]
-    state: NeighbourState,
-}
-
-#[derive(Deserialize)]
-struct NeighbourConfig {
-    neighbor_address: Ipv4Addr,
-}
-
-#[derive(Default, Deserialize)]
-struct NeighbourState {
-    #[serde(default)]
-    session_state: u32,
-}
-
-/// The routers without a session.
-fn silent(run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
-    let all: Vec<Neighbour> = read(&gobgp(run, &["-j", "neighbor"])?)?;
-    let silent = all.iter().filter(|one| one.state.session_state != ESTABLISHED);
-    Ok(silent.map(|one| one.conf.neighbor_address).collect())
+/// Writes a file that its owner alone can read.
+fn keep_private(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    if let Some((user, group)) = owner {
+        fchown(&file, Some(user), Some(group))?;
+    }
+    file.write_all(text.as_bytes())
 }
 
 fn read<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| format!("gobgp says what is not understood: {error}"))
+    serde_json::from_str(text).map_err(|error| format!("its answer is not understood: {error}"))
 }
 
-/// Gives `gobgpd` an order. Returns the answer.
-fn gobgp(run: &Path, words: &[&str]) -> Result<String, String> {
-    let failed = |why: &dyn std::fmt::Display| format!("gobgp {}: {why}", words.join(" "));
+/// An order to a daemon.
+struct Order<'a> {
+    /// What takes it, and how that finds the daemon.
+    program: &'a [String],
+    words: &'a [&'a str],
+    daemon: &'a dyn Daemon,
+}
+
+/// Gives it. Returns the answer.
+fn order(order: &Order<'_>) -> Result<String, String> {
+    let shown = [&order.program[..1].concat(), " ", &order.words.join(" ")].concat();
+    let failed = |why: &dyn std::fmt::Display| format!("{shown}: {why}");
     let mut command = Command::new("timeout");
-    command
-        .args([LIMIT_S, "gobgp", "--target", &socket(run)])
-        .args(words);
+    command.arg(LIMIT_S).args(order.program).args(order.words);
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| failed(&error))?;
     let said = [output.stdout.as_slice(), &output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     match output.status.code() {
         Some(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Some(LATE) => Err(failed(&"gobgpd does not answer")),
-        Some(NOT_FOUND) => Err(ABSENT.to_owned()),
+        Some(LATE) => Err(failed(&format_args!("{} does not answer", order.daemon.name()))),
+        Some(NOT_FOUND) => Err(order.daemon.absent().to_owned()),
         _ => Err(failed(&said.trim())),
     }
 }
@@ -407,39 +389,36 @@ fn gobgp(run: &Path, words: &[&str]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kuafu_model::state::Router;
 
-    #[test]
-    fn a_configuration_names_each_router() {
-        let speaker = Speaker {
+    pub(super) fn speaker() -> Speaker {
+        Speaker {
+            daemon: state::Daemon::Gobgp,
             number: 65_001,
             peers: vec![
-                (Ipv4Addr::new(192, 0, 2, 254), 65_000),
-                (Ipv4Addr::new(192, 0, 2, 253), 4_200_000_000),
+                Router {
+                    address: Ipv4Addr::new(192, 0, 2, 254),
+                    number: 65_000,
+                    multihop: None,
+                    password_file: None,
+                },
+                Router {
+                    address: Ipv4Addr::new(192, 0, 2, 253),
+                    number: 4_200_000_000,
+                    multihop: Some(2),
+                    password_file: Some("/etc/kuafu/bgp-password".to_owned()),
+                },
             ],
             port: 1790,
-        };
-        let text = config(&speaker, Ipv4Addr::new(192, 0, 2, 1));
-        assert!(
-            text.starts_with("[global.config]\nas = 65001\nrouter-id = \"192.0.2.1\"\n"),
-            "{text}"
-        );
-        assert_eq!(text.matches("[[neighbors]]").count(), 2);
-        assert_eq!(text.matches("remote-port = 1790\n").count(), 2);
-        assert!(text.contains("peer-as = 4200000000\n"), "{text}");
-        for default in ["import", "export"] {
-            let rejects = format!("default-{default}-policy = \"reject-route\"\n");
-            assert!(text.contains(&rejects), "others' routes go no further: {text}");
         }
     }
 
-    #[test]
-    fn a_file_with_a_number_names_no_other_process() {
-        let run = tempfile::tempdir().unwrap();
-        assert_eq!(running(run.path()), None);
-        // This test is no gobgpd, whatever its number.
-        fs::write(number_file(run.path()), format!("{} 1\n", std::process::id())).unwrap();
-        assert_eq!(running(run.path()), None);
-        assert!(!stop(run.path()));
-        assert!(!number_file(run.path()).exists());
+    /// Of that speaker.
+    pub(super) fn sessions(speaker: &Speaker) -> Sessions<'_> {
+        Sessions {
+            speaker,
+            local: Ipv4Addr::new(192, 0, 2, 1),
+            passwords: [(Ipv4Addr::new(192, 0, 2, 253), "se\"c\\ret".to_owned())].into(),
+        }
     }
 }

@@ -17,6 +17,8 @@ use crate::sys;
 const TIMES: u32 = 6;
 /// How long another host's claim counts: longer than it takes to notice that the controller does not answer.
 const COUNTS: Duration = Duration::from_secs(15);
+/// Between two looks, this long means that the agent stood still: what it believes of its addresses is old.
+const STALL: Duration = Duration::from_millis(600);
 /// Ethertype of ARP.
 const ARP: u16 = 0x0806;
 /// Octets of a frame with ARP.
@@ -29,6 +31,8 @@ pub(super) struct Claims {
     left: BTreeMap<Ipv4Addr, u32>,
     /// When another host has claimed an address last.
     claimed: BTreeMap<Ipv4Addr, Instant>,
+    /// When it was looked last.
+    looked: Option<Instant>,
     socket: Option<(u32, OwnedFd)>,
 }
 
@@ -64,10 +68,12 @@ impl Claims {
             wrong.extend(held.into_keys().map(|address| (address, fault.clone())));
             return BTreeSet::new();
         }
+        let looked = self.looked.replace(now);
+        let stood_still = looked.is_some_and(|looked| now.saturating_duration_since(looked) > STALL);
         self.claim(orders.underlay.1);
         for address in self.heard(orders.underlay.1) {
-            if orders.connected && held.contains_key(&address) {
-                // By the controller's word it is this host's.
+            if orders.connected && !stood_still && held.contains_key(&address) {
+                // By the controller's word it is this host's; that of before a stall may be another one by now.
                 self.left.entry(address).or_insert(1);
             }
             self.claimed.insert(address, now);

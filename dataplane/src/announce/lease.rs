@@ -145,11 +145,8 @@ fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins) -> Result<()> {
             answer_no_more(&maps, *address)?;
         }
     }
-    // A speaker that has ended has withdrawn all.
-    if bgp::running(run).is_some() {
-        for address in lease.routes.keys() {
-            bgp::withdraw(run, *address).map_err(Error::Announce)?;
-        }
+    for address in lease.routes.keys() {
+        bgp::withdraw(run, *address).map_err(Error::Announce)?;
     }
     lease.withdrawn();
     lease

@@ -6,11 +6,11 @@ use super::Server;
 use super::allocations::NodeId;
 use super::hosts::World;
 use crate::kinds::{
-    AddressPoolSpec, BgpPeer, Carriers, Community, HostAddress, Listener, Med, Name, PoolAddress, Reach,
-    Service,
+    AddressPoolSpec, BgpDaemon, BgpPeer, Carriers, Community, FilePath, HostAddress, Listener, Med, Multihop,
+    Name, PoolAddress, Reach, Service,
 };
 use crate::manifest::Intent;
-use crate::state::{Announcement, HostState, Speaker, Way};
+use crate::state::{Announcement, Bfd, Daemon, HostState, Router, Speaker, Way};
 
 /// Who holds an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +128,15 @@ fn way(pool: &AddressPoolSpec) -> Option<Way> {
         }),
         Reach::Bgp => pool.bgp.as_ref().map(|bgp| Way::Bgp {
             speaker: Speaker {
+                daemon: match bgp.daemon {
+                    BgpDaemon::Gobgp => Daemon::Gobgp,
+                    BgpDaemon::Frr => Daemon::Frr {
+                        bfd: bgp.bfd.map(|bfd| Bfd {
+                            interval_ms: bfd.interval_ms.get().into(),
+                            multiplier: bfd.multiplier.get().into(),
+                        }),
+                    },
+                },
                 number: bgp.number.get(),
                 peers: bgp.peers.iter().map(peer).collect(),
                 port: bgp.port.get(),
@@ -138,8 +147,13 @@ fn way(pool: &AddressPoolSpec) -> Option<Way> {
     }
 }
 
-const fn peer(peer: &BgpPeer) -> (std::net::Ipv4Addr, u32) {
-    (peer.address.get(), peer.number.get())
+fn peer(peer: &BgpPeer) -> Router {
+    Router {
+        address: peer.address.get(),
+        number: peer.number.get(),
+        multihop: peer.multihop.map(Multihop::get),
+        password_file: peer.password_file.as_ref().map(FilePath::to_string),
+    }
 }
 
 fn announce(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, way: &Way) {

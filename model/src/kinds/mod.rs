@@ -52,7 +52,10 @@ pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
 pub use object::{Kind, Object, ObjectRef, Resource};
 pub use port::{Port, PortSpec};
 pub use prefix_list::{PrefixList, PrefixListSpec};
-pub use reach::{AsNumber, Bgp, BgpPeer, CommandPath, Community, Hook, HookTimeout, Med, Reach};
+pub use reach::{
+    AsNumber, Bfd, BfdInterval, BfdMultiplier, Bgp, BgpDaemon, BgpPeer, CommandPath, Community, FilePath,
+    Hook, HookTimeout, Med, Multihop, Reach,
+};
 pub use scaling::{
     CallInterval, CallTimeout, Cooldown, DrainTime, FlowsPerTarget, HookUrl, Scaling, ScalingHook,
     TargetCount,

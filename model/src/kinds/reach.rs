@@ -31,12 +31,29 @@ impl Reach {
     }
 }
 
+words! {
+    /// What speaks BGP for a node.
+    BgpDaemon {
+        /// Debian's `gobgpd`.
+        Gobgp = "gobgp",
+        /// Debian's `frr`.
+        Frr = "frr"
+    } not_yet []
+}
+
+fn is_usual_daemon(daemon: &BgpDaemon) -> bool {
+    *daemon == BgpDaemon::Gobgp
+}
+
 /// ```yaml
 /// bgp: {as: 65001, peers: [{address: 192.0.2.254, as: 65000}], communities: ["65000:100"], med: 50}
 /// ```
 /// The sessions of a node with its routers: the node dials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bgp {
+    /// What speaks. Default: gobgp.
+    #[serde(skip_serializing_if = "is_usual_daemon")]
+    pub daemon: BgpDaemon,
     /// The nodes' autonomous system.
     #[serde(rename = "as")]
     pub number: AsNumber,
@@ -51,6 +68,10 @@ pub struct Bgp {
     /// The routers' TCP port. Default: 179.
     #[serde(skip_serializing_if = "is_usual_port")]
     pub port: PortNumber,
+    /// How soon node and routers notice that they do not hear each other; of daemon frr alone. Default: after BGP's hold
+    /// time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<Bfd>,
 }
 
 /// The TCP port of BGP (RFC 4271).
@@ -64,7 +85,8 @@ impl Bgp {
     /// Whether both speak with the same routers in the same way: what they announce may still differ.
     #[must_use]
     pub fn is_one_speaker(&self, other: &Self) -> bool {
-        (self.number, &self.peers, self.port) == (other.number, &other.peers, other.port)
+        let how = |bgp: &Self| (bgp.daemon, bgp.number, bgp.port, bgp.bfd);
+        how(self) == how(other) && self.peers == other.peers
     }
 }
 
@@ -73,34 +95,95 @@ impl Field for Bgp {
 
     fn read(place: &Place<'_>) -> Option<Self> {
         place.fields(|fields| {
+            let daemon = fields.or("daemon", BgpDaemon::Gobgp);
             let number = fields.required("as");
             let peers = fields.list("peers", "at least one {address, as}");
             let communities = fields.optional_list("communities", "at least one community, or none at all");
             let med = fields.optional("med");
             let port = fields.or("port", PORT);
+            let bfd: Option<Option<Bfd>> = fields.or("bfd", None);
             let communities: Option<Vec<Community>> = communities.map(Option::unwrap_or_default);
             let addresses = peers.iter().flatten().map(|peer: &BgpPeer| peer.address);
             refuse_twice(fields, "peers", addresses);
             refuse_twice(fields, "communities", communities.iter().flatten().copied());
+            if daemon == Some(BgpDaemon::Gobgp) && matches!(bfd, Some(Some(_))) {
+                let why = "cannot be with daemon: gobgp, which has none; choose daemon: frr, or leave it out";
+                fields.refuse("bfd", Invalid::new("BFD", why));
+            }
             Some(Self {
+                daemon: daemon?,
                 number: number?,
                 peers: peers?,
                 communities: communities?,
                 med: med?,
                 port: port?,
+                bfd: bfd?,
             })
         })
     }
 }
 
-/// A router.
+/// ```yaml
+/// bfd: true
+/// bfd: {interval_ms: 300, multiplier: 3}
+/// ```
+/// Bidirectional Forwarding Detection (RFC 5880) beside the sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bfd {
+    /// Between two packets. Default: 300.
+    pub interval_ms: BfdInterval,
+    /// So many that do not come mean that nobody is there. Default: 3.
+    pub multiplier: BfdMultiplier,
+}
+
+impl Bfd {
+    const USUAL: Self = Self {
+        interval_ms: BfdInterval::literal(300),
+        multiplier: BfdMultiplier::literal(3),
+    };
+}
+
+impl Field for Bfd {
+    const EXPECTS: &'static str = "true, false, or a mapping with interval_ms and multiplier";
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        place.fields(|fields| {
+            let interval_ms = fields.or("interval_ms", Self::USUAL.interval_ms);
+            let multiplier = fields.or("multiplier", Self::USUAL.multiplier);
+            Some(Self {
+                interval_ms: interval_ms?,
+                multiplier: multiplier?,
+            })
+        })
+    }
+}
+
+impl Field for Option<Bfd> {
+    const EXPECTS: &'static str = Bfd::EXPECTS;
+
+    fn read(place: &Place<'_>) -> Option<Self> {
+        if place.is_boolean() {
+            let is_on: bool = place.read()?;
+            return Some(is_on.then_some(Bfd::USUAL));
+        }
+        place.read().map(Some)
+    }
+}
+
+/// A router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BgpPeer {
     /// Its address.
     pub address: HostAddress,
     /// Its autonomous system.
     #[serde(rename = "as")]
     pub number: AsNumber,
+    /// How many hops it may be away, where its autonomous system is another one. Default: it is on the node's link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multihop: Option<Multihop>,
+    /// A file on the node with the password of the session (RFC 2385); the password itself goes nowhere. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<FilePath>,
 }
 
 impl Field for BgpPeer {
@@ -110,9 +193,13 @@ impl Field for BgpPeer {
         place.fields(|fields| {
             let address = fields.required("address");
             let number = fields.required("as");
+            let multihop = fields.optional("multihop");
+            let password_file = fields.optional("password_file");
             Some(Self {
                 address: address?,
                 number: number?,
+                multihop: multihop?,
+                password_file: password_file?,
             })
         })
     }
@@ -178,10 +265,16 @@ impl Field for Hook {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandPath(String);
 
-impl CommandPath {
-    /// Octets of the longest that Linux takes, without the zero behind it.
-    const LONGEST: usize = 4095;
+/// Octets of the longest path that Linux takes, without the zero behind it.
+const LONGEST_PATH: usize = 4095;
 
+/// Whether it is the whole path of a file, in printable octets without spaces.
+fn is_whole_path(text: &str) -> bool {
+    let is_one = text.starts_with('/') && !text.ends_with('/') && text.len() <= LONGEST_PATH;
+    is_one && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl CommandPath {
     /// The path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -198,9 +291,7 @@ impl FromStr for CommandPath {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let may_stand = |byte: u8| byte.is_ascii_graphic();
-        let is_one = text.starts_with('/') && !text.ends_with('/') && text.len() <= Self::LONGEST;
-        if is_one && text.bytes().all(may_stand) {
+        if is_whole_path(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(Invalid::not::<Self>(text))
@@ -214,13 +305,45 @@ impl fmt::Display for CommandPath {
     }
 }
 
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(String);
+
+impl Text for FilePath {
+    const FORM: &'static str = "the whole path of a file, such as /etc/kuafu/bgp-password";
+}
+
+impl FromStr for FilePath {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if is_whole_path(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid::not::<Self>(text))
+        }
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 integers! {
     /// An autonomous system (RFC 6793).
     AsNumber(u32), "the number of an autonomous system", 1..=4294967294;
     /// What a router compares between announcements of one autonomous system: the least is the best.
     Med(u32), "a metric", 0..=4294967295;
+    /// Hops to a router.
+    Multihop(u8), "a number of hops", 1..=255;
+    /// Between two packets of BFD.
+    BfdInterval(u16), "milliseconds", 50..=60000;
+    /// Packets of BFD until nobody is there.
+    BfdMultiplier(u8), "a number of packets", 2..=255;
     /// Until a command has failed.
     HookTimeout(u16), "seconds", 1..=600;
 }
 
-serde_as_text!(Community, CommandPath);
+serde_as_text!(Community, CommandPath, FilePath);

@@ -353,7 +353,7 @@ pub enum Conflict {
     },
     /// Two pools by whose word a node would speak BGP.
     #[error(
-        "{node} speaks BGP as {pool} says, with another as, peers or port; a node has one set of sessions: say the \
+        "{node} speaks BGP as {pool} says, with another daemon, as, peers, port or bfd; a node has one set of sessions: say the \
          same in both"
     )]
     OtherSpeaker {

@@ -104,6 +104,11 @@ impl<'a> Place<'a> {
         T::read(self)
     }
 
+    /// Whether it is `true` or `false`.
+    pub(crate) const fn is_boolean(&self) -> bool {
+        matches!(self.node.value, Value::Boolean(_))
+    }
+
     /// A text as a `T`.
     pub(crate) fn parse<T: Text>(&self, text: &str) -> Option<T> {
         text.parse()

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use kuafu_model::kinds::Cidr;
 use kuafu_model::state::{
-    Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
-    PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Speaker,
-    Target, TargetState, VtepState, Way,
+    Announcement, Ask, Bfd, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState,
+    PathState, PortState, PrefixListState, RemoteEndpoint, Router, Served, ServiceState, Shield, SlotAction,
+    SlotState, Speaker, Target, TargetState, VtepState, Way,
 };
 
 use super::StateError;
@@ -552,12 +552,35 @@ impl Read for Announcement {
 }
 
 fn bgp(message: v1::announcement::Bgp) -> Result<Way> {
-    let peer = |peer: &v1::announcement::Peer| {
-        let address = address("bgp.peers.address", &peer.address)?;
-        Ok((address, index("bgp.peers.as", peer.r#as)?))
+    let peer = |peer: &v1::announcement::Peer| -> Result<Router> {
+        let hops = |hops: u32| {
+            let within = u8::try_from(hops).ok().filter(|hops| *hops > 0);
+            within.ok_or_else(|| wrong("bgp.peers.multihop", hops.to_string(), "1 to 255"))
+        };
+        let file = peer.password_file.clone();
+        Ok(Router {
+            address: address("bgp.peers.address", &peer.address)?,
+            number: index("bgp.peers.as", peer.r#as)?,
+            multihop: peer.multihop.map(hops).transpose()?,
+            password_file: file
+                .map(|file| text("bgp.peers.password_file", file))
+                .transpose()?,
+        })
+    };
+    let bfd = |bfd: v1::announcement::Bfd| -> Result<Bfd> {
+        Ok(Bfd {
+            interval_ms: index("bgp.frr.bfd.interval_ms", bfd.interval_ms)?,
+            multiplier: index("bgp.frr.bfd.multiplier", bfd.multiplier)?,
+        })
+    };
+    let frr = |frr: v1::announcement::Frr| -> Result<Daemon> {
+        Ok(Daemon::Frr {
+            bfd: frr.bfd.map(bfd).transpose()?,
+        })
     };
     Ok(Way::Bgp {
         speaker: Speaker {
+            daemon: message.frr.map_or(Ok(Daemon::Gobgp), frr)?,
             number: index("bgp.as", message.r#as)?,
             peers: message.peers.iter().map(peer).collect::<Result<_>>()?,
             port: port("bgp.port", message.port)?,

@@ -155,8 +155,19 @@ fn announcements() -> Vec<Announcement> {
     };
     let bgp = Way::Bgp {
         speaker: Speaker {
+            daemon: Daemon::Frr {
+                bfd: Some(Bfd {
+                    interval_ms: 300,
+                    multiplier: 3,
+                }),
+            },
             number: 65_001,
-            peers: vec![(Ipv4Addr::new(192, 0, 2, 254), 65_000)],
+            peers: vec![Router {
+                address: Ipv4Addr::new(192, 0, 2, 254),
+                number: 65_000,
+                multihop: Some(2),
+                password_file: Some("/etc/kuafu/bgp-password".to_owned()),
+            }],
             port: 179,
         },
         communities: vec!["65000:100".to_owned()],

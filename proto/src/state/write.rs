@@ -2,14 +2,14 @@
 
 use kuafu_model::kinds::Cidr;
 use kuafu_model::state::{
-    Announcement, Ask, Check, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
+    Announcement, Ask, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
     PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Target,
     TargetState, VtepState, Way,
 };
 
 use super::SCHEMA;
 use crate::v1;
-use crate::v1::announcement::{Arp, Bgp, Hook, Peer};
+use crate::v1::announcement::{Arp, Bfd, Bgp, Frr, Hook, Peer};
 use crate::v1::check::{Grpc, Http, Plain, Quic, Udp};
 
 /// An Ethernet address as people write it.
@@ -346,9 +346,11 @@ impl From<&Announcement> for v1::Announcement {
                 communities,
                 med,
             } => {
-                let peers = speaker.peers.iter().map(|(address, number)| Peer {
-                    address: address.to_string(),
-                    r#as: *number,
+                let peers = speaker.peers.iter().map(|router| Peer {
+                    address: router.address.to_string(),
+                    r#as: router.number,
+                    multihop: router.multihop.map(u32::from),
+                    password_file: router.password_file.clone(),
                 });
                 message.bgp = Some(Bgp {
                     r#as: speaker.number,
@@ -356,6 +358,15 @@ impl From<&Announcement> for v1::Announcement {
                     port: speaker.port.into(),
                     communities: communities.clone(),
                     med: *med,
+                    frr: match speaker.daemon {
+                        Daemon::Gobgp => None,
+                        Daemon::Frr { bfd } => Some(Frr {
+                            bfd: bfd.map(|bfd| Bfd {
+                                interval_ms: bfd.interval_ms,
+                                multiplier: bfd.multiplier,
+                            }),
+                        }),
+                    },
                 });
             }
         }

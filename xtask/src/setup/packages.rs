@@ -58,6 +58,11 @@ pub(super) const PACKAGES: &[Package] = &[
         TEST,
         "speaks BGP for a host, and is the router beside it",
     ),
+    package(
+        "frr",
+        TEST,
+        "speaks BGP and BFD for a host, and is the router beside it",
+    ),
     package("qemu-system-x86", TEST, "guests with Debian's own kernels"),
     package("busybox-static", TEST, "the guests' root file system"),
     package("cpio", TEST, "packs the guests' root file system"),

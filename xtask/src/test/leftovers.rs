@@ -16,7 +16,7 @@ const LINKS: &str = "/sys/class/net";
 const BPF_PINS: &str = "/sys/fs/bpf";
 const OURS: &str = "kuafu";
 /// Programs that tests start, as the kernel names them: 15 bytes.
-const STARTED: [&str; 10] = [
+const STARTED: [&str; 13] = [
     OURS,
     "kuafu-bench",
     "qemu-system-x86",
@@ -27,6 +27,9 @@ const STARTED: [&str; 10] = [
     "tshark",
     "dumpcap",
     "gobgpd",
+    "zebra",
+    "bfdd",
+    "bgpd",
 ];
 const QUERY_LIMIT: Duration = Duration::from_secs(10);
 /// The kernel takes links away after the namespace of their other end: this often, this long.

@@ -140,13 +140,14 @@ fn of_own(status: &HostStatus) -> Vec<(String, String)> {
         let fault = format!("port {} waits for its interface {}", port.name, port.interface);
         faults.push((port.name.clone(), fault));
     }
-    let announcements = status.announcements.iter();
-    for one in announcements.filter(|one| one.standing == "failed") {
-        let fault = format!(
-            "{} is not announced by {}: {}",
-            one.address, one.reach, one.reason
-        );
-        faults.push((one.address.clone(), fault));
+    for one in &status.announcements {
+        let (address, reach, reason) = (&one.address, &one.reach, &one.reason);
+        let fault = match one.standing.as_str() {
+            "failed" => format!("{address} is not announced by {reach}: {reason}"),
+            "announced" if !reason.is_empty() => format!("{address} is announced by {reach}, but {reason}"),
+            _ => continue,
+        };
+        faults.push((address.clone(), fault));
     }
     for map in status
         .maps
@@ -232,11 +233,19 @@ mod tests {
             ),
             one("203.0.113.2", "withheld", "no server behind it serves"),
             one("203.0.113.3", "announced", ""),
+            one(
+                "203.0.113.4",
+                "announced",
+                "not to all routers: no BGP session with 192.0.2.253",
+            ),
         ];
         let faults: Vec<String> = of(&status).into_iter().map(|fault| fault.fault).collect();
         assert_eq!(
             faults,
-            ["203.0.113.1 is not announced by bgp: gobgpd is not installed: apt install gobgpd"]
+            [
+                "203.0.113.1 is not announced by bgp: gobgpd is not installed: apt install gobgpd",
+                "203.0.113.4 is announced by bgp, but not to all routers: no BGP session with 192.0.2.253"
+            ]
         );
     }
 

@@ -185,6 +185,36 @@ impl Rack {
         process.wait(LIMIT).unwrap();
     }
 
+    /// Stops a process, or lets it go on.
+    pub fn signal(&mut self, host: &str, verb: &'static str, signal: Signal) {
+        let process = self.processes.get_mut(&(host.to_owned(), verb)).unwrap();
+        process.signal(signal).unwrap();
+    }
+
+    /// Listens to what a host claims by ARP from now on.
+    pub fn claims(&self, host: &str) -> Claims {
+        let mut listen = Command::new("tcpdump");
+        listen.args([
+            "-l",
+            "-n",
+            "-i",
+            host,
+            "-Q",
+            "in",
+            "arp and arp[14:4] == arp[24:4]",
+        ]);
+        let log = self.folders.of("router").with_extension("claims.log");
+        let process = self.namespaces["router"].spawn_logged(listen, &log).unwrap();
+        let claims = Claims {
+            log,
+            _process: process,
+        };
+        soon("claims are listened to", || {
+            claims.text().contains("listening on").then_some(())
+        });
+        claims
+    }
+
     /// Takes a host off the network at once, and then kills all that runs there.
     pub fn destroy(&mut self, node: &str) -> Instant {
         self.namespaces[node].ip(["link set eth0 down"]).unwrap();
@@ -396,6 +426,19 @@ impl Rack {
         }
         println!("{} requests meanwhile", asked.lock().unwrap());
         Arc::try_unwrap(failed).unwrap().into_inner().unwrap()
+    }
+}
+
+/// What a host claims.
+pub struct Claims {
+    log: PathBuf,
+    _process: Process,
+}
+
+impl Claims {
+    /// All so far, as tcpdump tells it.
+    pub fn text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
@@ -635,7 +678,8 @@ impl Long {
     }
 }
 
-fn succeed(host: &Namespace, command: Command) -> Result<String, String> {
+/// What a command prints on a host; an error with what it complains of.
+pub fn succeed(host: &Namespace, command: Command) -> Result<String, String> {
     let shown = format!("{command:?}");
     let output = host.output(command, LIMIT).map_err(|error| error.to_string())?;
     if output.status.success() {

@@ -1,0 +1,336 @@
+//! Debian's `frr`: its `bgpd`; `zebra`, which tells it of the host's links; and `bfdd`, where BFD is wanted.
+//!
+//! They run as FRR's own user, with files, sockets and a path space of their own below the agent's: the system's service
+//! `frr` knows nothing of them. `zebra` takes over what other programs of its kind have put into the kernel, whatever it is
+//! told; so it runs in a user namespace, where the kernel lets it read and change nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kuafu_model::state::{self, Bfd, Speaker};
+use nix::unistd::User;
+use serde::Deserialize;
+
+use super::{Daemon, HOLD, Order, RETRY_S, Sessions, keep_private, order, read};
+
+pub(super) struct Frr;
+
+/// Where Debian puts the daemons.
+const PROGRAMS: &str = "/usr/lib/frr";
+/// The user and the group that they run as.
+const USER: &str = "frr";
+/// The name of their path space.
+const SPACE: &str = "kuafu";
+/// What they make of it, whatever they are told: an empty folder.
+const SPACE_FOLDER: &str = "/var/run/frr/kuafu";
+const CONFIG: &str = "bgpd.conf";
+/// For who has nothing to be told.
+const EMPTY: &str = "empty.conf";
+/// What `zebra` is told: a router that is further away may be found by the default route.
+const LINKS: &str = "zebra.conf";
+const LINKS_TEXT: &str = "ip nht resolve-via-default\n";
+/// Seconds until routes of an earlier `zebra` would be removed: never.
+const NEVER_S: &str = "2147483647";
+
+impl Daemon for Frr {
+    fn name(&self) -> &'static str {
+        "frr's bgpd"
+    }
+
+    fn absent(&self) -> &'static str {
+        "frr is not installed: apt install frr"
+    }
+
+    fn all_programs(&self) -> &'static [&'static str] {
+        &["zebra", "bfdd", "bgpd"]
+    }
+
+    fn programs(&self, speaker: &Speaker) -> Vec<&'static str> {
+        let programs = self.all_programs().iter().copied();
+        programs
+            .filter(|name| *name != "bfdd" || bfd(speaker).is_some())
+            .collect()
+    }
+
+    fn command(&self, run: &Path, name: &str) -> Command {
+        let folder = folder(run);
+        let program = Path::new(PROGRAMS).join(name);
+        let mut command = if name == "zebra" {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", USER, "--regid", USER, "--init-groups"]);
+            command.args(["unshare", "--user", "--map-current-user", "--keep-caps"]);
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.args(["-u", USER, "-g", USER, "-N", SPACE, "--log", "stdout"]);
+        command.arg("--vty_socket").arg(&folder);
+        command.arg("-z").arg(folder.join("zserv.api"));
+        command.arg("-i").arg(folder.join(name).with_extension("pid"));
+        command.arg("-f").arg(folder.join(match name {
+            "bgpd" => CONFIG,
+            "zebra" => LINKS,
+            _ => EMPTY,
+        }));
+        match name {
+            "zebra" => command.args(["--allow_delete", "--retain", "--graceful_restart", NEVER_S]),
+            "bfdd" => command.arg("--bfdctl").arg(folder.join("bfdd.sock")),
+            // It dials, and takes no connections.
+            _ => command.args(["--no_kernel", "--bgp_port", "0"]),
+        };
+        command
+    }
+
+    fn config_file(&self, run: &Path) -> PathBuf {
+        folder(run).join(CONFIG)
+    }
+
+    fn config(&self, sessions: &Sessions<'_>) -> String {
+        config(sessions)
+    }
+
+    fn lay_out(&self, run: &Path, config: &str) -> io::Result<()> {
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        let user = User::from_name(USER)?.ok_or_else(absent)?;
+        let programs = self.all_programs().iter();
+        if !programs
+            .map(|name| Path::new(PROGRAMS).join(name))
+            .all(|path| path.exists())
+        {
+            return Err(absent());
+        }
+        let folder = folder(run);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)?;
+        let owner = (user.uid.as_raw(), user.gid.as_raw());
+        chown(&folder, Some(owner.0), Some(owner.1))?;
+        for (name, text) in [
+            (CONFIG, config),
+            (LINKS, LINKS_TEXT),
+            (EMPTY, ""),
+            ("vtysh.conf", ""),
+        ] {
+            keep_private(&folder.join(name), text, Some(owner))?;
+        }
+        Ok(())
+    }
+
+    fn clear(&self, run: &Path) {
+        let _ = fs::remove_dir_all(folder(run));
+        let _ = fs::remove_dir(SPACE_FOLDER);
+    }
+
+    fn announce(&self, run: &Path, address: Ipv4Addr, attributes: &[String]) -> Result<(), String> {
+        let network = format!("network {address}/32");
+        let (map, lines) = match carried(attributes) {
+            Some((name, sets)) => (
+                format!(" route-map {name}"),
+                [
+                    vec![format!("route-map {name} permit 10")],
+                    sets,
+                    vec!["exit".to_owned()],
+                ]
+                .concat(),
+            ),
+            None => Default::default(),
+        };
+        configure(run, lines, &(network + &map))
+    }
+
+    fn withdraw(&self, run: &Path, address: Ipv4Addr) -> Result<(), String> {
+        if self.routes(run)?.contains(&address) {
+            return configure(run, Vec::new(), &format!("no network {address}/32"));
+        }
+        Ok(())
+    }
+
+    fn routes(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+        let known: Known = read(&vtysh(run, &["show bgp ipv4 unicast json"])?)?;
+        let own = |(prefix, paths): (&String, &Vec<Told>)| {
+            let is_own = paths.iter().any(|path| path.peer == NO_PEER);
+            prefix.strip_suffix("/32")?.parse().ok().filter(|_| is_own)
+        };
+        Ok(known.routes.iter().filter_map(own).collect())
+    }
+
+    fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+        let all: BTreeMap<Ipv4Addr, Neighbour> = read(&vtysh(run, &["show bgp neighbors json"])?)?;
+        let silent = all.iter().filter(|(_, one)| one.state != "Established");
+        Ok(silent.map(|(address, _)| *address).collect())
+    }
+}
+
+fn folder(run: &Path) -> PathBuf {
+    run.join("frr")
+}
+
+const fn bfd(speaker: &Speaker) -> Option<&Bfd> {
+    match &speaker.daemon {
+        state::Daemon::Frr { bfd } => bfd.as_ref(),
+        state::Daemon::Gobgp => None,
+    }
+}
+
+/// What an announcement carries, as a route map of that name sets it.
+fn carried(attributes: &[String]) -> Option<(String, Vec<String>)> {
+    let pairs = attributes.chunks_exact(2);
+    let set = |pair: &[String]| match pair {
+        [name, value] if name == "med" => format!("set metric {value}"),
+        [name, value] => format!("set {name} {}", value.replace(',', " ")),
+        _ => String::new(),
+    };
+    let sets = pairs.map(set).collect();
+    (!attributes.is_empty()).then(|| (attributes.join("="), sets))
+}
+
+/// The configuration of a speaker. It tells what it announces itself, and takes nothing: it is no way from one router to
+/// another.
+fn config(sessions: &Sessions<'_>) -> String {
+    let Sessions { speaker, local, .. } = sessions;
+    let [hold, keepalive] = HOLD;
+    let mut text = format!(
+        "bgp as-path access-list own permit ^$\nroute-map own permit 10\n match as-path own\nexit\n\
+         route-map nothing deny 10\nexit\n\
+         router bgp {}\n bgp router-id {local}\n no bgp default ipv4-unicast\n no bgp network import-check\n\
+         \x20timers bgp {keepalive} {hold}\n",
+        speaker.number
+    );
+    let mut family = " address-family ipv4 unicast\n".to_owned();
+    for router in &speaker.peers {
+        let (address, number) = (router.address, router.number);
+        // Writing to a text succeeds.
+        let _ = write!(
+            text,
+            " neighbor {address} remote-as {number}\n neighbor {address} port {}\n neighbor {address} update-source {local}\n\
+             \x20neighbor {address} timers connect {RETRY_S}\n",
+            speaker.port
+        );
+        if let Some(hops) = router.multihop {
+            let _ = writeln!(text, " neighbor {address} ebgp-multihop {hops}");
+        }
+        if let Some(password) = sessions.passwords.get(&address) {
+            let _ = writeln!(text, " neighbor {address} password {password}");
+        }
+        if let Some(bfd) = bfd(speaker) {
+            let (multiplier, interval) = (bfd.multiplier, bfd.interval_ms);
+            let _ = writeln!(text, " neighbor {address} bfd {multiplier} {interval} {interval}");
+        }
+        let _ = write!(
+            family,
+            "  neighbor {address} activate\n  neighbor {address} route-map nothing in\n  neighbor {address} route-map own out\n"
+        );
+    }
+    text + &family + " exit-address-family\nexit\n"
+}
+
+#[derive(Deserialize)]
+struct Known {
+    #[serde(default)]
+    routes: BTreeMap<String, Vec<Told>>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    #[serde(rename = "peerId")]
+    peer: String,
+}
+
+/// Who has told a path that nobody has told.
+const NO_PEER: &str = "(unspec)";
+
+#[derive(Deserialize)]
+struct Neighbour {
+    #[serde(rename = "bgpState")]
+    state: String,
+}
+
+/// Gives `bgpd` lines of configuration, and then one within its addresses.
+fn configure(run: &Path, lines: Vec<String>, last: &str) -> Result<(), String> {
+    let number = fs::read_to_string(Frr.config_file(run)).unwrap_or_default();
+    let router = number.lines().find(|line| line.starts_with("router bgp "));
+    let router = router.ok_or("bgpd's configuration is gone")?;
+    let mut words = vec!["configure terminal"];
+    words.extend(lines.iter().map(String::as_str));
+    words.extend([router, "address-family ipv4 unicast", last]);
+    vtysh(run, &words).map(drop)
+}
+
+/// Gives `bgpd` orders, one after the other. Returns the answer.
+fn vtysh(run: &Path, orders: &[&str]) -> Result<String, String> {
+    let folder = folder(run).display().to_string();
+    let program = [
+        "vtysh",
+        "--vty_socket",
+        &folder,
+        "--config_dir",
+        &folder,
+        "-d",
+        "bgpd",
+    ];
+    let words: Vec<&str> = orders.iter().flat_map(|order| ["-c", *order]).collect();
+    order(&Order {
+        program: &program.map(str::to_owned),
+        words: &words,
+        daemon: &Frr,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_names_each_router_and_passes_nothing_on() {
+        let speaker = super::super::tests::speaker();
+        let text = config(&super::super::tests::sessions(&speaker));
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let count = |line: &str| lines.iter().filter(|one| **one == line).count();
+        assert_eq!(count("router bgp 65001"), 1);
+        assert_eq!(count("bgp router-id 192.0.2.1"), 1);
+        assert_eq!(count("neighbor 192.0.2.253 ebgp-multihop 2"), 1);
+        assert_eq!(count("neighbor 192.0.2.253 password se\"c\\ret"), 1);
+        assert_eq!(count("neighbor 192.0.2.253 remote-as 4200000000"), 1);
+        for router in ["192.0.2.254", "192.0.2.253"] {
+            for say in [
+                "port 1790",
+                "activate",
+                "route-map nothing in",
+                "route-map own out",
+            ] {
+                assert_eq!(count(&format!("neighbor {router} {say}")), 1, "{text}");
+            }
+        }
+        assert_eq!(Frr.programs(&speaker), ["zebra", "bgpd"]);
+        assert!(!text.contains("bfd"));
+        let with_bfd = Speaker {
+            daemon: state::Daemon::Frr {
+                bfd: Some(Bfd {
+                    interval_ms: 250,
+                    multiplier: 4,
+                }),
+            },
+            ..speaker
+        };
+        let text = config(&super::super::tests::sessions(&with_bfd));
+        assert_eq!(text.matches(" bfd 4 250 250\n").count(), 2, "{text}");
+        assert_eq!(Frr.programs(&with_bfd), ["zebra", "bfdd", "bgpd"]);
+    }
+
+    #[test]
+    fn what_an_announcement_carries_is_set_by_a_route_map_of_its_name() {
+        assert_eq!(carried(&[]), None);
+        let attributes = ["community", "65000:100,65000:200", "med", "50"].map(str::to_owned);
+        let (name, sets) = carried(&attributes).unwrap();
+        assert_eq!(name, "community=65000:100,65000:200=med=50");
+        assert_eq!(sets, ["set community 65000:100 65000:200", "set metric 50"]);
+    }
+}
