@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, ensure};
+use kuafu_model::manifest::{File, Intent};
 use kuafu_proto::client::{self, ConnectError, Identity};
+use kuafu_proto::v1::GetRequest;
 use kuafu_proto::v1::api_client::ApiClient;
 use kuafu_proto::v1::local_client::LocalClient;
 use tonic::transport::Channel;
@@ -68,6 +70,18 @@ impl Controller {
         })?;
         let api = ApiClient::new(channel).max_decoding_message_size(LARGEST);
         Ok(Self { api, address })
+    }
+
+    /// Everything that is declared.
+    pub(crate) async fn intent(&mut self) -> anyhow::Result<Intent> {
+        let answer = self.api.get(GetRequest::default()).await;
+        let answer = self.unwrap(answer)?;
+        let file = File {
+            name: "the controller's answer",
+            text: &answer.yaml,
+        };
+        let applied = Intent::default().apply_files(&[file]);
+        Ok(applied.map_err(|errors| anyhow!("{}", errors[0]))?.intent)
     }
 
     /// What an answer holds, or the error in words.

@@ -15,8 +15,7 @@ use kuafu_lab::Namespace;
 use kuafu_lab::link::{Feature, set_offload};
 use kuafu_model::contents::marks;
 use kuafu_model::health::{Subject, subjects};
-use kuafu_model::kinds::Object;
-use kuafu_model::manifest::{File, parse};
+use kuafu_model::manifest::{File, Intent};
 use kuafu_model::state::{self, Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
 
 use crate::inside::{Pinned, attach};
@@ -25,6 +24,10 @@ use crate::lines;
 
 /// What the worlds' services are, as one would declare them: by port, IPIP and both variants of GUE.
 const DECLARED: &str = "
+kind: Node
+metadata: {name: host}
+spec: {region: here, address: {local: 192.0.2.1}}
+---
 kind: AddressPool
 metadata: {name: pool}
 spec: {addresses: [{node: host, public: 198.51.100.1}]}
@@ -124,17 +127,9 @@ fn set_up(server: &Namespace) {
         name: "declared",
         text: DECLARED,
     };
-    let manifests = parse(&[file]).unwrap();
-    let [Object::AddressPool(pool), services @ ..] =
-        &manifests.iter().map(|one| one.object()).collect::<Vec<_>>()[..]
-    else {
-        panic!("a pool first");
-    };
-    for service in services {
-        let Object::Service(service) = service else {
-            panic!("a service")
-        };
-        let lines = lines::of(service, Some(pool)).unwrap();
+    let intent = Intent::default().apply_files(&[file]).unwrap().intent;
+    for service in intent.services().values() {
+        let lines = lines::of(&intent, service).unwrap();
         println!("{lines}");
         let twice = lines.lines().chain(lines.lines());
         for line in twice.filter(|line| !line.starts_with("modprobe")) {

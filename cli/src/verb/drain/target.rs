@@ -1,12 +1,13 @@
 //! A server: it gets no new connections.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use kuafu_model::kinds::{self, Kind};
-use kuafu_model::manifest::{File, Intent};
+use kuafu_model::manifest::Intent;
 use kuafu_proto::v1::{ClusterStatus, GetRequest, HostEntry, ManifestFile};
 use serde_json::{Value, json};
 
@@ -72,27 +73,37 @@ pub(super) async fn declared(
         Value::Array(objects) => objects,
         object => vec![object],
     };
-    let files: Vec<ManifestFile> = objects
-        .into_iter()
-        .filter_map(|object| with_drain(object, server, drain))
-        .collect();
+    let mut networks = BTreeSet::new();
+    let mut files = Vec::new();
+    for object in objects {
+        let network = network(&object);
+        if let Some(file) = with_drain(object, server, drain) {
+            networks.insert(network);
+            files.push(file);
+        }
+    }
     if files.is_empty() {
-        let answer = controller.api.get(GetRequest::default()).await;
-        bail!(undeclared(&controller.unwrap(answer)?.yaml, server)?);
+        bail!(undeclared(&controller.intent().await?, server));
+    }
+    if let [one, another, ..] = &networks.into_iter().collect::<Vec<_>>()[..] {
+        bail!(
+            "{server} is a server of its own in {one} and in {another}: set drain: true of the one that is meant, in its \
+             service's manifest"
+        );
     }
     Ok(files)
 }
 
+/// The network in which a service's targets have their addresses.
+fn network(service: &Value) -> String {
+    match service.pointer("/spec/vpc").and_then(Value::as_str) {
+        Some(vpc) => format!("vpc/{vpc}"),
+        None => "the underlay".to_owned(),
+    }
+}
+
 /// Why no service that is declared here has it among its declared targets.
-fn undeclared(all: &str, server: &Server) -> anyhow::Result<String> {
-    let file = File {
-        name: "the controller's answer",
-        text: all,
-    };
-    let applied = Intent::default().apply_files(&[file]);
-    let intent = applied
-        .map_err(|errors| anyhow!("{}", errors[0]))
-        .map(|applied| applied.intent)?;
+fn undeclared(intent: &Intent, server: &Server) -> String {
     let is_it = |target: &kinds::Target| {
         let port = target.port.map(kinds::PortNumber::get);
         target.address.get() == server.address && server.port.is_none_or(|own| port == Some(own))
@@ -101,7 +112,7 @@ fn undeclared(all: &str, server: &Server) -> anyhow::Result<String> {
     let selected = services.find(|(_, service)| intent.targets(service).iter().any(is_it));
     let mut nodes = intent.nodes().iter();
     let node = nodes.find(|(_, node)| node.spec.address.local.get() == server.address);
-    Ok(match (selected, node) {
+    match (selected, node) {
         (Some((service, _)), Some((node, _))) => format!(
             "{server} is a target of service/{service} as node/{node}, by its labels: drain that (kuafu drain node/{node}), \
              or declare it among the targets too"
@@ -110,7 +121,7 @@ fn undeclared(all: &str, server: &Server) -> anyhow::Result<String> {
             "no service has the target {server}; kuafu get service -o yaml shows what each has. One that a scaling hook has \
              named drains when the hook leaves it out"
         ),
-    })
+    }
 }
 
 /// A service whose target this server is, with its drain as it shall be.
@@ -165,6 +176,7 @@ pub(super) fn left(status: &ClusterStatus, server: &Server) -> Left {
 #[cfg(test)]
 mod tests {
     use kuafu_model::kinds::Moment;
+    use kuafu_model::manifest::File;
     use kuafu_proto::v1::{Draining, HostStatus};
 
     use super::*;
@@ -198,7 +210,9 @@ mod tests {
     fn one_that_is_selected_is_drained_as_its_node() {
         let all = "kind: Node\nmetadata: {name: web-a, labels: {role: web}}\nspec: {region: a, agent: false, address: {local: \
                    192.0.2.7}}\n---\nkind: Service\nmetadata: {name: web}\nspec: {select: {labels: {role: web}, port: 80}}\n";
-        let of = |server: &str| undeclared(all, &server.parse().unwrap()).unwrap();
+        let file = File { name: "t", text: all };
+        let intent = Intent::default().apply_files(&[file]).unwrap().intent;
+        let of = |server: &str| undeclared(&intent, &server.parse().unwrap());
         assert_eq!(
             of("192.0.2.7"),
             "192.0.2.7 is a target of service/web as node/web-a, by its labels: drain that (kuafu drain node/web-a), or \

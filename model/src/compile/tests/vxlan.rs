@@ -185,3 +185,35 @@ fn a_port_serves_until_nobody_leads_there() {
     fleet.restore(&name("left"), first["left"].clone());
     assert_eq!(serve(&next(&fleet, &after), "right")[0].1, Vec::<String>::new());
 }
+
+/// Ports are selected by their labels, and are near where their nodes are.
+#[test]
+fn ports_are_selected_and_near() {
+    let text = INTENT
+        .replace("{name: red-b}", "{name: red-b, labels: {app: web}}")
+        .replace("{name: red-d}", "{name: red-d, labels: {app: web}}")
+        .replace(
+            "{name: right}\nspec: {region: r1",
+            "{name: right}\nspec: {region: r2",
+        )
+        .replace(
+            "targets: [{address: 10.0.0.5}, {address: 10.0.0.6}, {address: 10.0.0.7}]",
+            "targets: [{address: 10.0.0.5}]\n  select: {labels: {app: web}}\n  prefer: region",
+        );
+    let states = states(&text);
+    let last = |(port, _): (Ipv4Addr, Ipv4Addr)| port.octets()[3];
+    assert_eq!(
+        leads(&states).into_iter().map(last).collect::<Vec<_>>(),
+        [5, 6, 8]
+    );
+    let ranks = states["left"].services[0]
+        .targets
+        .iter()
+        .map(|target| target.rank);
+    assert_eq!(ranks.collect::<Vec<_>>(), [0, 1, 1]);
+    assert_eq!(
+        serve(&states, "right")[1].1.len(),
+        2,
+        "the selected one serves too"
+    );
+}

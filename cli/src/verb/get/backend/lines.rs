@@ -1,9 +1,11 @@
 //! What makes a stock Debian server receive the packets of a service.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use anyhow::bail;
-use kuafu_model::kinds::{AddressPool, Mode, Name, Node, Object, Port, Protocol, Service, Vpc};
+use kuafu_model::kinds::{AddressPool, Mode, Name, Node, Port, Protocol, Service, Vpc};
+use kuafu_model::manifest::Intent;
 
 /// The MTU that servers are taken to have.
 const MTU: u16 = 1500;
@@ -14,12 +16,17 @@ const HEADERS: u16 = 40;
 ///
 /// # Errors
 /// Of a service that rewrites.
-pub(crate) fn of(service: &Service, pool: Option<&AddressPool>) -> anyhow::Result<String> {
-    let name = &service.metadata.name;
+pub(crate) fn of(intent: &Intent, service: &Service) -> anyhow::Result<String> {
+    let pool = service.spec.pool.as_ref();
+    let pool = pool.and_then(|pool| intent.address_pools().get(pool));
     let Some(pool) = pool.filter(|_| service.spec.mode != Mode::Nat) else {
+        let name = &service.metadata.name;
         bail!("service/{name} rewrites packets (mode: nat): its servers need no set-up");
     };
     let addresses = addresses(pool);
+    if service.spec.mode == Mode::Vxlan {
+        return Ok(of_ports(intent, service, &addresses));
+    }
     let mut text = head(service);
     let mut line = |text_of: String| text.push_str(&(text_of + "\n"));
     line("modprobe ipip".into());
@@ -91,43 +98,30 @@ fn segments(service: &Service, addresses: &[Ipv4Addr]) -> String {
 }
 
 /// The lines of mode vxlan: one script for all targets, of which each server and each container runs its own part.
-///
-/// # Errors
-/// Of a service without its pool.
-pub(crate) fn of_ports(
-    service: &Service,
-    pool: Option<&AddressPool>,
-    vpc: &Vpc,
-    (ports, nodes): (&[Object], &[Object]),
-) -> anyhow::Result<String> {
-    let Some(pool) = pool else {
-        bail!("service/{} has no pool", service.metadata.name);
-    };
-    let addresses = addresses(pool);
-    let node = |name: &Name| {
-        nodes.iter().find_map(|object| match object {
-            Object::Node(node) if node.metadata.name == *name => Some(node.as_ref()),
-            _ => None,
-        })
-    };
-    let is_target = |port: &Port| {
-        let mut targets = service.spec.targets.iter();
-        port.spec.vpc == vpc.metadata.name && targets.any(|target| target.address == port.spec.address)
+fn of_ports(intent: &Intent, service: &Service, addresses: &[Ipv4Addr]) -> String {
+    let targets = intent.targets(service);
+    let is_target = |port: &&Arc<Port>| {
+        let mut targets = targets.iter();
+        service.spec.vpc.as_ref() == Some(&port.spec.vpc)
+            && targets.any(|target| target.address == port.spec.address)
     };
     let mut text = head(service)
         + "# For a container: in its network namespace, for example by `nsenter --net` from its host.\n";
-    for object in ports {
-        let Object::Port(port) = object else { continue };
-        let Some(node) = node(&port.spec.node).filter(|_| is_target(port)) else {
+    for port in intent.ports().values().filter(is_target) {
+        let (node, vpc) = (
+            intent.nodes().get(&port.spec.node),
+            intent.vpcs().get(&port.spec.vpc),
+        );
+        let (Some(node), Some(vpc)) = (node, vpc) else {
             continue;
         };
         text += &if node.spec.agent {
-            of_container(service, port, &addresses)
+            of_container(service, port, addresses)
         } else {
-            of_foreign(service, port, (node, vpc), &addresses)
+            of_foreign(service, port, (node, vpc), addresses)
         };
     }
-    Ok(text)
+    text
 }
 
 /// A port where an agent is: the VPC's device is there. What it answers as the service leaves by that device, whatever
@@ -220,12 +214,15 @@ fn rules(name: &Name, (addresses, ports): (&[Ipv4Addr], &str), segment: u16) -> 
 
 #[cfg(test)]
 mod tests {
-    use kuafu_model::kinds::Object;
-    use kuafu_model::manifest::{File, parse};
+    use kuafu_model::manifest::File;
 
     use super::*;
 
     const DECLARED: &str = "
+kind: Node
+metadata: {name: paris}
+spec: {region: r1, address: {local: 192.0.2.1}}
+---
 kind: AddressPool
 metadata: {name: europe}
 spec: {addresses: [{node: paris, public: 203.0.113.7}]}
@@ -235,13 +232,14 @@ metadata: {name: web}
 spec: {pool: europe, listeners: [{protocol: tcp, port: 80}], mode: gue, targets: [{address: 192.0.2.9}]}
 ";
 
+    fn intent(text: &str) -> Intent {
+        let file = File { name: "t", text };
+        Intent::default().apply_files(&[file]).unwrap().intent
+    }
+
     #[test]
     fn each_port_of_a_service_has_a_part_of_the_lines() {
         let text = "
-kind: Node
-metadata: {name: paris}
-spec: {region: r1, address: {local: 192.0.2.1}}
----
 kind: Node
 metadata: {name: rack}
 spec: {region: r1, agent: false, address: {local: 192.0.2.9}}
@@ -255,37 +253,19 @@ metadata: {name: one}
 spec: {vpc: red, node: paris, address: 10.0.0.5, interface: a}
 ---
 kind: Port
-metadata: {name: two}
+metadata: {name: two, labels: {app: web}}
 spec: {vpc: red, node: rack, address: 10.0.0.6, mac: \"52:54:00:00:00:06\"}
 ---
 kind: Port
 metadata: {name: three}
 spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
 ";
-        let text = DECLARED.replace(
+        let declared = DECLARED.replace(
             "mode: gue, targets: [{address: 192.0.2.9}]",
-            "mode: vxlan, vpc: red, targets: [{address: 10.0.0.5}, {address: 10.0.0.6}]",
-        ) + "---"
-            + text;
-        let manifests = parse(&[File {
-            name: "t",
-            text: &text,
-        }])
-        .unwrap();
-        let objects: Vec<Object> = manifests.iter().map(|one| one.object().clone()).collect();
-        let [
-            Object::AddressPool(pool),
-            Object::Service(service),
-            ..,
-            Object::Vpc(vpc),
-            _,
-            _,
-            _,
-        ] = &objects[..]
-        else {
-            panic!("a pool, a service, nodes, a VPC and its ports");
-        };
-        let lines = of_ports(service, Some(pool), vpc, (&objects, &objects)).unwrap();
+            "mode: vxlan, vpc: red, targets: [{address: 10.0.0.5}], select: {labels: {app: web}}",
+        );
+        let intent = intent(&(declared + "---" + text));
+        let lines = of(&intent, &intent.services()["web"]).unwrap();
         for line in [
             "# port/one on node/paris",
             "ip route replace default via 169.254.75.1 dev $dev onlink table 1258291205 advmss 1410",
@@ -303,16 +283,8 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
 
     #[test]
     fn each_mode_has_its_lines() {
-        let file = File {
-            name: "t",
-            text: DECLARED,
-        };
-        let manifests = parse(&[file]).unwrap();
-        let [Object::AddressPool(pool), Object::Service(service)] = [0, 1].map(|at| manifests[at].object())
-        else {
-            panic!("a pool and a service");
-        };
-        let gue = of(service, Some(pool)).unwrap();
+        let gue = intent(DECLARED);
+        let gue = of(&gue, &gue.services()["web"]).unwrap();
         for line in [
             "ip fou show | grep -q 'port 6080 ' || ip fou add port 6080 gue",
             "ip address replace 203.0.113.7/32 dev lo",
@@ -321,12 +293,13 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
         ] {
             assert!(gue.lines().any(|known| known == line), "{line}\n{gue}");
         }
-        let mut service = Service::clone(service);
-        service.spec.mode = Mode::Ipip;
-        let ipip = of(&service, Some(pool)).unwrap();
+        let of_mode = |mode| {
+            let intent = intent(&DECLARED.replace("mode: gue", mode));
+            of(&intent, &intent.services()["web"])
+        };
+        let ipip = of_mode("mode: ipip").unwrap();
         assert!(!ipip.contains("fou") && ipip.contains("size set 1440"), "{ipip}");
-        service.spec.mode = Mode::Nat;
-        let none = of(&service, Some(pool)).unwrap_err().to_string();
+        let none = of_mode("mode: nat").unwrap_err().to_string();
         assert_eq!(
             none,
             "service/web rewrites packets (mode: nat): its servers need no set-up"
