@@ -408,7 +408,7 @@ impl Worker {
 
     /// Lets servers be asked at once whose flows seem not to be answered.
     fn look_at_signs(&mut self) {
-        let suspects = self.signs.look();
+        let suspects = self.signs.look(Instant::now());
         suspects
             .into_iter()
             .for_each(|suspect| self.health.suspect(suspect));

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
 use kuafu_model::contents::{Contents, checked};
@@ -109,6 +109,8 @@ impl Watched {
 pub(crate) struct Signs {
     words: Words,
     watched: BTreeMap<Subject, Watched>,
+    /// When they were looked at last.
+    looked: Option<Instant>,
 }
 
 impl Signs {
@@ -117,6 +119,7 @@ impl Signs {
         Self {
             words,
             watched: BTreeMap::new(),
+            looked: None,
         }
     }
 
@@ -126,8 +129,15 @@ impl Signs {
         self.watched = followed(before, checked(state, contents));
     }
 
-    /// Looks at all. Who is suspected now, and why.
-    pub(crate) fn look(&mut self) -> Vec<(Subject, Suspicion)> {
+    /// Looks at all. Who is suspected now, and why. After a pause windows begin anew: they are as long as their looks are
+    /// apart.
+    pub(crate) fn look(&mut self, now: Instant) -> Vec<(Subject, Suspicion)> {
+        let before = self.looked.replace(now);
+        if before.is_some_and(|before| now - before > LOOK * 2) {
+            self.watched
+                .values_mut()
+                .for_each(|watched| watched.looks.clear());
+        }
         let words = &self.words;
         let look = |(subject, watched): (&Subject, &mut Watched)| {
             let flows = flows(words, subject, &watched.numbers);

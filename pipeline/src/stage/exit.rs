@@ -199,8 +199,8 @@ fn back_key(connection: &Connection, protocol: u8) -> ConnectionKey {
     )
 }
 
-/// Opens a connection to an endpoint, whose number is 0 where that is no sign, under a limit: a port of the exit's range that is free towards it, and both
-/// directions in the table.
+/// Opens a connection to an endpoint, whose number is 0 where that is no sign, under a limit: a port of the exit's range
+/// that is free towards it, and both directions in the table.
 ///
 /// # Errors
 /// `NoTarget` where it is no endpoint; `PortsExhausted` where none of the ports that were tried is free;
