@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
 
+mod near;
+
+pub use near::weights;
+
 /// A server as a check sees it. Listeners that lead to it alike share one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
@@ -159,26 +163,6 @@ pub fn in_use(service: &ServiceState, down: &Targets, ended: &Targets) -> Vec<bo
     used
 }
 
-/// Whether each target of a listener that is `used` takes new flows, as far as its distance goes: of a group those of the
-/// least rank of which one serves and has weight, and none that is farther, which keep the flows that they have. Where a
-/// group uses servers that are down, since too few of it serve or nothing does, nobody knows who serves: then near and far
-/// ones take alike.
-#[must_use]
-pub fn near(service: &ServiceState, down: &Targets, used: &[bool]) -> Vec<bool> {
-    let mut nearest: BTreeMap<u32, Option<u32>> = BTreeMap::new();
-    let counted = service.targets.iter().zip(used);
-    for (target, _) in counted.filter(|(target, used)| **used && target.weight > 0) {
-        let least = nearest.entry(target.group).or_insert(Some(target.rank));
-        let serves = !down.contains(&(service.vni, target.target));
-        *least = least.filter(|_| serves).map(|least| least.min(target.rank));
-    }
-    let is_near = |target: &TargetState| {
-        let nearest = nearest.get(&target.group).copied().flatten();
-        nearest.is_none_or(|nearest| target.rank <= nearest)
-    };
-    service.targets.iter().map(is_near).collect()
-}
-
 fn serving(service: &ServiceState, down: &Targets) -> Vec<bool> {
     let serves = |target: &TargetState| !down.contains(&(service.vni, target.target));
     let serve: Vec<bool> = service.targets.iter().map(serves).collect();
@@ -213,7 +197,7 @@ mod tests {
     use super::*;
     use crate::state::Host;
 
-    fn check(service: &str, least_percent: u32) -> Arc<Check> {
+    pub(super) fn check(service: &str, least_percent: u32) -> Arc<Check> {
         Arc::new(Check {
             service: service.into(),
             ask: Ask::Tcp,
@@ -227,7 +211,7 @@ mod tests {
         })
     }
 
-    fn server(last: u8, weight: u32, check: Option<&Arc<Check>>) -> TargetState {
+    pub(super) fn server(last: u8, weight: u32, check: Option<&Arc<Check>>) -> TargetState {
         let target = Target::Server {
             address: Ipv4Addr::new(192, 0, 2, last),
             port: None,
@@ -238,7 +222,7 @@ mod tests {
         }
     }
 
-    fn service(targets: Vec<TargetState>) -> ServiceState {
+    pub(super) fn service(targets: Vec<TargetState>) -> ServiceState {
         ServiceState {
             vni: 7,
             name: "web".into(),
@@ -277,7 +261,7 @@ mod tests {
     }
 
     /// These targets.
-    fn down(service: &ServiceState, which: &[usize]) -> Targets {
+    pub(super) fn down(service: &ServiceState, which: &[usize]) -> Targets {
         let of = |at: &usize| (service.vni, service.targets[*at].target);
         which.iter().map(of).collect()
     }
@@ -350,70 +334,6 @@ mod tests {
         let used = |which: &[usize]| in_use(&service, &down(&service, which), &Targets::new());
         assert_eq!(used(&[1, 2, 3]), [true, false, false, false]);
         assert_eq!(used(&[0]), [true; 4], "nothing new would be served");
-    }
-
-    /// Two servers near, two far, and one of another group.
-    fn near_and_far(least_percent: u32) -> ServiceState {
-        let (check, other) = (check("web", least_percent), check("other", 0));
-        let server = |last, group, rank, check| TargetState {
-            group,
-            rank,
-            ..server(last, 1, Some(check))
-        };
-        service(vec![
-            server(0, 1, 0, &check),
-            server(1, 1, 0, &check),
-            server(2, 1, 2, &check),
-            server(3, 1, 2, &check),
-            server(4, 0, 0, &other),
-        ])
-    }
-
-    fn takes(service: &ServiceState, which: &[usize]) -> Vec<bool> {
-        let down = down(service, which);
-        let used = in_use(service, &down, &Targets::new());
-        let near = near(service, &down, &used);
-        used.into_iter()
-            .zip(near)
-            .map(|(used, near)| used && near)
-            .collect()
-    }
-
-    #[test]
-    fn the_nearest_that_serve_take_what_is_new() {
-        let mut service = near_and_far(0);
-        let all = takes(&service, &[]);
-        assert_eq!(all, [true, true, false, false, true]);
-        assert_eq!(takes(&service, &[0]), [false, true, false, false, true]);
-        assert_eq!(takes(&service, &[0, 1]), [false, false, true, true, true]);
-        let none = takes(&service, &[0, 1, 2, 3]);
-        assert_eq!(none, [false, false, false, false, true], "the other group's");
-        assert_eq!(takes(&service, &[0, 1, 2, 3, 4]), [true; 5], "nothing serves");
-        (service.targets[0].weight, service.targets[1].weight) = (0, 0);
-        assert_eq!(
-            takes(&service, &[]),
-            [true; 5],
-            "near ones take nothing by weight"
-        );
-        assert_eq!(takes(&service, &[2, 3]), [true, true, false, false, true]);
-    }
-
-    #[test]
-    fn where_too_few_serve_near_and_far_ones_take_alike() {
-        let service = near_and_far(50);
-        assert_eq!(takes(&service, &[0, 1]), [false, false, true, true, true]);
-        assert_eq!(takes(&service, &[0, 1, 2]), [true; 5]);
-        assert_eq!(takes(&service, &[0, 2, 3]), [true; 5]);
-    }
-
-    #[test]
-    fn what_has_ended_is_not_near() {
-        let service = near_and_far(0);
-        let ended = down(&service, &[0, 1]);
-        let used = in_use(&service, &Targets::new(), &ended);
-        let near = near(&service, &Targets::new(), &used);
-        assert_eq!(used, [false, false, true, true, true]);
-        assert_eq!(near[2..], [true; 3]);
     }
 
     #[test]

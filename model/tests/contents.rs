@@ -18,7 +18,7 @@ use kuafu_model::state::{
     ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 use kuafu_pipeline::map::{
-    Be16, EndpointKey, HopKind, IpKey, KEEPS, Limit, MemberKey, NO_PATH, ServiceKey, SlotKind,
+    Be16, EndpointKey, HopKind, IpKey, KEEPS, Limit, MemberKey, NO_PATH, NextHop, ServiceKey, SlotKind,
 };
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
@@ -364,6 +364,58 @@ fn a_server_that_starts_has_a_part_of_its_share() {
         third.abs_diff(all / 3) <= 1 && eleventh.abs_diff(size / 11) <= 1,
         "{third}, {eleventh}"
     );
+}
+
+/// An entry that is the exit of one group, two servers of which are near it and two far, beside a pair to the other's, whose
+/// weight is that of all four.
+fn near_and_far() -> HostState {
+    let mut state = state();
+    let mut one = service(false, 4);
+    one.targets[0].weight = 4;
+    for (target, rank) in one.targets[1..].iter_mut().zip([0, 0, 1, 1]) {
+        (target.group, target.rank, target.check) = (1, rank, checked().services[0].targets[0].check.clone());
+    }
+    state.services = vec![one];
+    state
+}
+
+#[test]
+fn near_servers_take_what_their_group_has_beside_a_pair() {
+    let (state, mut host) = (near_and_far(), facts());
+    // For each server how much of the ring is its, in percent, and that of the pair.
+    let percents = |host: &HostFacts| -> [usize; 5] {
+        let contents = contents(&state, host, None).unwrap();
+        let ring = &contents.rings[&contents.services[&key(0, 7000, 17)].first];
+        assert_eq!(
+            contents.members.len() + host.servers.down.len(),
+            5,
+            "far ones keep their flows"
+        );
+        let of = |is_it: &dyn Fn(&NextHop) -> bool| {
+            let slots = ring.iter().filter(|slot| is_it(&contents.targets[slot]));
+            (slots.count() * 100 + ring.len() / 2) / ring.len()
+        };
+        let server = |last| of(&|hop| hop.address == IpKey::v4(u32::from(ip(203, 0, 113, last))));
+        let pair = of(&|hop| hop.kind() == HopKind::Path);
+        [server(2), server(3), server(4), server(5), pair]
+    };
+    assert_eq!(percents(&host), [25, 25, 0, 0, 50]);
+    let asked: Vec<Subject> = subjects(&state).into_iter().collect();
+    let of = |last| {
+        let mut asked = asked.iter();
+        asked
+            .find(|subject| subject.server == ip(203, 0, 113, last))
+            .unwrap()
+            .clone()
+    };
+    // While they start the near ones get three fifths of the group's 320, and the far ones the rest.
+    host.servers.starting = [(of(2), 60), (of(3), 60)].into();
+    assert_eq!(percents(&host), [13, 13, 9, 9, 56]);
+    host.servers.down = [of(3)].into();
+    host.servers.starting.clear();
+    assert_eq!(percents(&host), [43, 0, 0, 0, 57]);
+    host.servers.down = [of(2), of(3)].into();
+    assert_eq!(percents(&host), [0, 0, 17, 17, 67]);
 }
 
 #[test]

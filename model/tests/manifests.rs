@@ -198,8 +198,8 @@ fn no_more_targets_are_selected_than_a_service_may_have() {
     let apply = |intent: &Intent, text: &str| intent.apply_files(&[File { name: "t", text }]);
     let full = apply(&good("base.yaml"), &text).unwrap().intent;
     assert_eq!(full.targets(&full.services()["web"]).len(), 1000);
-    let says = "it has 1001 targets with those that it selects; at most 1000 are allowed: select fewer by further labels, or \
-                make several services\n";
+    let says = "it has 1001 targets with those that it selects and its hook names; at most 1000 are allowed: select fewer by \
+                further labels, let the hook name fewer, or make several services\n";
     let one_more = lines(&apply(&full, &node(1000)).unwrap_err());
     assert_eq!(
         one_more,
@@ -209,6 +209,150 @@ fn no_more_targets_are_selected_than_a_service_may_have() {
     assert_eq!(
         lines(&apply(&full, &declared).unwrap_err()),
         format!("t:3: spec.select: {says}")
+    );
+}
+
+/// A port of a VPC on a node that runs no agent.
+fn red_port(number: usize) -> String {
+    let (high, low) = (number / 250, number % 250 + 1);
+    format!(
+        "kind: Port\nmetadata: {{name: web-{number}, labels: {{role: web}}}}\nspec: {{vpc: red, node: rack, address: \
+         10.0.{high}.{low}, mac: \"52:54:00:01:{high:02x}:{low:02x}\"}}\n---\n"
+    )
+}
+
+/// A VPC with room for many, and a service that selects its ports.
+const SELECT_PORTS: &str = "kind: Node
+metadata: {name: rack}
+spec: {region: a, agent: false, address: {local: 192.0.2.4}}
+---
+kind: Node
+metadata: {name: osaka}
+spec: {region: a, address: {local: 192.0.2.1}}
+---
+kind: Vpc
+metadata: {name: red}
+spec: {cidr: 10.0.0.0/16, vni: 100}
+---
+kind: AddressPool
+metadata: {name: asia}
+spec: {addresses: [{node: osaka, public: 203.0.113.1}]}
+---
+kind: Service
+metadata: {name: web}
+spec:
+  pool: asia
+  listeners: [{protocol: tcp, port: 80}]
+  mode: vxlan
+  vpc: red
+  select: {labels: {role: web}}
+---
+";
+
+#[test]
+fn a_port_too_many_is_blamed_for_its_labels() {
+    let apply = |intent: &Intent, text: &str| intent.apply_files(&[File { name: "t", text }]);
+    let text: String = std::iter::once(SELECT_PORTS.to_owned())
+        .chain((0..1000).map(red_port))
+        .collect();
+    let full = apply(&Intent::default(), &text).unwrap().intent;
+    // A node with the same labels is none of its targets.
+    let node = "kind: Node\nmetadata: {name: web, labels: {role: web}}\nspec: {region: a, agent: false, address: {local: \
+                192.0.2.9}}\n";
+    assert!(apply(&full, node).is_ok());
+    assert_eq!(
+        lines(&apply(&full, &red_port(1000)).unwrap_err()),
+        "t:2: metadata.labels: this conflicts with service/web, spec.select: it has 1001 targets with those that it selects \
+         and its hook names; at most 1000 are allowed: select fewer by further labels, let the hook name fewer, or make \
+         several services\n"
+    );
+}
+
+#[test]
+fn a_selected_port_drains_with_its_node() {
+    let text = SELECT_PORTS.to_owned() + &red_port(0);
+    let drains = |text: &str| -> Vec<bool> {
+        let applied = Intent::default().apply_files(&[File { name: "t", text }]);
+        let intent = applied.unwrap().intent;
+        let all = intent.all_targets();
+        let one = intent.targets(&intent.services()["web"]);
+        assert_eq!(one, *all.iter().next().unwrap().1);
+        one.iter().map(|target| target.drain).collect()
+    };
+    assert_eq!(drains(&text), [false]);
+    assert_eq!(
+        drains(&text.replace("agent: false,", "agent: false, drain: true,")),
+        [true]
+    );
+}
+
+#[test]
+fn a_node_too_many_for_an_accelerator_is_blamed_for_its_labels() {
+    let node = |number: usize| {
+        let (high, low) = (number / 250, number % 250 + 1);
+        format!(
+            "kind: Node\nmetadata: {{name: web-{number}, labels: {{role: web}}}}\nspec: {{region: a, agent: false, address: \
+             {{local: 198.18.{high}.{low}}}}}\n---\n"
+        )
+    };
+    let names: Vec<String> = (0..7).map(|number| format!("many-{number}")).collect();
+    let service = |name: &String| {
+        format!(
+            "kind: Service\nmetadata: {{name: {name}}}\nspec: {{select: {{labels: {{role: web}}}}}}\n---\n"
+        )
+    };
+    let group = |name: &String| format!("{{service: {name}, region: af-south-1}}");
+    let accelerator = format!(
+        "kind: Accelerator\nmetadata: {{name: lobby}}\nspec: {{pool: asia, listeners: [{{protocol: udp, port: 77}}], \
+         groups: [{}]}}\n",
+        names.iter().map(group).collect::<Vec<_>>().join(", ")
+    );
+    let services = names.iter().map(service);
+    let text: String = (0..936).map(node).chain(services).chain([accelerator]).collect();
+    let apply = |intent: &Intent, text: &str| intent.apply_files(&[File { name: "t", text }]);
+    let full = apply(&good("base.yaml"), &text).unwrap().intent;
+    assert_eq!(
+        lines(&apply(&full, &node(936)).unwrap_err()),
+        "t:2: metadata.labels: this conflicts with accelerator/lobby, spec.groups: the services of its groups have 6559 \
+         targets together; at most 6553 fit a ring\n"
+    );
+}
+
+#[test]
+fn who_makes_targets_near_to_one_node_of_an_address_alone_is_blamed() {
+    let node = |name: &str, region: &str, last: u8, more: &str| {
+        format!(
+            "kind: Node\nmetadata: {{name: {name}{more}}}\nspec: {{region: {region}, address: {{local: 192.0.2.{last}}}}}\n---\n"
+        )
+    };
+    let labels = ", labels: {role: web}";
+    let text = [
+        node("left", "a", 1, ""),
+        node("right", "a", 2, ""),
+        node("web-a", "a", 3, labels),
+        node("web-b", "b", 4, labels),
+        "kind: AddressPool\nmetadata: {name: both}\nspec: {reach: arp, addresses: [{nodes: [left, right], public: \
+         192.0.2.9}]}\n---\n"
+            .to_owned(),
+        "kind: Service\nmetadata: {name: web}\nspec: {pool: both, listeners: [{protocol: tcp, port: 80}], mode: ipip, prefer: \
+         region, select: {labels: {role: web}}}\n"
+            .to_owned(),
+    ];
+    let apply = |intent: &Intent, text: &str| intent.apply_files(&[File { name: "t", text }]);
+    let intent = apply(&Intent::default(), &text.concat()).unwrap().intent;
+    let says = "this conflicts with service/web, spec.prefer: node/left and node/right may both hold 192.0.2.9, and other \
+                targets are near to the one than to the other: in mode ipip a flow that moves with the address would go to \
+                another server; give the nodes of an address one region, or choose prefer: none, or mode: nat\n";
+    assert_eq!(
+        lines(&apply(&intent, &node("right", "b", 2, "")).unwrap_err()),
+        format!("t:3: spec.region: {says}")
+    );
+    // To both of them all is equally far: it is the target that makes the difference.
+    let far = [node("right", "c", 2, ""), node("web-a", "b", 3, labels)];
+    let far = apply(&intent, &far.concat()).unwrap().intent;
+    assert_eq!(
+        lines(&apply(&far, &node("web-a", "a", 3, labels)).unwrap_err()),
+        format!("t:3: spec.region: {says}")
     );
 }
 

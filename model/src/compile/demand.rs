@@ -1,10 +1,11 @@
 //! What is needed: nodes, pairs, and the paths between them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::allocations::{CoupleKey, NodeId, PathKey};
 use super::{Allocations, Choice, Input};
-use crate::kinds::{Accelerator, Class, Duplication, Group, Liveness, Name};
+use crate::kinds::{Accelerator, Class, Duplication, Group, Liveness, Name, Target};
 use crate::manifest::Intent;
 
 /// A pair by its ends: traffic of a class goes from the entry to the exit, and its answers back.
@@ -51,7 +52,7 @@ pub fn fallbacks<'a>(
     intent: &'a Intent,
     choices: &[Choice],
 ) -> Vec<(&'a Name, &'a Name, BTreeSet<&'a Name>)> {
-    let mut fallbacks = Vec::new();
+    let (mut fallbacks, targets) = (Vec::new(), intent.all_targets());
     for (name, accelerator) in intent.accelerators() {
         let lives = |entry: &Name, exit: &Name| {
             let pair = PairName {
@@ -67,7 +68,7 @@ pub fn fallbacks<'a>(
                 .spec
                 .groups
                 .iter()
-                .filter(|group| weight(intent, group) > 0);
+                .filter(|group| weight(&targets, group) > 0);
             let (here, afar): (Vec<_>, Vec<_>) = weighty.partition(|group| is_exit(intent, group, entry));
             let exits: BTreeSet<&Name> = afar.iter().flat_map(|group| exits(intent, group)).collect();
             let serves = !here.is_empty();
@@ -143,10 +144,10 @@ pub(super) fn exits<'a>(intent: &'a Intent, group: &Group) -> BTreeSet<&'a Name>
 }
 
 /// What a group takes beside an accelerator's others: its dial, times the weights of its service's targets.
-pub(super) fn weight(intent: &Intent, group: &Group) -> u128 {
-    let service = intent.services().get(&group.service);
-    let targets = service.map(|service| intent.targets(service)).unwrap_or_default();
-    let all: u128 = targets.iter().map(|target| u128::from(target.share())).sum();
+fn weight(targets: &HashMap<&Name, Cow<'_, [Target]>>, group: &Group) -> u128 {
+    let targets = targets.get(&group.service);
+    let targets = targets.into_iter().flat_map(|targets| targets.iter());
+    let all: u128 = targets.map(|target| u128::from(target.share())).sum();
     u128::from(group.dial.get()) * all
 }
 

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use super::allocations::{CoupleKey, NodeId, PathKey, Way};
 use super::demand::{Demand, path_of};
 use super::{Allocations, Down, Holders, Input, NO_PAIR, announced, services, vpc};
-use crate::kinds::{self, HostAddress, Name, Node, NodeSpec, Port, Prefer, Service};
-use crate::manifest::Intent;
+use crate::kinds::{self, Name, Node, Service};
+use crate::manifest::{Intent, Locations};
 use crate::state::{Host, HostState, LegState, PairState, PathState, SlotAction, SlotState, Target};
 
 /// The system VPC's addresses: this plus a node's number.
@@ -22,20 +21,12 @@ pub(super) struct World<'a> {
     pub(super) demand: &'a Demand,
     pub(super) down: &'a Down,
     pub(super) holders: &'a Holders,
-    /// Ports that may be targets of services, by VPC and address.
-    pub(super) ports: HashMap<(&'a Name, HostAddress), &'a Port>,
+    /// Where targets of services are.
+    pub(super) locations: Locations<'a>,
     /// Nodes with an agent, by their numbers.
     nodes: BTreeMap<NodeId, (&'a Name, &'a Node)>,
     /// The targets of services.
     targets: HashMap<&'a Name, Cow<'a, [kinds::Target]>>,
-    /// Where addresses are, if any service prefers what is near.
-    places: HashMap<HostAddress, &'a NodeSpec>,
-}
-
-/// A node's addresses, each with it.
-fn addresses(node: &NodeSpec) -> [(HostAddress, &NodeSpec); 2] {
-    let address = node.address;
-    [(address.public, node), (address.local, node)]
 }
 
 /// The states of all hosts with an agent.
@@ -132,25 +123,15 @@ impl<'a> World<'a> {
         let ids = allocations.nodes.iter();
         let nodes =
             ids.filter_map(|(name, id)| Some((*id, (name, intent.nodes().get(name).map(AsRef::as_ref)?))));
-        let services = intent.services();
-        let targets = services
-            .iter()
-            .map(|(name, service)| (name, intent.targets(service)));
-        let prefers = |service: &Arc<Service>| service.spec.prefer != Prefer::None;
-        let places = services
-            .values()
-            .any(prefers)
-            .then(|| intent.nodes().values().flat_map(|node| addresses(&node.spec)));
         Self {
             intent,
             allocations,
             demand,
             down: input.down,
             holders: input.holders,
-            ports: intent.ports_of_services(),
+            locations: Locations::new(intent),
             nodes: nodes.collect(),
-            targets: targets.collect(),
-            places: places.into_iter().flatten().collect(),
+            targets: intent.all_targets(),
         }
     }
 
@@ -158,31 +139,6 @@ impl<'a> World<'a> {
     pub(super) fn targets(&self, service: &Service) -> &[kinds::Target] {
         let targets = self.targets.get(&service.metadata.name);
         targets.map_or(&[], AsRef::as_ref)
-    }
-
-    /// Where the port is that a target is.
-    fn node_of_port(&self, vpc: &Name, target: &kinds::Target) -> Option<&NodeSpec> {
-        let port = self.ports.get(&(vpc, target.address))?;
-        Some(&self.intent.nodes().get(&port.spec.node)?.spec)
-    }
-
-    /// How far a target is from a node that sends there: 0 is nearest. Where it is, it says itself, or the node does whose
-    /// address it has, or whose port it is; what is nowhere is far.
-    pub(super) fn rank(&self, service: &Service, from: &NodeSpec, target: &kinds::Target) -> u32 {
-        let node = match &service.spec.vpc {
-            Some(vpc) => self.node_of_port(vpc, target),
-            None => self.places.get(&target.address).copied(),
-        };
-        let region = target.region.as_ref().or(node.map(|node| &node.region));
-        let site = target.site.as_ref().or(node.and_then(|node| node.site.as_ref()));
-        let is_of_region = region == Some(&from.region);
-        let is_of_site = from.site.is_some() && site == from.site.as_ref();
-        match service.spec.prefer {
-            Prefer::None => 0,
-            Prefer::Region => u32::from(!is_of_region),
-            Prefer::Site if is_of_site => 0,
-            Prefer::Site => 1 + u32::from(!is_of_region),
-        }
     }
 
     pub(super) fn name(&self, id: NodeId) -> Option<&'a Name> {

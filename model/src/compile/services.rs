@@ -104,7 +104,7 @@ fn servers<'a>(
             check: check.cloned(),
             ends_s: target.drain_until.map(Moment::unix_s),
             group,
-            rank: own.map_or(0, |own| world.rank(service, &own.spec, target)),
+            rank: own.map_or(0, |own| world.locations.rank(service, &own.spec, target)),
             counted: counted.clone(),
             ..Weighed::unchecked(0, reached(world, &node, (service, target))?)
         };
@@ -453,7 +453,7 @@ fn reached(world: &World<'_>, node: &Name, (service, target): (&Service, &kinds:
         },
         Mode::Vxlan => {
             let vpc = service.spec.vpc.as_ref()?;
-            let port = world.ports.get(&(vpc, target.address))?;
+            let port = world.locations.port(vpc, target.address)?;
             Encapsulation::Vxlan {
                 vni: world.allocations.vni(&ObjectRef::new(Kind::Vpc, vpc))?,
                 mac: port.spec.mac().octets(),

@@ -40,19 +40,16 @@ pub(super) fn fill(
     let down = health::down(state, &host.servers.down);
     let mut listeners = Vec::with_capacity(state.services.len());
     for (index, service) in state.services.iter().enumerate() {
-        let hop = |(target, (is_used, is_near)): (&TargetState, (bool, bool))| {
+        let hop = |(target, (is_used, weight)): (&TargetState, (bool, u64))| {
             let from = (index, service.at_exit, state.node.local);
             let hop = hop(contents, neighbours, from, &target.target)?;
-            let share = match (is_used, is_near) {
-                (true, true) => Share::of(u64::from(target.weight) * percent(service, target, host)),
-                (true, false) => Share::Keeps,
-                (false, _) => Share::Down,
-            };
+            let share = if is_used { Share::of(weight) } else { Share::Down };
             Ok((hop, share))
         };
         let used = health::in_use(service, &down, &host.servers.ended);
-        let near = health::near(service, &down, &used);
-        let targets = service.targets.iter().zip(used.into_iter().zip(near));
+        let percent = |target: &TargetState| percent(service, target, host);
+        let weights = health::weights(service, &down, &used, percent);
+        let targets = service.targets.iter().zip(used.into_iter().zip(weights));
         listeners.push(Listener {
             key: key(index, service)?,
             value: Service {

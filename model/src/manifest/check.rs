@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use super::error::{Conflict, nearest_object};
 use super::intent::Intent;
+use super::locations::Locations;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
     Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Mac, Mode, Name, Node, ObjectRef,
-    PoolAddress, Port, Reach, Vni, Vpc,
+    PoolAddress, Port, Reach, Target, Vni, Vpc,
 };
 
 /// An object and one of its fields, such as `spec.addresses[0].node`.
@@ -39,8 +40,11 @@ impl Violation {
 /// Everything in an intent that does not agree. Of two claims to one thing, the second is wrong: what was declared
 /// before comes first, then `declared` (objects and the place of their manifest) in its order.
 pub(super) fn violations(intent: &Intent, declared: &HashMap<ObjectRef, usize>) -> Vec<Violation> {
+    let (targets, locations) = (intent.all_targets(), Locations::new(intent));
     let mut check = Check {
         intent,
+        targets: &targets,
+        locations: &locations,
         declared,
         near: HashMap::new(),
         violations: Vec::new(),
@@ -58,6 +62,9 @@ pub(super) fn violations(intent: &Intent, declared: &HashMap<ObjectRef, usize>) 
 
 struct Check<'a> {
     intent: &'a Intent,
+    /// The targets of services.
+    targets: &'a HashMap<&'a Name, Cow<'a, [Target]>>,
+    locations: &'a Locations<'a>,
     declared: &'a HashMap<ObjectRef, usize>,
     /// What was probably meant by references to nothing: many objects may have the same wrong one.
     near: HashMap<ObjectRef, Option<ObjectRef>>,
@@ -378,12 +385,13 @@ impl<'a> Check<'a> {
             let (count, most) = (
                 services
                     .clone()
-                    .map(|service| self.intent.targets(service).len())
+                    .map(|service| self.targets_of(service).len())
                     .sum(),
                 MOST_TARGETS,
             );
             if count > most {
-                let because = services.map(|service| field(&id(Kind::Service, service), "spec.targets"));
+                let because = services.flat_map(|service| self.brings_targets(service));
+                let because: Vec<FieldOf> = because.collect();
                 let at = field(&me, "spec.groups");
                 self.add(at, because, Conflict::TooManyTargets { count, most });
             }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::kinds::{Cidr, HostAddress, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Protocol};
+use crate::kinds::{Cidr, HostAddress, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Prefer, Protocol};
 
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,8 +133,8 @@ pub enum Conflict {
     },
     /// A service that selects, or whose hook names, more targets than one may have.
     #[error(
-        "it has {count} targets with those that it selects; at most {most} are allowed: select fewer by further labels, or \
-         make several services"
+        "it has {count} targets with those that it selects and its hook names; at most {most} are allowed: select \
+         fewer by further labels, let the hook name fewer, or make several services"
     )]
     TooManySelected {
         /// How many it has.
@@ -214,6 +214,24 @@ pub enum Conflict {
     NoSite {
         /// The nodes.
         nodes: String,
+    },
+    /// Nodes that may hold the same address, and do not find the same targets near, where that would lead flows astray.
+    #[error(
+        "{node} and {other} may both hold {public}, and other targets are near to the one than to the other: in mode {mode} \
+         a flow that moves with the address would go to another server; give the nodes of an address one {prefer}, or choose \
+         prefer: none, or mode: nat"
+    )]
+    RanksDiffer {
+        /// The address.
+        public: HostAddress,
+        /// A node that may hold it.
+        node: ObjectRef,
+        /// Another one.
+        other: ObjectRef,
+        /// The service's mode.
+        mode: Mode,
+        /// What the service prefers.
+        prefer: Prefer,
     },
     /// A service behind an accelerator whose servers answer clients themselves.
     #[error(

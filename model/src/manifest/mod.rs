@@ -9,6 +9,7 @@ mod change;
 mod check;
 mod error;
 mod intent;
+mod locations;
 mod place;
 mod targets;
 mod tree;
@@ -24,6 +25,7 @@ use crate::kinds::{
 pub use change::{Applied, Change, Outcome};
 pub use error::{Conflict, DeleteError, ManifestError, Problem, WriteError};
 pub use intent::Intent;
+pub(crate) use locations::Locations;
 pub(crate) use place::{Field, Fields, Place};
 pub use write::{to_json, to_yaml};
 

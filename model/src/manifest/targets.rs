@@ -5,13 +5,53 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Intent, check};
-use crate::kinds::{HostAddress, Kind, Name, ObjectRef, Select, Service, Target};
+use crate::kinds::{HostAddress, Kind, Name, ObjectRef, Port, Select, Service, Target};
 
 impl Intent {
-    /// The targets of a service: those that it declares, those that it selects (nodes, or ports of its VPC), in the order of their names, and those that
-    /// its hook has named. Of what is the same the first counts.
+    /// The targets of a service: those that it declares, those that it selects (nodes, or ports of its VPC), in the order of
+    /// their names, and those that its hook has named. Of what is the same the first counts.
     #[must_use]
     pub fn targets<'a>(&self, service: &'a Service) -> Cow<'a, [Target]> {
+        let vpc = service
+            .spec
+            .vpc
+            .as_ref()
+            .filter(|_| service.spec.select.is_some());
+        let ports = self.ports().values().filter(|port| vpc == Some(&port.spec.vpc));
+        self.targets_among(service, ports)
+    }
+
+    /// The targets of all services.
+    #[must_use]
+    pub fn all_targets(&self) -> HashMap<&Name, Cow<'_, [Target]>> {
+        let selecting = self
+            .services()
+            .values()
+            .filter(|service| service.spec.select.is_some());
+        let vpcs = selecting.filter_map(|service| service.spec.vpc.as_ref());
+        let mut ports: HashMap<&Name, Vec<&Arc<Port>>> = vpcs.map(|vpc| (vpc, Vec::new())).collect();
+        if !ports.is_empty() {
+            for port in self.ports().values() {
+                ports.entry(&port.spec.vpc).and_modify(|ports| ports.push(port));
+            }
+        }
+        let ports_of = |service: &Service| {
+            let ports = service.spec.vpc.as_ref().and_then(|vpc| ports.get(vpc));
+            ports.into_iter().flatten().copied()
+        };
+        let services = self.services().iter();
+        let services = services.map(|(name, service)| (name, service.as_ref()));
+        services
+            .map(|(name, service)| (name, self.targets_among(service, ports_of(service))))
+            .collect()
+    }
+
+    /// The targets of a service, whose VPC has these ports.
+    fn targets_among<'a, 'p>(
+        &self,
+        service: &'a Service,
+        ports: impl Iterator<Item = &'p Arc<Port>>,
+    ) -> Cow<'a, [Target]> {
         let spec = &service.spec;
         let named = self.named_by_hook(service);
         if spec.select.is_none() && named.is_empty() {
@@ -20,11 +60,13 @@ impl Intent {
         let mut targets = spec.targets.clone();
         let declared = spec.targets.iter().map(|target| target.address);
         let mut taken: HashSet<HostAddress> = declared.collect();
-        let selected = spec.select.iter().flat_map(|select| match &spec.vpc {
-            None => self.selected_nodes(select).collect::<Vec<_>>(),
-            Some(vpc) => self.selected_ports(vpc, select).collect(),
-        });
-        targets.extend(selected.filter(|target| taken.insert(target.address)));
+        if let Some(select) = &spec.select {
+            let selected: Vec<Target> = match &spec.vpc {
+                None => self.selected_nodes(select).collect(),
+                Some(_) => self.selected_ports(ports, select).collect(),
+            };
+            targets.extend(selected.into_iter().filter(|target| taken.insert(target.address)));
+        }
         let mut taken: HashSet<String> = targets.iter().map(Target::end).collect();
         let named = named.iter().filter(|target| taken.insert(target.end()));
         targets.extend(named.cloned());
@@ -46,15 +88,22 @@ impl Intent {
         })
     }
 
-    /// The ports of these labels of a VPC. Where they are, their nodes say.
-    fn selected_ports(&self, vpc: &Name, select: &Select) -> impl Iterator<Item = Target> {
-        let ports = self.ports().values().filter(|port| port.spec.vpc == *vpc);
+    /// Those of a VPC's ports that have these labels. Where they are, their nodes say; that of one that drains gets no new
+    /// flows.
+    fn selected_ports<'p>(
+        &self,
+        ports: impl Iterator<Item = &'p Arc<Port>>,
+        select: &Select,
+    ) -> impl Iterator<Item = Target> {
         let ports = ports.filter(|port| select.takes(&port.metadata.labels));
         ports.map(|port| Target {
             address: port.spec.address,
             port: None,
             weight: select.weight,
-            drain: false,
+            drain: self
+                .nodes()
+                .get(&port.spec.node)
+                .is_some_and(|node| node.spec.drain),
             drain_until: None,
             region: None,
             site: None,

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
 use anyhow::bail;
-use kuafu_model::kinds::{self, Kind};
+use kuafu_model::kinds::{self, Kind, Name, ObjectRef, Service};
 use kuafu_model::manifest::Intent;
 use kuafu_proto::v1::{ClusterStatus, GetRequest, HostEntry, ManifestFile};
 use serde_json::{Value, json};
@@ -108,20 +108,51 @@ fn undeclared(intent: &Intent, server: &Server) -> String {
         let port = target.port.map(kinds::PortNumber::get);
         target.address.get() == server.address && server.port.is_none_or(|own| port == Some(own))
     };
-    let mut services = intent.services().iter();
-    let selected = services.find(|(_, service)| intent.targets(service).iter().any(is_it));
-    let mut nodes = intent.nodes().iter();
-    let node = nodes.find(|(_, node)| node.spec.address.local.get() == server.address);
-    match (selected, node) {
-        (Some((service, _)), Some((node, _))) => format!(
-            "{server} is a target of service/{service} as node/{node}, by its labels: drain that (kuafu drain node/{node}), \
-             or declare it among the targets too"
-        ),
-        _ => format!(
+    let mut services = intent.services().values();
+    let selected = services.find_map(|service| {
+        let mut targets = intent.targets(service).into_owned().into_iter();
+        let (what, node) = selected(intent, service, server.address)?;
+        targets
+            .any(|target| is_it(&target))
+            .then_some((service, what, node))
+    });
+    match selected {
+        Some((service, what, node)) => {
+            let (service, at) = (&service.metadata.name, ObjectRef::new(Kind::Node, node));
+            let drain = if what == at {
+                format!("drain that (kuafu drain {at})")
+            } else {
+                format!("drain the node that it is on (kuafu drain {at})")
+            };
+            format!(
+                "{server} is a target of service/{service} as {what}, by its labels: {drain}, or declare it among the targets \
+                 too"
+            )
+        }
+        None => format!(
             "no service has the target {server}; kuafu get service -o yaml shows what each has. One that a scaling hook has \
              named drains when the hook leaves it out"
         ),
     }
+}
+
+/// The node, or the port, of this address that a service selects, and the node where that is.
+fn selected<'a>(intent: &'a Intent, service: &Service, address: Ipv4Addr) -> Option<(ObjectRef, &'a Name)> {
+    let select = service.spec.select.as_ref()?;
+    if let Some(vpc) = &service.spec.vpc {
+        let mut ports = intent.ports().values();
+        let port = ports.find(|port| port.spec.vpc == *vpc && port.spec.address.get() == address)?;
+        let what = ObjectRef::new(Kind::Port, &port.metadata.name);
+        return select
+            .takes(&port.metadata.labels)
+            .then_some((what, &port.spec.node));
+    }
+    let mut nodes = intent
+        .nodes()
+        .iter()
+        .filter(|(_, node)| select.takes(&node.metadata.labels));
+    let (name, _) = nodes.find(|(_, node)| node.spec.address.local.get() == address)?;
+    Some((ObjectRef::new(Kind::Node, name), name))
 }
 
 /// A service whose target this server is, with its drain as it shall be.
@@ -220,6 +251,28 @@ mod tests {
         );
         assert!(of("192.0.2.7:80").contains("node/web-a"));
         assert!(of("192.0.2.7:81").starts_with("no service has the target 192.0.2.7:81"));
+    }
+
+    #[test]
+    fn a_port_that_is_selected_is_drained_with_its_node() {
+        // The node that runs no agent has the address of another VPC's port.
+        let all = "kind: Node\nmetadata: {name: left}\nspec: {region: a, address: {local: 192.0.2.1}}\n---\nkind: \
+                   Node\nmetadata: {name: other, labels: {role: web}}\nspec: {region: a, agent: false, address: {local: \
+                   10.0.0.7}}\n---\nkind: Vpc\nmetadata: {name: red}\nspec: {cidr: 10.0.0.0/24}\n---\nkind: \
+                   AddressPool\nmetadata: {name: pool}\nspec: {addresses: [{node: left, public: 203.0.113.9}]}\n---\nkind: \
+                   Port\nmetadata: {name: web-a, labels: {role: web}}\nspec: {vpc: red, node: left, address: 10.0.0.7, \
+                   interface: a}\n---\nkind: Port\nmetadata: {name: web-b}\nspec: {vpc: red, node: left, address: 10.0.0.8, \
+                   interface: b}\n---\nkind: Service\nmetadata: {name: web}\nspec: {pool: pool, listeners: [{protocol: tcp, \
+                   port: 80}], mode: vxlan, vpc: red, select: {labels: {role: web}}}\n";
+        let file = File { name: "t", text: all };
+        let intent = Intent::default().apply_files(&[file]).unwrap().intent;
+        let of = |server: &str| undeclared(&intent, &server.parse().unwrap());
+        assert_eq!(
+            of("10.0.0.7"),
+            "10.0.0.7 is a target of service/web as port/web-a, by its labels: drain the node that it is on (kuafu drain \
+             node/left), or declare it among the targets too"
+        );
+        assert!(of("10.0.0.8").starts_with("no service has the target 10.0.0.8"));
     }
 
     #[test]

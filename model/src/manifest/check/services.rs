@@ -8,8 +8,8 @@ use kuafu_pipeline::map::MOST_LISTED;
 use super::{Check, Claims, FieldOf, field, id, join};
 use crate::contents::{MOST_LISTS, lists_fit};
 use crate::kinds::{
-    Accelerator, HostAddress, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress, Port,
-    Prefer, Service, Shield, ShieldMode, Target,
+    Accelerator, HostAddress, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress, Prefer,
+    Service, Shield, ShieldMode, Target,
 };
 use crate::manifest::error::Conflict;
 
@@ -31,13 +31,13 @@ impl<'a> Check<'a> {
                 leading.entry(&group.service).or_default().push(accelerator);
             }
         }
-        let ports = self.intent.ports_of_services();
         for service in self.in_order(Kind::Service, self.intent.services()) {
             let me = id(Kind::Service, service);
             let accelerators = leading.get(&service.metadata.name);
             let accelerators = accelerators.map_or(&[][..], Vec::as_slice);
             self.asks_where_it_is_answered(&me, service, accelerators);
             self.prefers_what_can_be_near(&me, service, accelerators);
+            self.prefers_alike(&me, service);
             self.selects_not_too_many(&me, service);
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
@@ -52,7 +52,7 @@ impl<'a> Check<'a> {
             }
             if let Some(vpc) = &service.spec.vpc {
                 let addresses = pool.map_or(&[][..], |pool| &pool.spec.addresses);
-                self.serves_in_vpc((&me, service), vpc, &ports, (name, addresses));
+                self.serves_in_vpc((&me, service), vpc, (name, addresses));
             }
         }
     }
@@ -62,16 +62,14 @@ impl<'a> Check<'a> {
         &mut self,
         (me, service): (&ObjectRef, &Service),
         name: &Name,
-        ports: &HashMap<(&Name, HostAddress), &Port>,
         (pool, addresses): (&Name, &[PoolAddress]),
     ) {
         let Some(vpc) = self.find(self.intent.vpcs(), Kind::Vpc, name, field(me, "spec.vpc")) else {
             return;
         };
         let vpc_id = ObjectRef::new(Kind::Vpc, name);
-        let targets = self.intent.targets(service);
-        for (index, target) in targets.iter().enumerate() {
-            if !ports.contains_key(&(name, target.address)) {
+        for (index, target) in self.targets_of(service).iter().enumerate() {
+            if self.locations.port(name, target.address).is_none() {
                 let at = self.place_of(me, service, (index, target));
                 let (address, vpc) = (target.address, vpc_id.clone());
                 let of_vpc = |port: &Name| {
@@ -142,22 +140,95 @@ impl<'a> Check<'a> {
 
     /// A service has not too many targets together with those that it selects and its hook names.
     fn selects_not_too_many(&mut self, me: &ObjectRef, service: &Service) {
-        let (count, most) = (self.intent.targets(service).len(), MOST_TARGETS);
+        let (count, most) = (self.targets_of(service).len(), MOST_TARGETS);
         if count > most {
-            let select = service.spec.select.as_ref();
-            let nodes = self.intent.nodes().values();
-            let nodes = nodes.filter(|node| select.is_some_and(|select| select.takes(&node.metadata.labels)));
-            let because: Vec<FieldOf> = nodes
-                .map(|node| field(&id(Kind::Node, node), "metadata.labels"))
-                .collect();
+            let because = self.selected(service);
             let conflict = Conflict::TooManySelected { count, most };
-            let at = if select.is_some() {
-                "spec.select"
-            } else {
-                "spec.targets"
-            };
-            self.add(field(me, at), because, conflict);
+            self.add(field(me, field_of_targets(service)), because, conflict);
         }
+    }
+
+    /// All targets of a service.
+    pub(super) fn targets_of(&self, service: &Service) -> &'a [Target] {
+        let targets = self.targets.get(&service.metadata.name);
+        targets.map_or(&[], AsRef::as_ref)
+    }
+
+    /// What may bring a service targets.
+    pub(super) fn brings_targets(&self, service: &Service) -> Vec<FieldOf> {
+        let own = field(&id(Kind::Service, service), field_of_targets(service));
+        std::iter::once(own).chain(self.selected(service)).collect()
+    }
+
+    /// By what a service selects its nodes, or its ports.
+    fn selected(&self, service: &Service) -> Vec<FieldOf> {
+        let Some(select) = &service.spec.select else {
+            return Vec::new();
+        };
+        let intent = self.intent;
+        let objects: Vec<ObjectRef> = if let Some(vpc) = &service.spec.vpc {
+            let ports = intent.ports().values().filter(|port| port.spec.vpc == *vpc);
+            let ports = ports.filter(|port| select.takes(&port.metadata.labels));
+            ports.map(|port| id(Kind::Port, port)).collect()
+        } else {
+            let nodes = intent.nodes().values();
+            let nodes = nodes.filter(|node| select.takes(&node.metadata.labels));
+            nodes.map(|node| id(Kind::Node, node)).collect()
+        };
+        let labels = objects.iter().map(|object| field(object, "metadata.labels"));
+        labels.collect()
+    }
+
+    /// Nodes that may hold the same address find the targets of a service equally near, where none of them has seen how
+    /// the flows of another began: then all have the same ring.
+    fn prefers_alike(&mut self, me: &ObjectRef, service: &Service) {
+        let (prefer, mode) = (service.spec.prefer, service.spec.mode);
+        let pool = service.spec.pool.as_ref();
+        let pool = pool.and_then(|name| self.intent.address_pools().get(name));
+        let Some(pool) = pool.filter(|_| prefer != Prefer::None && mode != Mode::Nat) else {
+            return;
+        };
+        let targets = self.targets_of(service);
+        for address in &pool.spec.addresses {
+            let nodes = address.nodes.iter();
+            let mut nodes = nodes.filter_map(|name| self.intent.nodes().get(name));
+            let order = |node: &Node| self.locations.order(service, &node.spec, targets);
+            let Some(first) = nodes.next() else { continue };
+            let firsts = order(first);
+            let Some(other) = nodes.find(|node| order(node) != firsts) else {
+                continue;
+            };
+            let [node, other] = [first, other].map(|node| id(Kind::Node, node));
+            let places = [&node, &other].map(|node| field(node, field_of_place(prefer)));
+            let pool = field(&id(Kind::AddressPool, pool), "spec.addresses");
+            let because: Vec<FieldOf> = std::iter::once(pool)
+                .chain(places)
+                .chain(self.locates(service, targets))
+                .collect();
+            let conflict = Conflict::RanksDiffer {
+                public: address.public,
+                node,
+                other,
+                mode,
+                prefer,
+            };
+            self.add(field(me, "spec.prefer"), because, conflict);
+            return;
+        }
+    }
+
+    /// What says where the targets of a service are.
+    fn locates(&self, service: &Service, targets: &[Target]) -> Vec<FieldOf> {
+        let ports = service.spec.vpc.iter().flat_map(|vpc| {
+            let ports = targets.iter();
+            ports.filter_map(|target| self.locations.port(vpc, target.address))
+        });
+        let ports = ports.map(|port| field(&id(Kind::Port, port), "spec.node"));
+        let nodes = targets
+            .iter()
+            .filter_map(|target| self.locations.node(service, target));
+        let nodes = nodes.map(|node| field(&id(Kind::Node, node), field_of_place(service.spec.prefer)));
+        ports.chain(nodes).chain(self.selected(service)).collect()
     }
 
     /// Of the nodes that send to the targets of a service that prefers those of their site, one has a site.
@@ -211,8 +282,7 @@ impl<'a> Check<'a> {
 
     /// No target is the service's own address, or the address of the node that sends to it.
     fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
-        let targets = self.intent.targets(service);
-        for (index, target) in targets.iter().enumerate() {
+        for (index, target) in self.targets_of(service).iter().enumerate() {
             let is_sender = |name: &&Name| {
                 let node = self.intent.nodes().get(*name);
                 let own = node.map(|node| node.spec.address.local);
@@ -415,5 +485,22 @@ impl<'a> Check<'a> {
             [field(&node_id, name), field(&pool, "spec.addresses")],
             conflict,
         );
+    }
+}
+
+/// The field by which a service has most of its targets.
+const fn field_of_targets(service: &Service) -> &'static str {
+    if service.spec.select.is_some() {
+        "spec.select"
+    } else {
+        "spec.targets"
+    }
+}
+
+/// The field of a node by which targets are near it.
+const fn field_of_place(prefer: Prefer) -> &'static str {
+    match prefer {
+        Prefer::Site => "spec.site",
+        Prefer::Region | Prefer::None => "spec.region",
     }
 }
