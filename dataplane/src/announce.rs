@@ -183,6 +183,7 @@ impl Announcing {
         let status = |(one, withheld): &(Announcement, Option<String>)| {
             let wrong = told.wrong.get(&one.local);
             let (standing, reason) = match (one.here, withheld, wrong) {
+                (.., Some(why)) if why.starts_with(bgp::STILL) => ("announced", why.clone()),
                 (false, ..) => ("standby", String::new()),
                 (true, Some(why), _) => ("withheld", why.clone()),
                 (true, None, Some(why)) if why == hook::RUNS => ("withheld", why.clone()),
@@ -265,9 +266,8 @@ impl Announcer {
 
     fn step(&mut self, now: Instant) {
         if self.lease.has_run_out() {
-            // The agent stood still: what it named is withdrawn from BGP. Who held an address by ARP has no news for its
+            // The agent stood still: what it named is withdrawn from BGP, or is being so. Who held an address by ARP has no news for its
             // neighbours, and somebody else may hold it now.
-            self.lease.routes.clear();
             self.bgp.look_again();
         }
         let mut wrong = BTreeMap::new();

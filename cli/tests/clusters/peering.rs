@@ -5,7 +5,7 @@ mod scene;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,10 @@ fn frr_speaks_bgp_as_gobgp_does() {
     what_a_router_tells_goes_no_further(&scene);
     the_password_is_nowhere_to_be_seen(&scene);
     a_silent_router_is_a_fault(&mut scene);
-    a_missing_daemon_is_a_fault_until_it_is_there(&mut scene);
-    another_daemon_takes_over(&scene);
+    let programs = a_missing_daemon_is_a_fault_until_it_is_there(&mut scene);
+    one_that_cannot_start_leaves_the_other(&scene, &programs);
+    another_daemon_takes_over(&scene, &programs);
+    nothing_of_it_listens(&scene);
     what_a_router_tells_goes_no_further(&scene);
     the_password_is_nowhere_to_be_seen(&scene);
     a_restart_of_the_agent_changes_nothing(&mut scene);
@@ -45,7 +47,10 @@ fn frr_speaks_bgp_as_gobgp_does() {
         "bfdd.pid",
         "zebra.pid",
         "bgpd.log",
+        "bfdd.log",
         "zebra.log",
+        "bgpd.conf",
+        "vtysh.conf",
     ];
     assert!(
         left.iter().all(|name| !of_bgp.iter().any(|one| name == *one)),
@@ -82,8 +87,8 @@ fn a_silent_router_is_a_fault(scene: &mut Scene) {
     );
 }
 
-/// An agent that finds no gobgpd says so, and uses it as soon as it is there.
-fn a_missing_daemon_is_a_fault_until_it_is_there(scene: &mut Scene) {
+/// An agent that finds no gobgpd says so, and uses it as soon as it is there. Returns where it finds programs.
+fn a_missing_daemon_is_a_fault_until_it_is_there(scene: &mut Scene) -> PathBuf {
     scene.kill("agent");
     scene.end("gobgpd");
     let elsewhere = scene.programs_without("gobgp");
@@ -101,13 +106,43 @@ fn a_missing_daemon_is_a_fault_until_it_is_there(scene: &mut Scene) {
     }
     scene.until_told_to(&[FIRST, SECOND]);
     scene.until("announced");
+    elsewhere
+}
+
+/// GoBGP goes on where FRR cannot follow, and withdraws all the same.
+fn one_that_cannot_start_leaves_the_other(scene: &Scene, programs: &Path) {
+    let before = scene.numbers();
+    fs::remove_file(programs.join("unshare")).unwrap();
+    scene.speak("daemon: frr");
+    scene.until_said(
+        "failed",
+        "zebra needs unshare, which is missing: apt install util-linux",
+    );
+    drained_and_back(scene);
+    assert_eq!(scene.numbers(), before, "the same one");
+}
+
+fn drained_and_back(scene: &Scene) {
+    scene.ask(&["drain", "node/left"]).unwrap();
+    scene.until_told_to(&[]);
+    scene.ask(&["drain", "node/left", "--undo"]).unwrap();
+    scene.until_told_to(&[FIRST, SECOND]);
+}
+
+/// FRR's daemons take orders by their sockets alone, while those of the router listen.
+fn nothing_of_it_listens(scene: &Scene) {
+    let listens = |host, name: &str| scene.listeners(host).contains(&format!("\"{name}\""));
+    for name in scene.programs() {
+        assert!(!listens("left", &name), "{}", scene.listeners("left"));
+        assert!(listens(FIRST, &name), "{}", scene.listeners(FIRST));
+    }
 }
 
 /// FRR's daemons instead of GoBGP. What other programs of their kind have put into the kernel stays as it is.
-fn another_daemon_takes_over(scene: &Scene) {
+fn another_daemon_takes_over(scene: &Scene, programs: &Path) {
     let before = scene.kernel();
     assert_eq!(scene.programs(), ["gobgpd"]);
-    scene.speak("daemon: frr");
+    symlink("/usr/bin/unshare", programs.join("unshare")).unwrap();
     soon("FRR speaks", || {
         (scene.programs() == ["bgpd", "zebra"]).then_some(())
     });
@@ -154,10 +189,7 @@ fn a_drained_node_withdraws(scene: &Scene) {
     let rights = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     rights(0o640);
     scene.until_said("failed", "others than its owner may use");
-    scene.ask(&["drain", "node/left"]).unwrap();
-    scene.until_told_to(&[]);
-    scene.ask(&["drain", "node/left", "--undo"]).unwrap();
-    scene.until_told_to(&[FIRST, SECOND]);
+    drained_and_back(scene);
     rights(0o600);
     scene.until("announced");
 }
@@ -185,6 +217,7 @@ fn bfd_notices_a_node_that_stands_still(scene: &Scene) {
         (scene.bfd()["status"] == "up").then_some(())
     });
     scene.until_told_to(&[FIRST, SECOND]);
+    nothing_of_it_listens(scene);
     for name in ["bfdd", "bgpd"] {
         scene.signal(name, Signal::SIGSTOP);
     }
@@ -218,12 +251,17 @@ fn the_password_is_nowhere_to_be_seen(scene: &Scene) {
     ];
     assert!(seen[0].contains("password_file"), "{}", seen[0]);
     assert!(seen.iter().all(|text| !text.contains(SECRET)), "{seen:?}");
-    let configs = ["gobgpd.toml", "frr/bgpd.conf"].map(|name| scene.run_folder().join(name));
-    let there: Vec<_> = configs.iter().filter(|path| path.exists()).collect();
-    assert_eq!(there.len(), 1, "of one daemon");
-    assert!(fs::read_to_string(there[0]).unwrap().contains(SECRET));
-    assert_eq!(
-        fs::metadata(there[0]).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    let there = ["gobgpd.toml", "bgpd.conf", "frr/bgpd.conf"];
+    let there: Vec<_> = there
+        .into_iter()
+        .filter(|name| scene.run_folder().join(name).exists())
+        .collect();
+    let is_of_one = there == ["gobgpd.toml"] || there == ["bgpd.conf", "frr/bgpd.conf"];
+    assert!(is_of_one, "of one daemon: {there:?}");
+    for name in there {
+        let path = scene.run_folder().join(name);
+        assert!(fs::read_to_string(&path).unwrap().contains(SECRET));
+        let rights = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(rights & 0o777, 0o600);
+    }
 }

@@ -9,6 +9,8 @@ mod password;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -41,9 +43,13 @@ const PAUSE: Duration = Duration::from_secs(5);
 const HOLD: [u32; 2] = [9, 3];
 /// Seconds between two attempts to reach a router.
 const RETRY_S: u32 = 2;
+/// A daemon that takes no withdrawal for so long is ended: as long as a router waits that hears nothing.
+pub(super) const STUCK: Duration = Duration::from_secs(9);
 
 /// How a fault begins beside which an address is announced to other routers.
 pub(super) const PARTLY: &str = "not to all routers: ";
+/// The same of an address that is announced still, and shall not be.
+pub(super) const STILL: &str = "it is to be withdrawn: ";
 
 /// What differs between the daemons that speak BGP. Files of theirs are in `run`.
 trait Daemon: Sync {
@@ -62,13 +68,16 @@ trait Daemon: Sync {
     /// How one of them is started.
     fn command(&self, run: &Path, program: &str) -> Command;
 
-    /// Where the one that speaks has its configuration.
+    /// Where the text of its configuration is kept, in a folder that is root's alone.
     fn config_file(&self, run: &Path) -> PathBuf;
 
     /// The text of that.
     fn config(&self, sessions: &Sessions<'_>) -> String;
 
-    /// Writes all that the programs read. `NotFound`: it is not installed.
+    /// Whether it can be started on this host. An error says what is in the way.
+    fn is_ready(&self, run: &Path, speaker: &Speaker) -> Result<(), String>;
+
+    /// Writes all that the programs read.
     fn lay_out(&self, run: &Path, config: &str) -> io::Result<()>;
 
     /// Removes that, and what else its programs leave.
@@ -117,7 +126,11 @@ pub(super) struct Bgp {
     /// When it could not be started, and why.
     failed: Option<(Instant, String)>,
     /// Routers without a session; `None`: not known yet.
-    silent: Option<BTreeSet<Ipv4Addr>>,
+    silent: Option<Result<BTreeSet<Ipv4Addr>, String>>,
+    /// The configuration at the last step: one that changes is waited for.
+    wanted: String,
+    /// Since when it takes no withdrawal.
+    stuck: Option<Instant>,
 }
 
 impl Bgp {
@@ -129,6 +142,8 @@ impl Bgp {
             looked: None,
             failed: None,
             silent: None,
+            wanted: String::new(),
+            stuck: None,
         }
     }
 
@@ -148,24 +163,32 @@ impl Bgp {
         let mut speakers = orders.all.iter().filter_map(|(one, _)| speaker(one));
         let (Some(speaker), Some(local)) = (speakers.next(), orders.local) else {
             if DAEMONS.iter().any(|one| is_known(*one, &self.run)) {
-                self.end();
+                self.end(lease);
             }
             lease.routes.clear();
             return;
         };
         let due: BTreeMap<Ipv4Addr, Vec<String>> = orders.due().filter_map(route).collect();
-        let daemon = daemon(speaker);
-        let ready = self.ensure(now, daemon, speaker, local);
-        // One that runs by an earlier configuration is told what is due all the same: above all what is not.
-        let brought = if ready.is_ok() || runs(daemon, &self.run) {
-            self.bring_about(now, daemon, &due, lease)
-        } else {
-            Ok(())
+        let ready = self.ensure(now, daemon(speaker), speaker, (local, lease));
+        // One that runs by an earlier configuration is told what is due all the same, be it another daemon: above all
+        // what is not.
+        let brought = match DAEMONS.iter().find(|one| runs(**one, &self.run)) {
+            Some(running) => self.bring_about(now, *running, &due, lease),
+            None => {
+                // One that has ended has withdrawn all.
+                lease.routes.clear();
+                Err(format!("{} does not run", daemon(speaker).name()))
+            }
         };
-        let done = ready.and(brought);
-        let fault = match (done, &self.silent) {
+        if let Err(fault) = &brought {
+            let still = lease.routes.keys().filter(|address| !due.contains_key(*address));
+            wrong.extend(still.map(|address| (*address, format!("{STILL}{fault}"))));
+        }
+        self.end_if_stuck(now, brought.is_err(), &due, lease);
+        let fault = match (ready.and(brought), &self.silent) {
             (Err(fault), _) => Some(fault),
-            (Ok(()), Some(silent)) if !silent.is_empty() => {
+            (Ok(()), Some(Err(fault))) => Some(fault.clone()),
+            (Ok(()), Some(Ok(silent))) if !silent.is_empty() => {
                 let routers: Vec<String> = silent.iter().map(Ipv4Addr::to_string).collect();
                 let some = if silent.len() < speaker.peers.len() {
                     PARTLY
@@ -181,23 +204,49 @@ impl Bgp {
         }
     }
 
+    /// Ends a daemon that has not taken a withdrawal for long: its routers withdraw all, and it is started anew.
+    fn end_if_stuck(
+        &mut self,
+        now: Instant,
+        has_failed: bool,
+        due: &BTreeMap<Ipv4Addr, Vec<String>>,
+        lease: &mut Lease,
+    ) {
+        if !has_failed || lease.routes.keys().all(|address| due.contains_key(address)) {
+            self.stuck = None;
+        } else if now.saturating_duration_since(*self.stuck.get_or_insert(now)) >= STUCK {
+            tracing::warn!("a withdrawal from BGP has failed for long: the daemon is ended");
+            self.end(lease);
+        }
+    }
+
     /// Has the daemon run by its configuration, and no other one.
     fn ensure(
         &mut self,
         now: Instant,
         daemon: &dyn Daemon,
         speaker: &Speaker,
-        local: Ipv4Addr,
+        (local, lease): (Ipv4Addr, &mut Lease),
     ) -> Result<(), String> {
         self.children
             .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
-        let config = daemon.config(&Sessions {
+        let mut config = daemon.config(&Sessions {
             speaker,
             local,
             passwords: password::all(speaker)?,
         });
-        let is_same = fs::read_to_string(daemon.config_file(&self.run)).is_ok_and(|text| text == config);
         let mut programs = daemon.programs(speaker);
+        for name in &programs {
+            // One that another version of the agent has started otherwise is started anew.
+            let _ = writeln!(config, "# {:?}", daemon.command(&self.run, name));
+        }
+        let is_same = fs::read_to_string(daemon.config_file(&self.run)).is_ok_and(|text| text == config);
+        let is_settled = is_same || self.wanted == config;
+        self.wanted.clone_from(&config);
+        if !is_settled && DAEMONS.iter().any(|one| runs(*one, &self.run)) {
+            // A file with a password may be half written.
+            return Ok(());
+        }
         let ended = |name: &&str| process::running(&self.run, name).is_none();
         let missing = programs.iter().copied().find(|name| ended(name));
         if let (true, None) = (is_same, missing) {
@@ -215,10 +264,15 @@ impl Bgp {
             self.failed = Some((now, why.clone()));
             return Err(why);
         }
+        // Before one that works is ended for it.
+        if let Err(why) = daemon.is_ready(&self.run, speaker) {
+            self.failed = Some((now, why.clone()));
+            return Err(why);
+        }
         if is_same && programs.last().is_some_and(|speaks| !ended(speaks)) {
             programs.retain(ended);
         } else {
-            self.end();
+            self.end(lease);
             let laid_out = daemon.lay_out(&self.run, &config);
             laid_out.map_err(|error| self.not_started(now, daemon, &error))?;
         }
@@ -236,10 +290,7 @@ impl Bgp {
 
     /// Why it could not be started, which is said for a while.
     fn not_started(&mut self, now: Instant, daemon: &dyn Daemon, error: &io::Error) -> String {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => daemon.absent().to_owned(),
-            _ => format!("{} cannot be started: {error}", daemon.name()),
-        };
+        let why = format!("{} cannot be started: {error}", daemon.name());
         self.failed = Some((now, why.clone()));
         why
     }
@@ -253,7 +304,7 @@ impl Bgp {
         lease: &mut Lease,
     ) -> Result<(), String> {
         let pause = match &self.silent {
-            Some(silent) if silent.is_empty() => LOOK,
+            Some(Ok(silent)) if silent.is_empty() => LOOK,
             _ => LOOK_SOON,
         };
         if self.looked.is_none_or(|looked| now - looked >= pause) {
@@ -262,34 +313,43 @@ impl Bgp {
             for address in has.iter().filter(|address| !due.contains_key(*address)) {
                 daemon.withdraw(&self.run, *address)?;
             }
-            self.silent = Some(daemon.silent(&self.run)?);
+            for name in daemon.all_programs() {
+                process::keep_short(&self.run, name);
+            }
             self.looked = Some(now);
+            // What it does not understand of sessions is told, and keeps no route from being withdrawn.
+            self.silent = Some(daemon.silent(&self.run));
         }
         let gone: Vec<Ipv4Addr> = lease.routes.keys().copied().collect();
         for address in gone.into_iter().filter(|address| !due.contains_key(address)) {
             daemon.withdraw(&self.run, address)?;
             tracing::info!(%address, "withdrawn from BGP");
             lease.routes.remove(&address);
+            // Many take longer than it lasts. That it cannot be written is told at the end.
+            let _ = lease.renew(&self.run);
         }
         for (address, attributes) in due {
             if lease.routes.get(address) != Some(attributes) {
                 daemon.announce(&self.run, *address, attributes)?;
                 tracing::info!(%address, "announced by BGP");
                 lease.routes.insert(*address, attributes.clone());
+                let _ = lease.renew(&self.run);
             }
         }
         Ok(())
     }
 
-    /// Ends all that an agent of this host has started.
-    fn end(&mut self) {
+    /// Ends all that an agent of this host has started: nothing is announced any more.
+    fn end(&mut self, lease: &mut Lease) {
         stop(&self.run);
+        lease.routes.clear();
         for mut child in self.children.drain(..) {
             // Whatever the file says of it.
             let _ = child.kill();
             let _ = child.wait();
         }
         self.silent = None;
+        self.stuck = None;
     }
 }
 
@@ -316,7 +376,7 @@ fn route(announcement: &Announcement) -> Option<(Ipv4Addr, Vec<String>)> {
 /// Whether an agent has started some of it, and nobody has ended that in order.
 fn is_known(daemon: &dyn Daemon, run: &Path) -> bool {
     let mut programs = daemon.all_programs().iter();
-    programs.any(|name| process::is_known(run, name))
+    programs.any(|name| process::is_known(run, name)) || daemon.config_file(run).exists()
 }
 
 /// Whether the program of it runs that speaks.
@@ -344,6 +404,12 @@ pub(super) fn stop(run: &Path) -> Vec<&'static str> {
 pub(super) fn withdraw(run: &Path, address: Ipv4Addr) -> Result<(), String> {
     let mut daemons = DAEMONS.iter().filter(|daemon| runs(**daemon, run));
     daemons.try_for_each(|daemon| daemon.withdraw(run, address))
+}
+
+/// Whether the shell would find a program of that name.
+fn is_in_path(name: &str) -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&folders).any(|folder| folder.join(name).is_file())
 }
 
 /// Writes a file that its owner alone can read.
@@ -387,7 +453,7 @@ fn order(order: &Order<'_>) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use kuafu_model::state::Router;
 
@@ -410,6 +476,93 @@ mod tests {
                 },
             ],
             port: 1790,
+        }
+    }
+
+    /// A host that speaks so, and is to announce nothing.
+    fn orders(speaker: Speaker) -> Orders {
+        let announcement = Announcement {
+            local: ADDRESS,
+            public: ADDRESS,
+            here: false,
+            term: 1,
+            way: Way::Bgp {
+                speaker,
+                communities: Vec::new(),
+                med: None,
+            },
+        };
+        Orders {
+            local: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            all: vec![(announcement, None)],
+            ..Orders::default()
+        }
+    }
+
+    /// Starts something of gobgpd's name in `run`, which takes no orders.
+    pub(in crate::announce) fn start_deaf(run: &Path) -> Child {
+        let program = run.join("gobgpd");
+        fs::copy("/usr/bin/sleep", &program).unwrap();
+        let mut command = Command::new(program);
+        command.arg("1000");
+        let child = process::start(run, "gobgpd", command).unwrap();
+        assert!(runs(&Gobgp, run));
+        child
+    }
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 83);
+
+    /// The other daemon cannot be configured: there is no password.
+    #[test]
+    fn one_that_cannot_be_replaced_and_takes_no_withdrawal_is_ended() {
+        let run = tempfile::tempdir().unwrap();
+        let mut deaf = start_deaf(run.path());
+        let mut speaker = speaker();
+        speaker.daemon = state::Daemon::Frr { bfd: None };
+        speaker.peers[1].password_file = Some(run.path().join("none").display().to_string());
+        let (orders, began) = (orders(speaker), Instant::now());
+        let (mut bgp, mut lease) = (Bgp::new(run.path()), Lease::default());
+        lease.routes.insert(ADDRESS, Vec::new());
+        for after in [Duration::ZERO, STUCK - LOOK_SOON, STUCK] {
+            let mut wrong = BTreeMap::new();
+            assert!(runs(&Gobgp, run.path()), "{after:?}");
+            bgp.step(began + after, &orders, &mut lease, &mut wrong);
+            assert!(wrong[&ADDRESS].starts_with(STILL), "{wrong:?}");
+        }
+        assert!(!runs(&Gobgp, run.path()));
+        assert!(lease.routes.is_empty());
+        let mut wrong = BTreeMap::new();
+        bgp.step(began + STUCK, &orders, &mut lease, &mut wrong);
+        assert!(wrong.is_empty(), "{wrong:?}");
+        deaf.wait().unwrap();
+    }
+
+    #[test]
+    fn without_a_daemon_nothing_is_to_be_withdrawn() {
+        let run = tempfile::tempdir().unwrap();
+        let mut speaker = speaker();
+        speaker.peers[1].password_file = Some(run.path().join("none").display().to_string());
+        let (mut bgp, mut lease) = (Bgp::new(run.path()), Lease::default());
+        lease.routes.insert(ADDRESS, Vec::new());
+        let mut wrong = BTreeMap::new();
+        bgp.step(Instant::now(), &orders(speaker), &mut lease, &mut wrong);
+        assert!(wrong.is_empty() && lease.routes.is_empty(), "{wrong:?}");
+    }
+
+    /// Its file alone is left of a start that failed.
+    #[test]
+    fn a_configuration_that_stayed_behind_is_removed() {
+        let run = tempfile::tempdir().unwrap();
+        for daemon in DAEMONS {
+            keep_private(&daemon.config_file(run.path()), "", None).unwrap();
+            assert!(is_known(daemon, run.path()));
+            Bgp::new(run.path()).step(
+                Instant::now(),
+                &Orders::default(),
+                &mut Lease::default(),
+                &mut BTreeMap::new(),
+            );
+            assert!(!daemon.config_file(run.path()).exists());
         }
     }
 

@@ -61,12 +61,6 @@ impl Lease {
         names_something && !is_in_force
     }
 
-    /// Nothing that can be withdrawn without an agent is announced any more. What a command did stays.
-    pub(super) fn withdrawn(&mut self) {
-        self.arp.clear();
-        self.routes.clear();
-    }
-
     /// Puts it on disk when a second is over, and when it has changed.
     pub(super) fn renew(&mut self, run: &Path) -> io::Result<()> {
         let what = Self {
@@ -118,6 +112,7 @@ fn since_start_ms() -> u64 {
 /// process that does not end with the agent.
 pub fn supervise(run: &Path, pins: &Pins, stop: &AtomicBool) {
     let mut looked = Instant::now();
+    let mut failing: Option<Instant> = None;
     while !stop.load(Relaxed) {
         thread::sleep(NAP);
         if looked.elapsed() < SECOND {
@@ -131,27 +126,49 @@ pub fn supervise(run: &Path, pins: &Pins, stop: &AtomicBool) {
                 arp = lease.arp.len(),
                 "no agent: addresses are withdrawn"
             );
-            if let Err(error) = withdraw(&mut lease, run, pins) {
-                tracing::error!(%error, "an address is not withdrawn; it is tried again");
-            }
+            let is_stuck = failing.is_some_and(|since| since.elapsed() >= bgp::STUCK);
+            failing = match withdraw(&mut lease, run, pins, is_stuck) {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::error!(%error, "an address is not withdrawn; it is tried again");
+                    failing.or_else(|| Some(Instant::now()))
+                }
+            };
+        } else {
+            failing = None;
         }
     }
 }
 
-fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins) -> Result<()> {
+/// Withdraws what a lease names, one kind whatever becomes of the other. A daemon of BGP that is stuck is ended: then its
+/// routers withdraw.
+fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins, is_stuck: bool) -> Result<()> {
+    let answered = answer_for_none(lease, pins);
+    let mut routes = lease.routes.keys();
+    let mut told = routes.try_for_each(|address| bgp::withdraw(run, *address));
+    if told.is_err() && is_stuck {
+        tracing::warn!("a withdrawal from BGP has failed for long: the daemon is ended");
+        bgp::stop(run);
+        told = Ok(());
+    }
+    if told.is_ok() {
+        lease.routes.clear();
+    }
+    lease
+        .write(run)
+        .map_err(Error::io(format!("write {}", file(run).display())))?;
+    answered.and(told.map_err(Error::Announce))
+}
+
+fn answer_for_none(lease: &mut Lease, pins: &Pins) -> Result<()> {
     if !lease.arp.is_empty() {
         let maps = Maps::open(pins)?;
         for address in lease.arp.keys() {
             answer_no_more(&maps, *address)?;
         }
+        lease.arp.clear();
     }
-    for address in lease.routes.keys() {
-        bgp::withdraw(run, *address).map_err(Error::Announce)?;
-    }
-    lease.withdrawn();
-    lease
-        .write(run)
-        .map_err(Error::io(format!("write {}", file(run).display())))
+    Ok(())
 }
 
 fn answer_no_more(maps: &Maps, address: Ipv4Addr) -> Result<()> {
@@ -192,10 +209,24 @@ mod tests {
                 "{until_ms}: over, or of another start of the host"
             );
         }
-        found.withdrawn();
+        found.routes.clear();
         assert!(!found.has_run_out() && found.hooks == lease.hooks);
         found.hooks.clear();
         found.renew(run.path()).unwrap();
         assert!(!file(run.path()).exists(), "nothing is left to say");
+    }
+    #[test]
+    fn a_daemon_that_takes_no_withdrawal_is_ended_at_last() {
+        let run = tempfile::tempdir().unwrap();
+        let mut deaf = bgp::tests::start_deaf(run.path());
+        let mut lease = Lease::default();
+        lease.routes.insert(Ipv4Addr::LOCALHOST, Vec::new());
+        let pins = Pins::new(run.path(), "left");
+        assert!(withdraw(&mut lease, run.path(), &pins, false).is_err());
+        assert_eq!(deaf.try_wait().unwrap(), None);
+        assert!(!lease.routes.is_empty(), "it is tried again");
+        withdraw(&mut lease, run.path(), &pins, true).unwrap();
+        deaf.wait().unwrap();
+        assert!(Lease::read(run.path()).routes.is_empty());
     }
 }

@@ -110,6 +110,14 @@ impl Field for Bgp {
                 let why = "cannot be with daemon: gobgp, which has none; choose daemon: frr, or leave it out";
                 fields.refuse("bfd", Invalid::new("BFD", why));
             }
+            let own = |peer: &&BgpPeer| peer.multihop.is_some() && Some(peer.number) == number;
+            if let Some(peer) = peers.iter().flatten().find(own) {
+                let why = format!(
+                    "of {} is for routers of another autonomous system than {}; leave it out",
+                    peer.address, peer.number
+                );
+                fields.refuse("peers", Invalid::new("multihop", why));
+            }
             Some(Self {
                 daemon: daemon?,
                 number: number?,

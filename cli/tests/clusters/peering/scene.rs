@@ -340,6 +340,13 @@ impl Scene {
         Places::below(&self.folders.of("left")).run()
     }
 
+    /// The TCP sockets of a host that take connections, with the programs that have them.
+    pub fn listeners(&self, host: &str) -> String {
+        let mut show = Command::new("ss");
+        show.arg("-Hltnp");
+        succeed(&self.namespaces[host], show).unwrap()
+    }
+
     /// The numbers of the daemons that run for the node, by their names.
     pub fn numbers(&self) -> BTreeMap<String, i32> {
         let number = |name: &str| {
@@ -465,7 +472,8 @@ fn second(router: &Namespace, folders: &Folders) -> Process {
     let text = format!(
         "[global.config]\nas = 65000\nrouter-id = \"{ROUTER_SECOND}\"\nport = {PORT}\n\
          [[neighbors]]\n[neighbors.config]\nneighbor-address = \"{LEFT}\"\npeer-as = 65001\n\
-         [neighbors.transport.config]\npassive-mode = true\n"
+         [neighbors.transport.config]\npassive-mode = true\n\
+         [neighbors.timers.config]\nidle-hold-time-after-reset = 1\n"
     );
     let folder = folders.of(SECOND);
     fs::create_dir_all(&folder).unwrap();

@@ -5,19 +5,20 @@
 //! told; so it runs in a user namespace, where the kernel lets it read and change nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use kuafu_model::state::{self, Bfd, Speaker};
 use nix::unistd::User;
 use serde::Deserialize;
 
-use super::{Daemon, HOLD, Order, RETRY_S, Sessions, keep_private, order, read};
+use super::{Daemon, HOLD, Order, RETRY_S, Sessions, is_in_path, keep_private, order, process, read};
 
 pub(super) struct Frr;
 
@@ -27,14 +28,19 @@ const PROGRAMS: &str = "/usr/lib/frr";
 const USER: &str = "frr";
 /// The name of their path space.
 const SPACE: &str = "kuafu";
-/// What they make of it, whatever they are told: an empty folder.
-const SPACE_FOLDER: &str = "/var/run/frr/kuafu";
+/// What they make of it, whatever they are told: empty folders. Older ones make the first alone.
+const SPACE_FOLDERS: [&str; 2] = ["/var/run/frr/kuafu", "/var/lib/frr/kuafu"];
+/// Once for its user, who may write into that folder, and once for root.
 const CONFIG: &str = "bgpd.conf";
 /// For who has nothing to be told.
 const EMPTY: &str = "empty.conf";
 /// What `zebra` is told: a router that is further away may be found by the default route.
 const LINKS: &str = "zebra.conf";
 const LINKS_TEXT: &str = "ip nht resolve-via-default\n";
+/// What `vtysh` reads, which root runs.
+const VTYSH: &str = "vtysh.conf";
+/// The UDP ports of BFD to neighbours and over hops (RFC 5881, RFC 5883).
+const BFD_PORTS: [&str; 2] = [":0EC8", ":12B0"];
 /// Seconds until routes of an earlier `zebra` would be removed: never.
 const NEVER_S: &str = "2147483647";
 
@@ -62,15 +68,12 @@ impl Daemon for Frr {
         let folder = folder(run);
         let program = Path::new(PROGRAMS).join(name);
         let mut command = if name == "zebra" {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", USER, "--regid", USER, "--init-groups"]);
-            command.args(["unshare", "--user", "--map-current-user", "--keep-caps"]);
-            command.arg(program);
-            command
+            apart(program.as_os_str())
         } else {
             Command::new(program)
         };
-        command.args(["-u", USER, "-g", USER, "-N", SPACE, "--log", "stdout"]);
+        // They take orders by their sockets alone, and none by TCP.
+        command.args(["-u", USER, "-g", USER, "-N", SPACE, "--log", "stdout", "-P", "0"]);
         command.arg("--vty_socket").arg(&folder);
         command.arg("-z").arg(folder.join("zserv.api"));
         command.arg("-i").arg(folder.join(name).with_extension("pid"));
@@ -89,23 +92,34 @@ impl Daemon for Frr {
     }
 
     fn config_file(&self, run: &Path) -> PathBuf {
-        folder(run).join(CONFIG)
+        run.join(CONFIG)
     }
 
     fn config(&self, sessions: &Sessions<'_>) -> String {
         config(sessions)
     }
 
+    fn is_ready(&self, run: &Path, speaker: &Speaker) -> Result<(), String> {
+        let mut programs = self.all_programs().iter();
+        let is_there = programs.all(|name| Path::new(PROGRAMS).join(name).exists()) && is_in_path("vtysh");
+        if !is_there || !matches!(User::from_name(USER), Ok(Some(_))) {
+            return Err(self.absent().to_owned());
+        }
+        if let Some(name) = ["setpriv", "unshare"].into_iter().find(|name| !is_in_path(name)) {
+            return Err(format!(
+                "zebra needs {name}, which is missing: apt install util-linux"
+            ));
+        }
+        let is_ours = process::running(run, "bfdd").is_some();
+        if bfd(speaker).is_some() && !is_ours && takes_bfd(&fs::read_to_string(UDP).unwrap_or_default()) {
+            return Err(TAKEN.to_owned());
+        }
+        try_apart()
+    }
+
     fn lay_out(&self, run: &Path, config: &str) -> io::Result<()> {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         let user = User::from_name(USER)?.ok_or_else(absent)?;
-        let programs = self.all_programs().iter();
-        if !programs
-            .map(|name| Path::new(PROGRAMS).join(name))
-            .all(|path| path.exists())
-        {
-            return Err(absent());
-        }
         let folder = folder(run);
         fs::DirBuilder::new()
             .recursive(true)
@@ -113,20 +127,21 @@ impl Daemon for Frr {
             .create(&folder)?;
         let owner = (user.uid.as_raw(), user.gid.as_raw());
         chown(&folder, Some(owner.0), Some(owner.1))?;
-        for (name, text) in [
-            (CONFIG, config),
-            (LINKS, LINKS_TEXT),
-            (EMPTY, ""),
-            ("vtysh.conf", ""),
-        ] {
+        for (name, text) in [(CONFIG, config), (LINKS, LINKS_TEXT), (EMPTY, "")] {
             keep_private(&folder.join(name), text, Some(owner))?;
         }
-        Ok(())
+        keep_private(&run.join(VTYSH), "", None)?;
+        keep_private(&self.config_file(run), config, None)
     }
 
     fn clear(&self, run: &Path) {
         let _ = fs::remove_dir_all(folder(run));
-        let _ = fs::remove_dir(SPACE_FOLDER);
+        for name in [VTYSH, CONFIG] {
+            let _ = fs::remove_file(run.join(name));
+        }
+        for folder in SPACE_FOLDERS {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     fn announce(&self, run: &Path, address: Ipv4Addr, attributes: &[String]) -> Result<(), String> {
@@ -163,9 +178,7 @@ impl Daemon for Frr {
     }
 
     fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
-        let all: BTreeMap<Ipv4Addr, Neighbour> = read(&vtysh(run, &["show bgp neighbors json"])?)?;
-        let silent = all.iter().filter(|(_, one)| one.state != "Established");
-        Ok(silent.map(|(address, _)| *address).collect())
+        Ok(silent(read(&vtysh(run, &["show bgp neighbors json"])?)?))
     }
 }
 
@@ -247,10 +260,46 @@ struct Told {
 /// Who has told a path that nobody has told.
 const NO_PEER: &str = "(unspec)";
 
-#[derive(Deserialize)]
-struct Neighbour {
-    #[serde(rename = "bgpState")]
-    state: String,
+/// The neighbours without a session. What has no address as its key is no neighbour.
+fn silent(all: BTreeMap<String, serde_json::Value>) -> BTreeSet<Ipv4Addr> {
+    let silent = all
+        .into_iter()
+        .filter(|(_, one)| one["bgpState"] != "Established");
+    silent.filter_map(|(key, _)| key.parse().ok()).collect()
+}
+
+/// A program as FRR's user, in a user namespace of its own.
+fn apart(program: &OsStr) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", USER, "--regid", USER, "--init-groups"]);
+    command.args(["unshare", "--user", "--map-current-user", "--keep-caps"]);
+    command.arg(program);
+    command
+}
+
+/// Whether the kernel lets `zebra` have one.
+fn try_apart() -> Result<(), String> {
+    let output = apart(OsStr::new("true")).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("setpriv cannot be run: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    output.status.success().then_some(()).ok_or_else(|| {
+        format!(
+            "user {USER} may have no user namespace, which zebra needs: {}; see the settings \
+             kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces",
+            said.trim()
+        )
+    })
+}
+
+/// The host's UDP sockets (proc_net(5)).
+const UDP: &str = "/proc/net/udp";
+const TAKEN: &str = "another program takes BFD's UDP ports 3784 and 4784, such as the bfdd of service frr: end that, or \
+                     leave out bfd";
+
+/// Whether a program has a port of BFD's, as [`UDP`] says it. Two would each get a part of what comes.
+fn takes_bfd(sockets: &str) -> bool {
+    let mut locals = sockets.lines().filter_map(|line| line.split_whitespace().nth(1));
+    locals.any(|local| BFD_PORTS.iter().any(|port| local.ends_with(port)))
 }
 
 /// Gives `bgpd` lines of configuration, and then one within its addresses.
@@ -267,12 +316,13 @@ fn configure(run: &Path, lines: Vec<String>, last: &str) -> Result<(), String> {
 /// Gives `bgpd` orders, one after the other. Returns the answer.
 fn vtysh(run: &Path, orders: &[&str]) -> Result<String, String> {
     let folder = folder(run).display().to_string();
+    let run = run.display().to_string();
     let program = [
         "vtysh",
         "--vty_socket",
         &folder,
         "--config_dir",
-        &folder,
+        &run,
         "-d",
         "bgpd",
     ];
@@ -323,6 +373,40 @@ mod tests {
         let text = config(&super::super::tests::sessions(&with_bfd));
         assert_eq!(text.matches(" bfd 4 250 250\n").count(), 2, "{text}");
         assert_eq!(Frr.programs(&with_bfd), ["zebra", "bfdd", "bgpd"]);
+    }
+
+    #[test]
+    fn who_has_a_port_of_bfd_is_seen() {
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+        let line = |port: &str| {
+            format!("{head}  9: 00000000:{port} 00000000:0EC8 07 00000000:00000000 00:00000000\n")
+        };
+        assert!(
+            !takes_bfd(head) && !takes_bfd(&line("0044")),
+            "theirs is another one's"
+        );
+        assert!(takes_bfd(&line("0EC8")) && takes_bfd(&line("12B0")));
+        assert_eq!([0x0EC8, 0x12B0], [3784, 4784]);
+    }
+
+    #[test]
+    fn what_is_no_neighbour_is_not_silent() {
+        let text = r#"{"192.0.2.254": {"bgpState": "Established"}, "192.0.2.253": {"bgpState": "Active"},
+            "192.0.2.252": {}, "eth0": {"bgpState": "Idle"}, "count": 3}"#;
+        let silent = silent(read(text).unwrap());
+        assert_eq!(
+            silent,
+            [252, 253].map(|last| Ipv4Addr::new(192, 0, 2, last)).into()
+        );
+    }
+
+    #[test]
+    fn none_of_the_programs_takes_orders_by_tcp() {
+        for name in Frr.all_programs() {
+            let command = Frr.command(Path::new("/run/kuafu"), name);
+            let words: Vec<_> = command.get_args().collect();
+            assert!(words.windows(2).any(|pair| pair == ["-P", "0"]), "{words:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 use kuafu_model::state::Speaker;
 use serde::Deserialize;
 
-use super::{Daemon, HOLD, Order, RETRY_S, Sessions, keep_private, order, read};
+use super::{Daemon, HOLD, Order, RETRY_S, Sessions, is_in_path, keep_private, order, read};
 
 pub(super) struct Gobgp;
 
@@ -57,6 +57,11 @@ impl Daemon for Gobgp {
         config(sessions)
     }
 
+    fn is_ready(&self, _: &Path, _: &Speaker) -> Result<(), String> {
+        let is_there = ["gobgpd", "gobgp"].into_iter().all(is_in_path);
+        is_there.then_some(()).ok_or_else(|| self.absent().to_owned())
+    }
+
     fn lay_out(&self, run: &Path, config: &str) -> io::Result<()> {
         keep_private(&self.config_file(run), config, None)
     }
@@ -92,7 +97,10 @@ impl Daemon for Gobgp {
     fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
         let all: Vec<Neighbour> = read(&gobgp(run, &["-j", "neighbor"])?)?;
         let silent = all.iter().filter(|one| one.state.session_state != ESTABLISHED);
-        Ok(silent.map(|one| one.conf.neighbor_address).collect())
+        // One without an address is none of those that were asked for.
+        Ok(silent
+            .filter_map(|one| one.conf.neighbor_address.parse().ok())
+            .collect())
     }
 }
 
@@ -159,7 +167,7 @@ struct Neighbour {
 
 #[derive(Deserialize)]
 struct NeighbourConfig {
-    neighbor_address: Ipv4Addr,
+    neighbor_address: String,
 }
 
 #[derive(Default, Deserialize)]

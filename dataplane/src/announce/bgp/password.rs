@@ -1,13 +1,15 @@
 //! Passwords of sessions (RFC 2385): each in a file of this host's, which the manifests name.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use kuafu_model::state::{Router, Speaker};
+use nix::libc::O_NONBLOCK;
+use nix::unistd::geteuid;
 
 /// Octets of the longest that the kernel takes (`TCP_MD5SIG_MAXKEYLEN`).
 const LONGEST: usize = 80;
@@ -29,13 +31,31 @@ fn of(router: &Router) -> Option<(Ipv4Addr, &String)> {
 fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let failed = |error: io::Error| format!("the password in {shown} cannot be read: {error}");
-    let rights = fs::metadata(path).map_err(failed)?.permissions().mode();
-    if rights & OTHERS != 0 {
+    let mut options = OpenOptions::new();
+    // Nobody may be at the other end of what is no file.
+    let file = options.read(true).custom_flags(O_NONBLOCK).open(path);
+    let file = file.map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
+        return Err(format!(
+            "{shown}, which is to hold a password, is no regular file"
+        ));
+    }
+    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+        return Err(format!(
+            "{shown}, which holds a password, is not root's: chown root {shown}"
+        ));
+    }
+    if found.mode() & OTHERS != 0 {
         return Err(format!(
             "others than its owner may use {shown}, which holds a password: chmod 600 {shown}"
         ));
     }
-    let text = fs::read(path).map_err(failed)?;
+    let mut text = Vec::new();
+    // The line's end, and one octet too many.
+    file.take(LONGEST as u64 + 3)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
     let password = String::from_utf8(text).unwrap_or_default();
     let password = password.trim_end_matches(['\r', '\n']);
     let is_one =
@@ -50,6 +70,22 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&path, folder.path()] {
+            assert!(read(path).unwrap_err().contains("is no regular file"));
+        }
+        let long = folder.path().join("long");
+        fs::write(&long, "x".repeat(1 << 20)).unwrap();
+        fs::set_permissions(&long, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(read(&long).unwrap_err().contains("holds no password"));
+    }
 
     #[test]
     fn a_password_is_read_from_a_file_of_its_owner_alone() {

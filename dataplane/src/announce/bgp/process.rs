@@ -1,7 +1,8 @@
 //! Programs that outlive the agent: started, found again by number and start, ended.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,8 @@ use nix::unistd::Pid;
 const GRACE: Duration = Duration::from_secs(2);
 /// Between two looks whether it has.
 const NAP: Duration = Duration::from_millis(20);
+/// Octets of a log that are enough.
+const LOG_OCTETS: u64 = 1 << 20;
 /// What becomes another program on its way, as the kernel names it.
 const WRAPPERS: [&str; 2] = ["setpriv", "unshare"];
 
@@ -28,7 +31,11 @@ fn log_file(run: &Path, name: &str) -> PathBuf {
 
 /// Starts a program so that it outlives the agent.
 pub(super) fn start(run: &Path, name: &str, mut command: Command) -> io::Result<Child> {
-    let log = File::create(log_file(run, name))?;
+    let path = log_file(run, name);
+    let _ = fs::remove_file(&path);
+    let mut options = OpenOptions::new();
+    // Who writes at the end goes on at the beginning after it was emptied.
+    let log = options.append(true).create_new(true).mode(0o600).open(path)?;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -90,17 +97,35 @@ pub(super) fn stop(run: &Path, name: &str) -> bool {
     found.is_some()
 }
 
-/// The last line that it has written.
+/// Empties a log that is too long: it is in memory.
+pub(super) fn keep_short(run: &Path, name: &str) {
+    let log = OpenOptions::new().write(true).open(log_file(run, name));
+    if let Ok(log) = log
+        && log.metadata().is_ok_and(|found| found.len() > LOG_OCTETS)
+    {
+        let _ = log.set_len(0);
+    }
+}
+
+/// The last line that it has written, unless there may be a password in it.
 pub(super) fn last_words(run: &Path, name: &str) -> String {
     let text = fs::read(log_file(run, name)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
-    line.unwrap_or("it says nothing").to_owned()
+    let line = line.unwrap_or("it says nothing");
+    if line.to_lowercase().contains("password") {
+        return format!(
+            "what it says of a password is in {}",
+            log_file(run, name).display()
+        );
+    }
+    line.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_with_a_number_names_no_other_process() {
@@ -126,6 +151,15 @@ mod tests {
             thread::sleep(NAP);
         }
         assert_eq!(last_words(run.path(), "sleep"), "and last");
+        let log = log_file(run.path(), "sleep");
+        assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+        keep_short(run.path(), "sleep");
+        assert_eq!(last_words(run.path(), "sleep"), "and last", "it is short");
+        fs::write(&log, "neighbor 192.0.2.254 Password secret\n").unwrap();
+        assert!(!last_words(run.path(), "sleep").contains("secret"));
+        fs::write(&log, vec![b'x'; 2 << 20]).unwrap();
+        keep_short(run.path(), "sleep");
+        assert_eq!(fs::metadata(&log).unwrap().len(), 0);
         assert!(stop(run.path(), "sleep"));
         child.wait().unwrap();
         assert_eq!(running(run.path(), "sleep"), None);
