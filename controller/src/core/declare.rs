@@ -199,13 +199,15 @@ impl Core {
         }
         let (mut closed, gone) = self.forget_absent(&intent);
         writes.extend(gone);
-        writes.extend(self.forget_named(&intent));
+        writes.extend(self.named_writes(&intent));
+        let lost = self.named_lost(&intent);
+        self.scaling.forget_services(&self.intent, &intent);
         self.intent = intent;
         writes.extend(self.install_choices(choices));
         writes.extend(self.install(target, allocations));
         let revision = self.revision + 1;
         writes.extend(self.remember(revision, entry));
-        writes.extend(self.begin_trial(now, revision, terms));
+        writes.extend(self.begin_trial(now, (revision, lost), terms));
         if let Cause::Return(undone) = cause {
             writes.push(Write::Delete(key::TRIAL.to_owned()));
             writes.extend(self.judge(undone, Verdict::Undone));

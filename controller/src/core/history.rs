@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kuafu_model::kinds::ObjectRef;
+use kuafu_model::kinds::{Name, ObjectRef, Target};
 use kuafu_model::manifest::{Change, File, Intent, Outcome, WriteError, to_json};
 use serde::{Deserialize, Serialize};
 
@@ -159,14 +159,18 @@ impl Core {
         terms: Terms,
     ) -> Result<Declared, DeclareError> {
         self.entry(revision)?;
-        let intent = self.as_of(revision + 1)?;
+        let intent = self.as_of(revision + 1, &BTreeMap::new())?;
         let changes = intent.changes_since(&self.intent);
         let commands = self.declare(now, intent, Cause::Rollback(revision), terms)?;
         Ok(Declared { changes, commands })
     }
 
-    /// The intent without the changes from a revision on.
-    pub(super) fn as_of(&self, first_undone: u64) -> Result<Intent, DeclareError> {
+    /// The intent without the changes from a revision on. Hooks' targets are those of now, and these beside them.
+    pub(super) fn as_of(
+        &self,
+        first_undone: u64,
+        named: &BTreeMap<Name, Vec<Target>>,
+    ) -> Result<Intent, DeclareError> {
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
         for object in self.intent.objects() {
             texts.insert(object.id().to_string(), to_json(std::slice::from_ref(&object))?);
@@ -180,7 +184,7 @@ impl Core {
         let files: Vec<File<'_>> = texts.iter().map(|(name, text)| File { name, text }).collect();
         let applied = Intent::default().apply_files(&files);
         let intent = applied.map_err(DeclareError::Manifests)?.intent;
-        Ok(intent.with_named_of(&self.intent))
+        Ok(intent.with_named_of(&self.intent, named))
     }
 
     /// What objects were before the changes from a revision on; `None`: not there.

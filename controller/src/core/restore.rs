@@ -101,10 +101,12 @@ impl Core {
             writes.push(Write::Put(key::CLUSTER.to_owned(), id.clone().into_bytes()));
             id
         };
+        let (intent, dropped) = named_by_hooks(&entries, objects(&entries)?)?;
+        writes.extend(dropped);
         let mut core = Self {
             cluster,
             revision: json(&entries, key::REVISION)?.unwrap_or(0),
-            intent: named_by_hooks(&entries, objects(&entries)?)?,
+            intent,
             allocations: json::<Allocations>(&entries, key::ALLOCATIONS)?.unwrap_or_default(),
             choices: choices(&entries)?,
             down: down(&entries)?,
@@ -212,14 +214,27 @@ fn objects(entries: &BTreeMap<String, Vec<u8>>) -> Result<Intent, RestoreError> 
     Ok(applied.intent)
 }
 
-/// The intent with the targets that hooks have named.
-fn named_by_hooks(entries: &BTreeMap<String, Vec<u8>>, intent: Intent) -> Result<Intent, RestoreError> {
-    let mut intent = intent;
+/// The intent with the targets that hooks have named. What cannot be read of these is none, and deleted: its hook names
+/// them anew.
+fn named_by_hooks(
+    entries: &BTreeMap<String, Vec<u8>>,
+    intent: Intent,
+) -> Result<(Intent, Vec<Write>), RestoreError> {
+    let (mut intent, mut writes) = (intent, Vec::new());
     for (service, at) in named(entries, key::NAMED)? {
-        let targets = super::scaling::read(&text(entries, at)?).map_err(|problem| wrong(at, problem))?;
-        intent = intent.with_kept_by_hook(name(at, service)?, targets);
+        let read = || -> Result<_, RestoreError> {
+            let targets = super::scaling::read(&text(entries, at)?).map_err(|problem| wrong(at, problem))?;
+            Ok((name(at, service)?, targets))
+        };
+        match read() {
+            Ok((service, targets)) => intent = intent.with_kept_by_hook(service, targets),
+            Err(error) => {
+                tracing::warn!(%error, "the targets that a hook has named are dropped");
+                writes.push(Write::Delete(at.to_owned()));
+            }
+        }
     }
-    Ok(intent)
+    Ok((intent, writes))
 }
 
 fn choices(entries: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Choice>, RestoreError> {

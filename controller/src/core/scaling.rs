@@ -7,45 +7,56 @@
 //! A service's hook is called again only when the call before has ended. Whatever goes wrong with it, the targets that it
 //! named last stay, and nothing else is touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod answer;
+mod flows;
 
-use kuafu_model::compile::Server;
-use kuafu_model::kinds::{Moment, Name, Object, Scaling, Service, Target};
-use kuafu_model::manifest::{File, Intent, parse, to_json};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use kuafu_model::kinds::{Moment, Name, Scaling, Service, Target};
+use kuafu_model::manifest::Intent;
+use serde_json::json;
 
 use super::{Command, Core, Now, SessionId, UnixSeconds, key};
 use crate::store::Write;
+pub use answer::Call;
+use answer::refused;
+pub(super) use answer::{read, written};
+use flows::{Reports, STALE_MS};
 
-/// A target that leaves stays so long in any case: hosts have to hear that it takes nothing new, and to say what it has.
-const LEAVES_MS: Now = 15_000;
-/// Who has not said for so long how many flows its servers have is not believed: agents say it each 5 s.
-const STALE_MS: Now = 15_000;
+/// A target stays so long in any case when no host leads new flows to it any more: hosts have to say what it has.
+const LEAVES_MS: Now = STALE_MS;
 /// So long after its time is over a target is forgotten: hosts take its flows away by their own clocks.
 const AFTER_S: UnixSeconds = 10;
-/// Of an answer that cannot be read, so many errors are shown.
-const SHOWN: usize = 3;
 
 /// What is known of services that scale.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// What hosts say of the servers, and when they said it.
-    flows: BTreeMap<Name, (Now, BTreeMap<Server, u64>)>,
+    reports: Reports,
     services: BTreeMap<Name, One>,
+    /// Calls so far.
+    calls: u64,
 }
 
 impl State {
     /// A host is no member any more.
     pub(super) fn forget(&mut self, node: &Name) {
-        self.flows.remove(node);
+        self.reports.forget(node);
     }
 
-    fn of_service(&self, service: &Name) -> u64 {
-        let all = self.flows.values().flat_map(|(_, flows)| flows);
-        all.filter(|(server, _)| server.service == *service)
-            .map(|(_, flows)| flows)
-            .sum()
+    /// Services that scale no more, or are reached otherwise from now on, begin anew: what was asked for them before
+    /// says nothing.
+    pub(super) fn forget_services(&mut self, before: &Intent, after: &Intent) {
+        let is_reached = |intent: &Intent, name: &Name| {
+            let spec = &intent.services().get(name)?.spec;
+            Some((spec.scaling.is_some(), spec.mode, spec.vpc.clone()))
+        };
+        let is_same = |name: &Name| {
+            let now = is_reached(after, name).filter(|(scales, ..)| *scales);
+            now.is_some() && now == is_reached(before, name)
+        };
+        self.services.retain(|name, _| is_same(name));
     }
 }
 
@@ -54,28 +65,16 @@ impl State {
 struct One {
     /// When it is called next.
     due: Now,
-    is_under_way: bool,
+    /// The number of the call that has not ended.
+    under_way: Option<u64>,
     /// When so many targets as there are, or more, were needed last.
     needed: Now,
     has: usize,
     wants: usize,
     flows: u64,
     fault: Option<String>,
-    /// Since when targets leave.
+    /// Since when no host leads new flows to targets that leave.
     leaving: BTreeMap<String, Now>,
-}
-
-/// A call of a hook, to be made now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// The service.
-    pub service: Name,
-    /// Where.
-    pub url: String,
-    /// When it has failed.
-    pub timeout_s: u8,
-    /// What is posted: JSON.
-    pub body: String,
 }
 
 /// A service that scales, as people see it.
@@ -99,23 +98,24 @@ pub struct ScalingView {
     pub leaving: usize,
 }
 
-/// What a hook answers.
-#[derive(Deserialize)]
-struct Answer {
-    targets: Vec<Value>,
-}
-
 /// How many targets a service wants that has so many, and so many open flows; and when it last needed as many as it has.
 ///
 /// - It wants as many as its flows fill, between `min` and `max`.
 /// - More at once; fewer only when as many as it has were not needed for `cooldown_s`.
-fn wanted(scaling: &Scaling, (now, needed): (Now, Now), has: usize, flows: u64) -> (usize, Now) {
+/// - Where not all flows are known, as many as it has are needed.
+fn wanted(
+    scaling: &Scaling,
+    (now, needed): (Now, Now),
+    has: usize,
+    (flows, is_known): (u64, bool),
+) -> (usize, Now) {
     let least = usize::from(scaling.min.get());
     let most = usize::from(scaling.max.get());
     let filled = flows.div_ceil(scaling.flows_per_target.get().into());
-    let needs = usize::try_from(filled).unwrap_or(usize::MAX).clamp(least, most);
-    if needs >= has {
-        return (needs, now);
+    let filled = usize::try_from(filled).unwrap_or(usize::MAX);
+    let needs = filled.clamp(least, most);
+    if needs >= has || !is_known {
+        return (needs.max(has).clamp(least, most), now);
     }
     let cooldown = Now::from(scaling.cooldown_s.get()) * 1_000;
     if now.saturating_sub(needed) >= cooldown {
@@ -130,39 +130,42 @@ fn leaves(target: &Target) -> bool {
     target.drain && target.drain_until.is_some()
 }
 
-impl Core {
-    /// How many flows a host leads to each server of services that scale.
-    pub fn handle_flows(&mut self, now: Now, session: SessionId, flows: BTreeMap<Server, u64>) {
-        if let Some(node) = self.node_of(session).cloned() {
-            self.scaling.flows.insert(node, (now, flows));
-        }
-    }
+/// A hook's URL as people see it: what is secret in it stands in its query.
+fn shown(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(shown, _)| shown)
+}
 
+impl Core {
     /// The calls that are due, and what follows from targets that have left. To be called twice a second.
     pub fn handle_scaling(&mut self, now: Now, at: UnixSeconds) -> (Vec<Call>, Vec<Command>) {
         let services = self.intent.services().values();
         let scales = services.filter(|service| service.spec.scaling.is_some());
-        let services: Vec<_> = scales.cloned().collect();
-        let names: BTreeSet<&Name> = services.iter().map(|service| &service.metadata.name).collect();
-        self.scaling.services.retain(|name, _| names.contains(name));
-        let (mut calls, mut commands) = (Vec::new(), Vec::new());
+        let services: Vec<Arc<Service>> = scales.cloned().collect();
+        let mut calls = Vec::new();
+        let mut stay = BTreeMap::new();
         for service in &services {
             calls.extend(self.due_call(now, service));
-            commands.extend(self.let_go(now, at, service));
+            stay.extend(self.who_stays(now, at, service));
         }
-        (calls, commands)
+        (calls, self.let_go(stay))
     }
 
-    fn due_call(&mut self, now: Now, service: &Service) -> Option<Call> {
+    fn due_call(&mut self, now: Now, service: &Arc<Service>) -> Option<Call> {
         let scaling = service.spec.scaling.as_ref()?;
         let name = &service.metadata.name;
-        let interval = Now::from(scaling.interval_s.get()) * 1_000;
-        let flows = self.scaling.of_service(name);
+        let one = self.scaling.services.get(name);
+        if one.is_some_and(|one| one.under_way.is_some() || now < one.due) {
+            return None;
+        }
+        let (flows, is_known) = self.flows_of(now, name);
         let targets = self.intent.targets(service);
         let has = targets.iter().filter(|target| target.share() > 0).count();
-        let one = self.scaling.services.entry(name.clone()).or_insert_with(|| One {
-            due: now + interval,
-            is_under_way: false,
+        let interval = Now::from(scaling.interval_s.get()) * 1_000;
+        let lacks = has < usize::from(scaling.min.get());
+        let services = &mut self.scaling.services;
+        let one = services.entry(name.clone()).or_insert_with(|| One {
+            due: if lacks { now } else { now + interval },
+            under_way: None,
             needed: now,
             has,
             wants: has,
@@ -170,11 +173,13 @@ impl Core {
             fault: None,
             leaving: BTreeMap::new(),
         });
-        if one.is_under_way || now < one.due {
+        if now < one.due {
             return None;
         }
-        let (wants, needed) = wanted(scaling, (now, one.needed), has, flows);
-        (one.due, one.is_under_way) = (now + interval, true);
+        let (wants, needed) = wanted(scaling, (now, one.needed), has, (flows, is_known));
+        self.scaling.calls += 1;
+        let number = self.scaling.calls;
+        (one.due, one.under_way) = (now + interval, Some(number));
         (one.has, one.wants, one.flows, one.needed) = (has, wants, flows, needed);
         let named = self.intent.named_by_hook(service).iter();
         let named: Vec<&Target> = named.filter(|target| !leaves(target)).collect();
@@ -186,7 +191,8 @@ impl Core {
             "targets": named,
         });
         Some(Call {
-            service: name.clone(),
+            number,
+            service: Arc::clone(service),
             url: scaling.hook.url.to_string(),
             timeout_s: scaling.hook.timeout_s.get(),
             body: body.to_string(),
@@ -194,40 +200,39 @@ impl Core {
     }
 
     /// A call has ended: with a whole list of targets, with nothing that changes (`None`), or in words that go on after
-    /// the hook's URL with why it failed.
+    /// the hook's URL with why it failed. What was asked for a service that is another one by now says nothing.
     pub fn handle_hook(
         &mut self,
-        now: Now,
         at: UnixSeconds,
         call: &Call,
-        answer: Result<Option<String>, String>,
+        answer: Result<Option<Vec<Target>>, String>,
     ) -> Vec<Command> {
-        let Some(one) = self.scaling.services.get_mut(&call.service) else {
+        let name = &call.service.metadata.name;
+        let one = self.scaling.services.get_mut(name);
+        let Some(one) = one.filter(|one| one.under_way == Some(call.number)) else {
             return Vec::new();
         };
-        one.is_under_way = false;
-        let Some(service) = self.intent.services().get(&call.service).cloned() else {
+        one.under_way = None;
+        let service = self.intent.services().get(name);
+        let Some(service) = service
+            .filter(|service| service.spec == call.service.spec)
+            .cloned()
+        else {
             return Vec::new();
         };
-        let scaling = service.spec.scaling.as_ref();
-        let Some(scaling) = scaling.filter(|scaling| scaling.hook.url.as_str() == call.url) else {
-            return Vec::new();
-        };
-        let done = match answer {
-            Ok(None) => Ok(Vec::new()),
-            Ok(Some(text)) => targets_of(&service, scaling, &text)
-                .and_then(|named| self.take_over(now, at, (&service, scaling), named)),
-            Err(why) => Err(why),
-        };
+        let done = answer.and_then(|answer| match answer {
+            None => Ok(Vec::new()),
+            Some(named) => self.take_over(at, &service, named),
+        });
         let (fault, commands) = match done {
             Ok(commands) => (None, commands),
-            Err(why) => {
-                let (service, url) = (&call.service, &call.url);
-                tracing::warn!(%service, url, why, "a scaling hook fails; the targets before stay");
-                (Some(why), Vec::new())
-            }
+            Err(why) => (Some(why), Vec::new()),
         };
-        if let Some(one) = self.scaling.services.get_mut(&call.service) {
+        if let Some(one) = self.scaling.services.get_mut(name) {
+            if let Some(why) = fault.as_ref().filter(|_| one.fault != fault) {
+                let (service, url) = (name, shown(&call.url));
+                tracing::warn!(%service, url, why, "a scaling hook fails; the targets before stay");
+            }
             one.fault = fault;
         }
         commands
@@ -236,117 +241,116 @@ impl Core {
     /// The targets that a hook has named are those of the service, and those that it names no more leave.
     fn take_over(
         &mut self,
-        now: Now,
         at: UnixSeconds,
-        (service, scaling): (&Service, &Scaling),
+        service: &Service,
         mut named: Vec<Target>,
     ) -> Result<Vec<Command>, String> {
-        let name = &service.metadata.name;
         let before = self.intent.named_by_hook(service).to_vec();
+        let scaling = service.spec.scaling.as_ref();
+        let drain_s = scaling.map_or(0, |scaling| scaling.drain_s.get());
+        let until = Moment::new(at.saturating_add(drain_s.into())).ok_or_else(|| {
+            let why = format!("none could leave: {drain_s} s from now is no time (the controller's clock)");
+            refused(&[why])
+        })?;
         let stay: BTreeSet<String> = named.iter().map(Target::end).collect();
-        let until = Moment::new(at.saturating_add(scaling.drain_s.get().into()));
         let gone = before.iter().filter(|target| !stay.contains(&target.end()));
         named.extend(gone.map(|target| match target.drain_until {
             Some(_) => target.clone(),
             None => Target {
                 drain: true,
-                drain_until: until,
+                drain_until: Some(until),
                 ..target.clone()
             },
         }));
-        if let Some(one) = self.scaling.services.get_mut(name) {
-            let leaving = named.iter().filter(|target| leaves(target));
-            let since = |target: &Target| {
-                (
-                    target.end(),
-                    one.leaving.get(&target.end()).copied().unwrap_or(now),
-                )
-            };
-            one.leaving = leaving.map(since).collect();
-        }
         if named == before {
             return Ok(Vec::new());
         }
-        self.install_named(name, named)
+        self.install_named([(service.metadata.name.clone(), named)].into())
     }
 
-    /// Targets that leave are gone when they have no more flows, or their time is over.
-    fn let_go(&mut self, now: Now, at: UnixSeconds, service: &Service) -> Vec<Command> {
+    /// The targets of a service without those that have left, where some have: those that have no more flows, or whose
+    /// time is over.
+    fn who_stays(&mut self, now: Now, at: UnixSeconds, service: &Service) -> Option<(Name, Vec<Target>)> {
         let name = &service.metadata.name;
         let named = self.intent.named_by_hook(service);
-        if !named.iter().any(leaves) {
-            return Vec::new();
+        let leaving: Vec<&Target> = named.iter().filter(|target| leaves(target)).collect();
+        let before = self.scaling.services.get(name).map(|one| &one.leaving);
+        if leaving.is_empty() && before.is_none_or(BTreeMap::is_empty) {
+            return None;
         }
+        let addresses: BTreeSet<Ipv4Addr> = leaving.iter().map(|target| target.address.get()).collect();
+        let seen = self.seen_at_hosts(name, &addresses);
+        let since: BTreeMap<String, Now> = leaving
+            .iter()
+            .map(|target| {
+                let since = before.and_then(|before| before.get(&target.end())).copied();
+                let since = since.filter(|_| self.gets_none(&seen, target));
+                (target.end(), since.unwrap_or(now))
+            })
+            .collect();
         let has_left = |target: &Target| {
-            let is_over = target
-                .drain_until
-                .is_some_and(|until| until.unix_s() + AFTER_S <= at);
-            leaves(target) && (is_over || self.has_no_flow(now, name, target))
+            let until = target.drain_until.map(Moment::unix_s);
+            let is_over = until.is_some_and(|until| until.saturating_add(AFTER_S) <= at);
+            let since = since.get(&target.end()).copied().unwrap_or(now);
+            let is_known = now.saturating_sub(since) >= LEAVES_MS;
+            leaves(target) && (is_over || (is_known && self.has_no_flow((since, now), name, &seen, target)))
         };
-        let left: Vec<Target> = named.iter().filter(|target| !has_left(target)).cloned().collect();
-        if left.len() == named.len() {
+        let stay: Vec<Target> = named.iter().filter(|target| !has_left(target)).cloned().collect();
+        let has_gone = stay.len() < named.len();
+        if let Some(one) = self.scaling.services.get_mut(name) {
+            one.leaving = since;
+        }
+        has_gone.then(|| (name.clone(), stay))
+    }
+
+    fn let_go(&mut self, stay: BTreeMap<Name, Vec<Target>>) -> Vec<Command> {
+        if stay.is_empty() {
             return Vec::new();
         }
-        match self.install_named(name, left) {
-            Ok(commands) => commands,
-            Err(why) => {
-                tracing::warn!(service = %name, why, "targets that have left cannot be forgotten");
-                Vec::new()
-            }
+        self.install_named(stay).unwrap_or_else(|why| {
+            tracing::warn!(why, "targets that have left cannot be forgotten");
+            Vec::new()
+        })
+    }
+
+    fn install_named(&mut self, lists: BTreeMap<Name, Vec<Target>>) -> Result<Vec<Command>, String> {
+        let mut next = self.intent.clone();
+        for (service, targets) in lists {
+            let with = next.with_named_by_hook(&service, targets);
+            next = with.map_err(|errors| refused(&errors))?;
         }
-    }
-
-    /// Whether a target that leaves has none, as all hosts say that send there.
-    fn has_no_flow(&self, now: Now, service: &Name, target: &Target) -> bool {
-        let one = self.scaling.services.get(service);
-        let since = one.and_then(|one| one.leaving.get(&target.end()));
-        // After a restart of the controller its time alone counts.
-        if since.is_none_or(|since| now.saturating_sub(*since) < LEAVES_MS) {
-            return false;
-        }
-        let sends = |state: &kuafu_model::HostState| {
-            let targets = kuafu_model::health::targets(state);
-            let mut counted = targets.map(|(_, target)| target.counted.as_deref());
-            counted.any(|counted| counted == Some(service.as_str()))
-        };
-        let mut senders = self.target.iter().filter(|(_, state)| sends(state));
-        senders.all(|(node, _)| self.says_none(now, node, service, target))
-    }
-
-    fn says_none(&self, now: Now, node: &Name, service: &Name, target: &Target) -> bool {
-        let Some((at, flows)) = self.scaling.flows.get(node) else {
-            return false;
-        };
-        let is_it = |server: &Server| {
-            let is_port = target.port.is_none_or(|port| port == server.port);
-            server.service == *service && server.address == target.address && is_port
-        };
-        let mut its = flows.iter().filter(|(server, _)| is_it(server));
-        now.saturating_sub(*at) < STALE_MS && its.all(|(_, flows)| *flows == 0)
-    }
-
-    fn install_named(&mut self, service: &Name, targets: Vec<Target>) -> Result<Vec<Command>, String> {
-        let write = if targets.is_empty() {
-            Write::Delete(key::named(service))
-        } else {
-            let text = written(service, &targets);
-            Write::Put(key::named(service), text.into_bytes())
-        };
-        let next = self.intent.with_named_by_hook(service, targets);
-        let next = next.map_err(|errors| refused(&errors))?;
         let compiled = self.compile(&next, &self.choices.clone());
         let (target, allocations) = compiled.map_err(|error| refused(&[error.to_string()]))?;
+        let mut writes = self.named_writes(&next);
         self.intent = next;
-        let mut writes = vec![write];
         writes.extend(self.install(target, allocations));
         Ok(self.roll_out(writes))
     }
 
-    /// What is to be deleted of services that scale no more in an intent.
-    pub(super) fn forget_named(&self, next: &Intent) -> Vec<Write> {
-        let named = self.intent.all_named_by_hooks().keys();
-        let gone = named.filter(|service| !next.all_named_by_hooks().contains_key(*service));
-        gone.map(|service| Write::Delete(key::named(service))).collect()
+    /// What is to be written where an intent's named targets are others than those now.
+    pub(super) fn named_writes(&self, next: &Intent) -> Vec<Write> {
+        let (before, after) = (self.intent.all_named_by_hooks(), next.all_named_by_hooks());
+        let services: BTreeSet<&Name> = before.keys().chain(after.keys()).collect();
+        let changed = services
+            .into_iter()
+            .filter(|service| before.get(*service) != after.get(*service));
+        let write = |service: &Name| match after.get(service) {
+            Some(targets) => Write::Put(key::named(service), written(service, targets).into_bytes()),
+            None => Write::Delete(key::named(service)),
+        };
+        changed.map(write).collect()
+    }
+
+    /// Named targets that are none any more in an intent, by service.
+    pub(super) fn named_lost(&self, next: &Intent) -> BTreeMap<Name, Vec<Target>> {
+        let after = next.all_named_by_hooks();
+        let lost = self.intent.all_named_by_hooks().iter().map(|(service, before)| {
+            let after = after.get(service).map_or(&[][..], AsRef::as_ref);
+            let stay: BTreeSet<String> = after.iter().map(Target::end).collect();
+            let lost = before.iter().filter(|target| !stay.contains(&target.end()));
+            (service.clone(), lost.cloned().collect::<Vec<Target>>())
+        });
+        lost.filter(|(_, targets)| !targets.is_empty()).collect()
     }
 
     /// The services that scale, by name.
@@ -358,7 +362,7 @@ impl Core {
             let named = self.intent.named_by_hook(service);
             Some(ScalingView {
                 service: service.metadata.name.clone(),
-                url: scaling.hook.url.to_string(),
+                url: shown(scaling.hook.url.as_str()).to_owned(),
                 has: one.map_or(0, |one| one.has),
                 wants: one.map_or(0, |one| one.wants),
                 flows: one.map_or(0, |one| one.flows),
@@ -372,72 +376,11 @@ impl Core {
     }
 }
 
-/// Why an answer is not taken.
-fn refused(errors: &[String]) -> String {
-    let shown = errors.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-    let more = errors.len().saturating_sub(SHOWN);
-    let more = (more > 0).then(|| format!("; and {more} more"));
-    format!(
-        "names targets that cannot be: {shown}{}",
-        more.unwrap_or_default()
-    )
-}
-
-/// The targets of an answer, read as the service's own are.
-fn targets_of(service: &Service, scaling: &Scaling, text: &str) -> Result<Vec<Target>, String> {
-    let answer: Answer = serde_json::from_str(text)
-        .map_err(|error| format!("answers what is no JSON of the form {{\"targets\": [...]}}: {error}"))?;
-    let (count, most) = (answer.targets.len(), scaling.max.get());
-    if count > usize::from(most) {
-        return Err(refused(&[format!(
-            "it names {count}, and spec.scaling.max is {most}"
-        )]));
-    }
-    let of_us = |target: &Value| {
-        let drains = ["drain", "drain_until"];
-        drains.iter().any(|field| target.get(field).is_some())
-    };
-    if let Some(index) = answer.targets.iter().position(of_us) {
-        let why = format!("targets[{index}].drain: a target that is left out drains by itself");
-        return Err(refused(&[why]));
-    }
-    let object = Object::Service(service.clone().into());
-    let written = to_json(std::slice::from_ref(&object)).map_err(|error| error.to_string())?;
-    let written: Value = serde_json::from_str(&written).map_err(|error| error.to_string())?;
-    let mut object = match written {
-        Value::Array(mut objects) => objects.pop().unwrap_or_default(),
-        object => object,
-    };
-    object["spec"]["targets"] = Value::Array(answer.targets);
-    read(&object.to_string()).map_err(|problem| refused(&[problem]))
-}
-
-/// Targets as the store keeps them: a service that has them and nothing else.
-fn written(service: &Name, targets: &[Target]) -> String {
-    json!({"kind": "Service", "metadata": {"name": service}, "spec": {"targets": targets}}).to_string()
-}
-
-/// The targets of a service that is written in JSON.
-///
-/// # Errors
-/// Each of what is wrong with it, in words.
-pub(super) fn read(text: &str) -> Result<Vec<Target>, String> {
-    let file = File { name: "", text };
-    let manifests = parse(&[file]).map_err(|errors| {
-        let words = errors
-            .iter()
-            .map(|error| format!("{}: {}", error.field, error.problem));
-        let words: Vec<String> = words.take(SHOWN).collect();
-        words.join("; ")
-    })?;
-    match manifests.first().map(|manifest| manifest.object()) {
-        Some(Object::Service(service)) => Ok(service.spec.targets.clone()),
-        _ => Err("it is no service".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kuafu_model::kinds::Object;
+    use kuafu_model::manifest::{File, parse};
+
     use super::*;
 
     fn scaling(min: u16, max: u16, cooldown_s: u32) -> Scaling {
@@ -458,7 +401,7 @@ mod tests {
 
     #[test]
     fn as_many_are_wanted_as_flows_fill() {
-        let wants = |has, flows| wanted(&scaling(2, 5, 0), (1_000, 0), has, flows).0;
+        let wants = |has, flows| wanted(&scaling(2, 5, 0), (1_000, 0), has, (flows, true)).0;
         assert_eq!(wants(2, 0), 2, "at least min");
         assert_eq!(wants(2, 20), 2);
         assert_eq!(wants(2, 21), 3);
@@ -472,7 +415,7 @@ mod tests {
     #[test]
     fn fewer_are_wanted_only_after_a_time_without_need() {
         let scaling = scaling(1, 5, 60);
-        let wants = |now, needed, has, flows| wanted(&scaling, (now, needed), has, flows);
+        let wants = |now, needed, has, flows| wanted(&scaling, (now, needed), has, (flows, true));
         assert_eq!(wants(59_000, 0, 3, 11), (3, 0));
         assert_eq!(wants(60_000, 0, 3, 11), (2, 0));
         // What is needed meanwhile begins the time anew.
@@ -481,5 +424,10 @@ mod tests {
         assert_eq!(wants(119_000, 59_000, 3, 0), (1, 59_000));
         assert_eq!(wants(10, 0, 3, 45), (5, 10), "more at once");
         assert_eq!(wants(10, 0, 9, 0), (5, 0), "never beyond max");
+        // Where not all is known, as many as it has are needed.
+        let wants = |has, flows| wanted(&scaling, (90_000, 0), has, (flows, false));
+        assert_eq!(wants(3, 0), (3, 90_000));
+        assert_eq!(wants(3, 45), (5, 90_000));
+        assert_eq!(wants(9, 0), (5, 90_000));
     }
 }

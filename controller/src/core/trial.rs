@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use kuafu_model::kinds::Name;
+use kuafu_model::kinds::{Name, Target};
 use kuafu_model::manifest::Intent;
 use kuafu_proto::state;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{Cause, Verdict};
 use super::member::UnixSeconds;
 use super::rollout::put_json;
-use super::{Command, Core, DeclareError, Now, Terms, key};
+use super::{Command, Core, DeclareError, Now, Terms, key, scaling};
 use crate::store::Write;
 
 /// Agents wait so much longer than the controller, so that those that it reaches are led back in order.
@@ -32,6 +32,9 @@ pub(super) struct Trial {
     pub(super) window_s: u32,
     /// The end by the calendar, for a controller that starts anew meanwhile.
     pub(super) expires: UnixSeconds,
+    /// Targets of hooks that there are no more by the change, each service as the store keeps its own.
+    #[serde(default)]
+    pub(super) named: BTreeMap<String, String>,
     /// The end by this process's clock; `None`: it was restored and not looked at yet.
     #[serde(skip)]
     pub(super) until: Option<Now>,
@@ -98,14 +101,23 @@ impl Core {
         }
     }
 
-    /// Puts the change of a revision on trial. Returns what is to be written of it.
-    pub(super) fn begin_trial(&mut self, now: Now, revision: u64, terms: Terms) -> Vec<Write> {
+    /// Puts the change of a revision on trial, by which these targets of hooks are lost. Returns what is to be written of it.
+    pub(super) fn begin_trial(
+        &mut self,
+        now: Now,
+        (revision, lost): (u64, BTreeMap<Name, Vec<Target>>),
+        terms: Terms,
+    ) -> Vec<Write> {
         let Some(window_s) = terms.confirm_s else {
             return Vec::new();
         };
         let trial = Trial {
             revision,
             window_s,
+            named: lost
+                .iter()
+                .map(|(service, targets)| (service.to_string(), scaling::written(service, targets)))
+                .collect(),
             expires: terms.at.saturating_add(window_s.into()),
             until: Some(now.saturating_add(u64::from(window_s) * 1_000)),
         };
@@ -137,8 +149,9 @@ impl Core {
     /// # Errors
     /// [`DeclareError::NoTrial`]; else why what was before cannot be now.
     pub fn handle_undo(&mut self, now: Now, at: UnixSeconds) -> Result<Ended, DeclareError> {
-        let revision = self.trial.as_ref().ok_or(DeclareError::NoTrial)?.revision;
-        let before = self.as_of(revision)?;
+        let trial = self.trial.as_ref().ok_or(DeclareError::NoTrial)?;
+        let revision = trial.revision;
+        let before = self.as_of(revision, &named_before(trial))?;
         let trial = self.trial.take();
         let terms = Terms {
             at,
@@ -205,4 +218,12 @@ impl Core {
         kept.map(|state| (state.revision, state::to_bytes(state)))
             .collect()
     }
+}
+
+/// The targets of hooks that are none any more by a trial's change. What the store has of them and cannot be read, is
+/// none.
+fn named_before(trial: &Trial) -> BTreeMap<Name, Vec<Target>> {
+    let named = trial.named.iter();
+    let named = named.filter_map(|(service, text)| Some((service.parse().ok()?, scaling::read(text).ok()?)));
+    named.collect()
 }

@@ -18,8 +18,8 @@ use crate::core::Call;
 
 /// How often it is looked which calls are due.
 const LOOK: Duration = Duration::from_millis(500);
-/// Octets of the longest answer.
-const ANSWER: usize = 1 << 20;
+/// Octets of the longest answer: 1000 targets fit.
+const ANSWER: usize = 256 << 10;
 
 /// Makes the calls that are due, each beside all others, until the shell cannot go on.
 pub(super) async fn call_each(shell: &Arc<Shell>) {
@@ -35,9 +35,9 @@ pub(super) async fn call_each(shell: &Arc<Shell>) {
             let shell = Arc::clone(shell);
             tokio::spawn(async move {
                 let answer = made(&call).await;
-                let handle = |core: &mut crate::core::Core, now| {
-                    ((), core.handle_hook(now, unix_seconds(), &call, answer))
-                };
+                let answer = answer.and_then(|text| text.map(|text| call.read(&text)).transpose());
+                let handle =
+                    |core: &mut crate::core::Core, _| ((), core.handle_hook(unix_seconds(), &call, answer));
                 // A shell that stops says so itself.
                 drop(shell.drive(handle));
             });
@@ -80,8 +80,10 @@ async fn post(call: &Call) -> Result<Option<String>, String> {
 
 fn request(url: &Uri, call: &Call) -> Result<Request<String>, String> {
     let path = url.path_and_query().map_or("/", |path| path.as_str());
+    // A URL's path may be empty, a request's may not (RFC 9112, section 3.2.1).
+    let slash = if path.starts_with('/') { "" } else { "/" };
     let host = url.authority().map_or("", |authority| authority.as_str());
-    Request::post(path)
+    Request::post(format!("{slash}{path}"))
         .header(HOST, host)
         .header(USER_AGENT, concat!("kuafu/", env!("CARGO_PKG_VERSION")))
         .header(CONTENT_TYPE, "application/json")
@@ -108,7 +110,8 @@ async fn judge(response: Response<Incoming>) -> Result<Option<String>, String> {
         other => return Err(format!("answered {other}, and not 200, 202 or 204")),
     }
     let body = Limited::new(response.into_body(), ANSWER).collect().await;
-    let body = body.map_err(|error| format!("has an answer that cannot be read (at most 1 MiB): {error}"))?;
+    let body =
+        body.map_err(|error| format!("has an answer that cannot be read (at most 256 KiB): {error}"))?;
     let text = String::from_utf8(body.to_bytes().into());
     text.map(Some)
         .map_err(|_| "answers what is no JSON: it is not UTF-8".to_owned())
@@ -139,17 +142,33 @@ fn config() -> Result<Arc<rustls::ClientConfig>, String> {
 
 #[cfg(test)]
 mod tests {
+    use kuafu_model::kinds::{Object, Service};
+    use kuafu_model::manifest::{File, parse};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
 
+    fn web() -> Arc<Service> {
+        let text = "kind: Service\nmetadata: {name: web}\nspec: {targets: [{address: 192.0.2.7}]}\n";
+        let manifests = parse(&[File { name: "t", text }]).unwrap();
+        let Object::Service(service) = manifests[0].object() else {
+            panic!("no service")
+        };
+        Arc::clone(service)
+    }
+
     /// What comes of a call that is answered so; `None`: not at all.
     async fn of(answer: Option<&'static str>) -> (Result<Option<String>, String>, String) {
+        of_path("/scale?of=web", answer).await
+    }
+
+    async fn of_path(path: &str, answer: Option<&'static str>) -> (Result<Option<String>, String>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let call = Call {
-            service: "web".parse().unwrap(),
-            url: format!("http://{}/scale?of=web", listener.local_addr().unwrap()),
+            number: 1,
+            service: web(),
+            url: format!("http://{}{path}", listener.local_addr().unwrap()),
             timeout_s: 1,
             body: "{\"wants\":2}".to_owned(),
         };
@@ -204,6 +223,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_url_without_a_path_is_asked_for_its_root() {
+        let nothing = "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n";
+        for (path, line) in [
+            ("?of=web", "POST /?of=web HTTP/1.1\r\n"),
+            ("", "POST / HTTP/1.1\r\n"),
+        ] {
+            let (made, heard) = of_path(path, Some(nothing)).await;
+            assert_eq!(made, Ok(None));
+            assert!(heard.starts_with(line), "{heard}");
+        }
+    }
+
+    #[tokio::test]
     async fn one_that_hangs_breaks_off_or_says_too_much_has_failed() {
         let (made, _) = of(None).await;
         assert_eq!(made, Err("did not answer within 1 s".to_owned()));
@@ -216,6 +248,6 @@ mod tests {
             " ".repeat(ANSWER + 1)
         );
         let (made, _) = of(Some(long.leak())).await;
-        assert!(made.unwrap_err().contains("at most 1 MiB"));
+        assert!(made.unwrap_err().contains("at most 256 KiB"));
     }
 }

@@ -524,11 +524,11 @@ impl Worker {
         match self.host.scaled_flows() {
             Ok(servers) => {
                 let has_any = !servers.is_empty();
-                // Who had any says once that there is none.
+                // Who had any says once that there is none, when somebody listens.
                 if has_any || self.told_flows {
                     self.tell(Message::ScaledFlows(v1::ScaledFlows { servers }));
+                    self.told_flows = has_any || self.events.receiver_count() == 0;
                 }
-                self.told_flows = has_any;
             }
             Err(error) => self.work_failed(&error),
         }

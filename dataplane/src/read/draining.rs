@@ -1,6 +1,6 @@
 //! Servers' flows: of those that get no new ones, and of services that scale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +97,13 @@ pub(crate) fn each_flow(
     })
 }
 
+/// A server that several services may have behind one accelerator: its flows count for each of them.
+#[derive(Default)]
+struct Shared {
+    services: BTreeSet<Arc<str>>,
+    flows: u64,
+}
+
 /// The servers of services that scale, each with its open flows; nothing where there is none.
 pub(crate) fn scaled(
     maps: &Maps,
@@ -104,25 +111,28 @@ pub(crate) fn scaled(
     contents: &Contents,
     state: &HostState,
 ) -> Result<Vec<v1::ServerFlows>> {
-    let mut servers: BTreeMap<(u32, Ipv4Addr, u16), (Arc<str>, u64)> = BTreeMap::new();
+    let mut servers: BTreeMap<(u32, Ipv4Addr, u16), Shared> = BTreeMap::new();
     for (service, target) in health::targets(state) {
         if let (Some(address), Some(counted)) = (target.target.server(), &target.counted) {
             let port = target.target.port().unwrap_or(service.port);
-            servers.insert((service.vni, address, port), (Arc::clone(counted), 0));
+            let shared = servers.entry((service.vni, address, port)).or_default();
+            shared.services.insert(Arc::clone(counted));
         }
     }
     // Where nothing is counted, no table is read.
     if !servers.is_empty() {
         each_flow(maps, clock, (state, contents), |vni, address, port| {
-            if let Some((_, flows)) = servers.get_mut(&(vni, address, port)) {
-                *flows += 1;
+            if let Some(shared) = servers.get_mut(&(vni, address, port)) {
+                shared.flows += 1;
             }
         })?;
     }
     // One server may be behind several listeners.
     let mut flows: BTreeMap<(Arc<str>, Ipv4Addr, u16), u64> = BTreeMap::new();
-    for ((_, address, port), (service, count)) in servers {
-        *flows.entry((service, address, port)).or_default() += count;
+    for ((_, address, port), shared) in servers {
+        for service in shared.services {
+            *flows.entry((service, address, port)).or_default() += shared.flows;
+        }
     }
     let server = |((service, address, port), flows): ((Arc<str>, Ipv4Addr, u16), u64)| v1::ServerFlows {
         server: Some(v1::Server {

@@ -62,7 +62,7 @@ impl Running {
     }
 
     /// All of them, and those that it may go back to.
-    pub(super) fn states(&self) -> impl Iterator<Item = &HostState> {
+    pub fn states(&self) -> impl Iterator<Item = &HostState> {
         self.acknowledged.iter().chain(&self.sent).chain(&self.kept)
     }
 

@@ -51,6 +51,7 @@ impl Intent {
             declared.insert(object, index);
             next.insert(manifest.object().clone());
         }
+        next.forget_named(self);
         for violation in check::violations(&next, &declared) {
             // Without a manifest nothing changed, and nothing is violated.
             let changed = violation
@@ -64,7 +65,6 @@ impl Intent {
                     .map(|manifest| (changed, blame(violation, manifest))),
             );
         }
-        next.forget_targets_of_gone();
         errors.sort_by_key(|(index, error)| (*index, error.line));
         if errors.is_empty() {
             Ok(next)
@@ -90,7 +90,7 @@ impl Intent {
                 });
             }
         }
-        next.forget_targets_of_gone();
+        next.forget_named(self);
         let mut users: BTreeMap<ObjectRef, Vec<FieldOf>> = BTreeMap::new();
         for violation in check::violations(&next, &HashMap::new()) {
             let (object, field) = violation.subject;

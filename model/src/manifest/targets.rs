@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::error::Conflict;
 use super::{Intent, check};
 use crate::kinds::{HostAddress, Kind, Name, ObjectRef, Port, Select, Service, Target};
 
@@ -124,59 +125,168 @@ impl Intent {
         &self.named_by_hooks
     }
 
-    /// The intent with the targets that hooks have named by another one, as far as the services are there.
+    /// The intent with the targets that hooks have named by another one, and with further ones, by service, beside them: as
+    /// far as they agree with what is declared here.
     #[must_use]
-    pub fn with_named_of(mut self, other: &Self) -> Self {
+    pub fn with_named_of(mut self, other: &Self, further: &BTreeMap<Name, Vec<Target>>) -> Self {
         self.named_by_hooks.clone_from(&other.named_by_hooks);
-        self.forget_targets_of_gone();
+        self.forget_named(other);
+        for (service, targets) in further {
+            let list = self.named_by_hooks.get(service).map_or(&[][..], AsRef::as_ref);
+            let taken: HashSet<String> = list.iter().map(Target::end).collect();
+            let new = targets.iter().filter(|target| !taken.contains(&target.end()));
+            let list = list.iter().chain(new).cloned().collect();
+            self.named_by_hooks.insert(service.clone(), list);
+        }
+        self.forget_named(&self.clone());
+        if !self.agrees() {
+            for (service, targets) in std::mem::take(&mut self.named_by_hooks) {
+                self.add_what_agrees(&service, &targets);
+            }
+        }
         self
     }
 
-    /// The intent with these targets of a service in place of those that its hook has named before.
+    fn agrees(&self) -> bool {
+        check::violations(self, &HashMap::new()).is_empty()
+    }
+
+    /// Adds to the named targets of a service these: all, or of each half what can be.
+    fn add_what_agrees(&mut self, service: &Name, targets: &[Target]) {
+        let before = self.named_by_hooks.get(service).cloned();
+        let list = before.iter().flat_map(|before| before.iter());
+        let list = list.chain(targets).cloned().collect();
+        self.named_by_hooks.insert(service.clone(), list);
+        if self.agrees() {
+            return;
+        }
+        match before {
+            Some(before) => drop(self.named_by_hooks.insert(service.clone(), before)),
+            None => drop(self.named_by_hooks.remove(service)),
+        }
+        if let [_, _, ..] = targets {
+            let (first, second) = targets.split_at(targets.len() / 2);
+            self.add_what_agrees(service, first);
+            self.add_what_agrees(service, second);
+        }
+    }
+
+    /// The intent with these targets of a service in place of those that its hook has named before. Without a new one
+    /// among them nothing can be wrong.
     ///
     /// # Errors
-    /// All by which they do not agree with what is declared; `self` is as it was.
+    /// All by which the new ones do not agree with what is declared; `self` is as it was.
     pub fn with_named_by_hook(&self, service: &Name, targets: Vec<Target>) -> Result<Self, Vec<String>> {
+        let before = self.named_by_hooks.get(service).map_or(&[][..], AsRef::as_ref);
+        let before: HashSet<String> = before.iter().map(Target::end).collect();
+        let new = targets.iter().filter(|target| !before.contains(&target.end()));
+        let new: Vec<Target> = new.cloned().collect();
         let mut next = self.clone();
-        let mut errors = Vec::new();
-        if let Some(declared) = self.services().get(service) {
-            let mut without = self.clone();
-            without.named_by_hooks.remove(service);
-            let others = without.targets(declared);
-            let taken: HashSet<String> = others.iter().map(Target::end).collect();
-            let twice = targets.iter().filter(|target| !target.drain).map(Target::end);
-            let twice = twice.filter(|end| taken.contains(end));
-            errors.extend(twice.map(|end| format!("{end} is declared or selected already; leave it out")));
+        if targets.is_empty() {
+            next.named_by_hooks.remove(service);
+        } else {
+            next.named_by_hooks.insert(service.clone(), targets.into());
         }
-        next.named_by_hooks.insert(service.clone(), targets.into());
-        let violations = check::violations(&next, &HashMap::new());
-        errors.extend(violations.into_iter().map(|violation| {
-            let (object, field) = violation.subject;
-            let conflict = violation.conflict;
-            if object == ObjectRef::new(Kind::Service, service) {
-                conflict.to_string()
-            } else {
-                format!("{object}: {field}: {conflict}")
-            }
-        }));
+        if new.is_empty() {
+            return Ok(next);
+        }
+        let mut errors = self.services().get(service).map_or_else(Vec::new, |declared| {
+            self.twice(declared, &new)
+                .chain(self.without_port(declared, &new))
+                .collect()
+        });
+        let mut found = words_of_violations(&next, service);
+        if !found.is_empty() {
+            let known = words_of_violations(self, service);
+            found.retain(|violation| !known.contains(violation));
+        }
+        errors.extend(found);
         if errors.is_empty() { Ok(next) } else { Err(errors) }
+    }
+
+    /// Errors for those of these targets that a service has in another way.
+    fn twice<'a>(&self, service: &Service, targets: &'a [Target]) -> impl Iterator<Item = String> + use<'a> {
+        let mut without = self.clone();
+        without.named_by_hooks.remove(&service.metadata.name);
+        let others = without.targets(service);
+        let taken: HashSet<String> = others.iter().map(Target::end).collect();
+        let twice = targets.iter().map(Target::end);
+        let twice = twice.filter(move |end| taken.contains(end));
+        twice.map(|end| format!("{end} is declared or selected already; leave it out"))
+    }
+
+    /// Errors for those of these targets that are to be ports of a service's VPC and are none.
+    fn without_port<'a>(
+        &self,
+        service: &'a Service,
+        targets: &'a [Target],
+    ) -> impl Iterator<Item = String> + use<'a> {
+        let ports = self.addresses_in_vpc(service);
+        let vpc = service.spec.vpc.as_ref();
+        let without = targets.iter().filter(move |target| !has_port(&ports, target));
+        without.filter_map(move |target| {
+            let vpc = ObjectRef::new(Kind::Vpc, vpc?);
+            let address = target.address;
+            Some(Conflict::NoPortOf { address, vpc }.to_string())
+        })
+    }
+
+    /// The addresses of the ports of a service's VPC; `None`: its targets are in none.
+    fn addresses_in_vpc(&self, service: &Service) -> Option<HashSet<HostAddress>> {
+        let vpc = service.spec.vpc.as_ref()?;
+        let ports = self.ports().values().filter(|port| port.spec.vpc == *vpc);
+        Some(ports.map(|port| port.spec.address).collect())
     }
 
     /// The same without asking whether they agree, as they did when they were kept.
     #[must_use]
     pub fn with_kept_by_hook(mut self, service: Name, targets: Vec<Target>) -> Self {
         self.named_by_hooks.insert(service, targets.into());
-        self.forget_targets_of_gone();
+        self.forget_named(&self.clone());
         self
     }
 
-    /// What hooks have named for services that are gone, or do not scale, is no target.
-    pub(super) fn forget_targets_of_gone(&mut self) {
+    /// What hooks have named is no target any more where the service is gone, does not scale, or is reached otherwise
+    /// than in `before`; nor is in a VPC what has no port there.
+    pub(super) fn forget_named(&mut self, before: &Self) {
         let mut named = std::mem::take(&mut self.named_by_hooks);
-        named.retain(|service, targets| {
-            let service = self.services().get(service);
-            !targets.is_empty() && service.is_some_and(|service| service.spec.scaling.is_some())
+        named.retain(|name, targets| {
+            let service = self.services().get(name);
+            let service = service.filter(|service| service.spec.scaling.is_some());
+            let was = before.services().get(name);
+            let is_as_it_was = |service: &&Arc<Service>| {
+                was.is_none_or(|was| (was.spec.mode, &was.spec.vpc) == (service.spec.mode, &service.spec.vpc))
+            };
+            let Some(service) = service.filter(is_as_it_was) else {
+                return false;
+            };
+            let ports = self.addresses_in_vpc(service);
+            if !targets.iter().all(|target| has_port(&ports, target)) {
+                let with_port = targets.iter().filter(|target| has_port(&ports, target));
+                *targets = with_port.cloned().collect();
+            }
+            !targets.is_empty()
         });
         self.named_by_hooks = named;
     }
+}
+
+/// Whether a target is one of these ports, where it is to be one.
+fn has_port(ports: &Option<HashSet<HostAddress>>, target: &Target) -> bool {
+    ports.as_ref().is_none_or(|ports| ports.contains(&target.address))
+}
+
+/// All that does not agree in an intent, as the hook of a service is told.
+fn words_of_violations(intent: &Intent, service: &Name) -> Vec<String> {
+    let violations = check::violations(intent, &HashMap::new()).into_iter();
+    let words = violations.map(|violation| {
+        let (object, field) = violation.subject;
+        let conflict = violation.conflict;
+        if object == ObjectRef::new(Kind::Service, service) {
+            conflict.to_string()
+        } else {
+            format!("{object}: {field}: {conflict}")
+        }
+    });
+    words.collect()
 }

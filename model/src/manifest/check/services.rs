@@ -68,7 +68,8 @@ impl<'a> Check<'a> {
             return;
         };
         let vpc_id = ObjectRef::new(Kind::Vpc, name);
-        for (index, target) in self.targets_of(service).iter().enumerate() {
+        // Those that are selected have ports, and what a hook has named is a target only as long as it has one.
+        for (index, target) in service.spec.targets.iter().enumerate() {
             if self.locations.port(name, target.address).is_none() {
                 let at = self.place_of(me, service, (index, target));
                 let (address, vpc) = (target.address, vpc_id.clone());
