@@ -27,14 +27,20 @@ fn any_frame_has_one_end() {
             let input = draw.input(program, &corpus);
             let (verdict, done) = on_model(&mut host, &input);
             let after = counters(&host);
-            let dropped: u64 = changes(&before, &after)
+            let changed = changes(&before, &after);
+            let dropped: u64 = changed
                 .iter()
                 .filter(|(word, _)| Reason::from_word(word).is_some())
                 .map(|(_, times)| times)
                 .sum();
             assert!(dropped <= 1, "{input:?}");
             if verdict == Verdict::Pass {
-                assert_eq!((dropped, &done.octets), (0, &input.octets), "passed on unchanged");
+                assert_eq!(dropped, 0);
+                // For a port of this host it is wrapped, and counted; all else is passed on unchanged.
+                assert!(
+                    done.octets == input.octets || changed.contains_key("exited"),
+                    "{input:?}"
+                );
             }
             before = after;
         }
