@@ -48,6 +48,7 @@ fn verdict(explanation: &Explanation) -> String {
         "drop" => format!("DROP {}\n", reason()),
         "answer" => format!("DROP {}\n  and answered{out}:\n{}", reason(), leaves()),
         "transmit" => format!("SENT{out}:\n{}", leaves()),
+        "arrive" => format!("TAKEN IN once more{out}:\n{}", leaves()),
         "deliver" => format!(
             "DELIVERED to the port behind {}:\n{}",
             explanation.interface,
