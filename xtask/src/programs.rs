@@ -79,6 +79,14 @@ const SOAKS: &[Soak] = &[
         limit: Duration::from_secs(15 * 60),
     },
     Soak {
+        name: "peering",
+        what: "BGP by gobgpd and FRR: silent routers, missing daemons, restarts, an agent that is gone, BFD",
+        package: "kuafu",
+        test: "clusters",
+        env: &[],
+        limit: Duration::from_secs(15 * 60),
+    },
+    Soak {
         name: "restarts",
         what: "an agent killed ten times and all keys renewed ten times, beside a control run; two hosts reboot without a controller",
         package: "kuafu",

@@ -20,21 +20,48 @@ const WHILE: Duration = Duration::from_secs(1);
 #[test]
 fn frr_speaks_bgp_as_gobgp_does() {
     let Some(mut scene) = scene() else { return };
-    scene.until_told_to(&[FIRST, SECOND]);
-    what_a_router_tells_goes_no_further(&scene);
-    the_password_is_nowhere_to_be_seen(&scene);
+    gobgp_speaks(&scene);
+    scene.speak("daemon: frr");
+    frr_speaks(&scene);
+    a_drained_node_withdraws(&scene);
+    bfd_notices_a_node_that_stands_still(&scene);
+    nothing_stays_behind(&mut scene);
+}
+
+/// The same, with all that daemons and agents may come to.
+#[test]
+#[ignore = "a minute and a half: cargo xtask soak peering"]
+fn soak_peering() {
+    let Some(mut scene) = scene() else { return };
+    gobgp_speaks(&scene);
     a_silent_router_is_a_fault(&mut scene);
     let programs = a_missing_daemon_is_a_fault_until_it_is_there(&mut scene);
     one_that_cannot_start_leaves_the_other(&scene, &programs);
-    another_daemon_takes_over(&scene, &programs);
-    nothing_of_it_listens(&scene);
-    what_a_router_tells_goes_no_further(&scene);
-    the_password_is_nowhere_to_be_seen(&scene);
+    symlink("/usr/bin/unshare", programs.join("unshare")).unwrap();
+    frr_speaks(&scene);
     a_restart_of_the_agent_changes_nothing(&mut scene);
     one_program_that_dies_is_started_again(&scene);
     a_drained_node_withdraws(&scene);
     without_an_agent_the_address_is_withdrawn(&mut scene);
     bfd_notices_a_node_that_stands_still(&scene);
+    nothing_stays_behind(&mut scene);
+}
+
+fn gobgp_speaks(scene: &Scene) {
+    scene.until_told_to(&[FIRST, SECOND]);
+    assert_eq!(scene.programs(), ["gobgpd"]);
+    what_a_router_tells_goes_no_further(scene);
+    the_password_is_nowhere_to_be_seen(scene);
+}
+
+fn frr_speaks(scene: &Scene) {
+    another_daemon_takes_over(scene);
+    nothing_of_it_listens(scene);
+    what_a_router_tells_goes_no_further(scene);
+    the_password_is_nowhere_to_be_seen(scene);
+}
+
+fn nothing_stays_behind(scene: &mut Scene) {
     scene.uninstall();
     assert_eq!(scene.programs(), [""; 0]);
     let left: Vec<_> = fs::read_dir(scene.run_folder()).map_or_else(
@@ -139,10 +166,8 @@ fn nothing_of_it_listens(scene: &Scene) {
 }
 
 /// FRR's daemons instead of GoBGP. What other programs of their kind have put into the kernel stays as it is.
-fn another_daemon_takes_over(scene: &Scene, programs: &Path) {
+fn another_daemon_takes_over(scene: &Scene) {
     let before = scene.kernel();
-    assert_eq!(scene.programs(), ["gobgpd"]);
-    symlink("/usr/bin/unshare", programs.join("unshare")).unwrap();
     soon("FRR speaks", || {
         (scene.programs() == ["bgpd", "zebra"]).then_some(())
     });
