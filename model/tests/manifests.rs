@@ -48,6 +48,7 @@ fn the_examples_are_taken() {
     for files in [
         ["two-hosts/nodes.yaml", "two-hosts/vpc.yaml"],
         ["accelerate/nodes.yaml", "accelerate/game.yaml"],
+        ["containers/nodes.yaml", "containers/shop.yaml"],
         ["scale/nodes.yaml", "scale/web.yaml"],
     ] {
         let mut intent = Intent::default();

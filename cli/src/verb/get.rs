@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// A kind (node, vpc, port, addresspool, prefixlist, service, accelerator), or an object such as vpc/red
     #[arg(value_name = "KIND[/NAME]", value_parser = parse)]
     what: Option<GetRequest>,
-    /// Print the lines that let a Debian server receive a service's packets (mode: ipip or gue)
+    /// Print the lines that let a Debian server receive a service's packets (mode: ipip, gue or vxlan)
     #[arg(long, requires = "what", conflicts_with = "format")]
     backend_setup: bool,
     #[command(flatten)]

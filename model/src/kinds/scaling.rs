@@ -139,7 +139,8 @@ impl HookUrl {
 }
 
 impl Text for HookUrl {
-    const FORM: &'static str = "a URL of http or https, such as https://scaler.example/web";
+    const FORM: &'static str =
+        "a URL of http or https in lower case, without user and fragment, such as https://scaler.example/web";
 }
 
 impl FromStr for HookUrl {

@@ -175,7 +175,8 @@ impl ServiceSpec {
 }
 
 const LISTENERS: &str = "at least one {protocol, port}";
-const TARGETS: &str = "at least one {address, port}, or select or scaling";
+const TARGETS: &str =
+    "at least one {address}, with a port where it is not the listener's, or select or scaling";
 
 /// A server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
