@@ -48,7 +48,9 @@ pub fn explain(view: &View<'_>, query: &ExplainQuery) -> Result<Explanation> {
         fill_client(&mut host, view, &tables, &query.frame)?;
     }
     let fib = Fib::new()?;
-    host.set_router(move |from, to| fib.route(interface, from, to));
+    // What a port sends is routed as if it had come by the underlay, too.
+    let underlay = tables.node.underlay;
+    host.set_router(move |from, to| fib.route(underlay, from, to));
     let mut frame = VecFrame::new(query.frame.clone());
     let (program, walk) = if at_port {
         ("port", host.port(&mut frame, interface, query.mark))

@@ -126,13 +126,12 @@ impl Host {
         } else {
             &[Program::Port]
         };
-        let mut done = None;
+        let (mut input, mut done) = (input.clone(), None);
         for program in chain {
-            let input = Input {
-                program: *program,
-                ..input.clone()
-            };
-            done = Some((*program, self.kernel.run(&input)));
+            input.program = *program;
+            let this = self.kernel.run(&input);
+            input.octets.clone_from(&this.octets);
+            done = Some((*program, this));
             if !matches!(done, Some((Program::Edge, Done { code: 2, .. }))) {
                 break;
             }
@@ -194,7 +193,7 @@ fn difference(host: &Host, input: &Input) -> Option<String> {
         _ => "leave",
     };
     let told_verdict = match told.verdict.as_str() {
-        "transmit" | "deliver" | "answer" => "leave",
+        "transmit" | "arrive" | "deliver" | "answer" => "leave",
         other => other,
     };
     let same_reason = reasons.first().map_or("", String::as_str) == told.reason;
