@@ -9,8 +9,8 @@ use super::services::{self, Key};
 use crate::health;
 use crate::kinds::Name;
 use crate::state::{
-    Encapsulation, Host, HostState, LegState, PairState, PathState, PrefixListState, Served, ServiceState,
-    Shield, SlotAction, SlotState, Target, TargetState, VtepState,
+    Encapsulation, Host, HostState, LegState, PairState, PathState, PortState, PrefixListState, Served,
+    ServiceState, Shield, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 
 /// The state that each host can be given now, on the way from what hosts may be running to where they should be.
@@ -93,8 +93,8 @@ struct Surroundings<'a> {
     sent_to: BTreeSet<(&'a Name, u32)>,
     /// Listeners of exits that an entry may be sending to.
     listened: BTreeSet<(&'a str, Key)>,
-    /// What hosts may be sending to ports, each with the host's public address.
-    led: BTreeSet<(Ipv4Addr, Leading)>,
+    /// What hosts may be sending to ports, with the public addresses of those that do.
+    led: BTreeMap<Leading, BTreeSet<Ipv4Addr>>,
 }
 
 /// What a listener sends to a port of a VPC: the port's host, VPC and Ethernet address, and what it must serve.
@@ -109,15 +109,19 @@ impl<'a> Surroundings<'a> {
         };
         let all = target.iter().chain(known());
         let holders: BTreeMap<_, _> = all.map(|(name, state)| (state.node.public, name)).collect();
+        let mut led: BTreeMap<Leading, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+        for (_, state) in known() {
+            for leading in leading(state) {
+                led.entry(leading).or_default().insert(state.node.public);
+            }
+        }
         let sent = known().flat_map(|(_, state)| legs(state));
         let sent_to = sent.filter_map(|leg| Some((*holders.get(&leg.address)?, leg.label)));
         Self {
             fleet,
             sent_to: sent_to.collect(),
             listened: known().flat_map(|(_, state)| exits_sent_to(state)).collect(),
-            led: known()
-                .flat_map(|(_, state)| leading(state).map(|leading| (state.node.public, leading)))
-                .collect(),
+            led,
             holders,
         }
     }
@@ -172,33 +176,32 @@ impl<'a> Surroundings<'a> {
             .is_some_and(|running| running.surely(takes))
     }
 
-    /// Rule 5: what the ports of a host serve beside `state`, and to whom.
+    /// Rule 5: what the ports of a host serve beside `state`, and to whom, while others may send it there.
     fn keep_serving(&self, state: &mut HostState, runs: &HostState) {
         let own = state.node.public;
-        let led = |sender: &Ipv4Addr, leading: &Leading| {
-            *sender != own && leading.0 == own && self.led.contains(&(*sender, *leading))
-        };
-        let senders: BTreeSet<Ipv4Addr> = self.led.iter().map(|(sender, _)| *sender).collect();
-        let mut kept = BTreeSet::new();
-        for port in &mut state.ports {
-            let old = runs
-                .ports
-                .iter()
-                .filter(|old| (old.vni, old.mac) == (port.vni, port.mac));
-            for served in old.flat_map(|old| &old.serves) {
-                let leading = (own, port.vni, port.mac, *served);
-                let sending = senders.iter().filter(|sender| led(sender, &leading));
-                let before = kept.len();
-                kept.extend(sending.map(|sender| (port.vni, *sender)));
-                if kept.len() > before && !port.serves.contains(served) {
+        let mut senders = BTreeSet::new();
+        for old in runs.ports.iter().filter(|old| !old.serves.is_empty()) {
+            let is_same = |port: &&mut PortState| (port.vni, port.mac) == (old.vni, old.mac);
+            let Some(port) = state.ports.iter_mut().find(is_same) else {
+                continue;
+            };
+            for served in &old.serves {
+                let sending = self.led.get(&(own, old.vni, old.mac, *served));
+                let mut others = sending
+                    .into_iter()
+                    .flatten()
+                    .filter(|sender| **sender != own)
+                    .peekable();
+                if others.peek().is_some() && !port.serves.contains(served) {
                     port.serves.push(*served);
-                    port.serves.sort_unstable();
                 }
+                senders.extend(others.map(|sender| (old.vni, *sender)));
             }
+            port.serves.sort_unstable();
         }
-        let missing =
-            |vtep: &&VtepState| kept.contains(&(vtep.vni, vtep.address)) && !state.vteps.contains(*vtep);
-        let vteps: Vec<VtepState> = runs.vteps.iter().filter(missing).cloned().collect();
+        let kept =
+            |vtep: &&VtepState| senders.contains(&(vtep.vni, vtep.address)) && !state.vteps.contains(vtep);
+        let vteps: Vec<VtepState> = runs.vteps.iter().filter(kept).cloned().collect();
         state.vteps.extend(vteps);
     }
 

@@ -176,12 +176,17 @@ fn a_sender_comes_and_goes_without_a_gap() {
 
 #[test]
 fn a_port_serves_until_nobody_leads_there() {
-    let before = states(INTENT);
-    let after = states(&INTENT.replace(", {address: 10.0.0.6}", ""));
+    let two = "listeners: [{protocol: tcp, port: 80}, {protocol: udp, port: 90}]";
+    let text = INTENT.replace("listeners: [{protocol: tcp, port: 80}]", two);
+    let before = states(&text);
+    let after = states(&text.replace(", {address: 10.0.0.6}", ""));
     let mut fleet = Fleet::settled(&before);
     let first = next(&fleet, &after);
     // What only checks reach goes at once.
-    assert_eq!(serve(&first, "right")[0].1, ["203.0.113.9:6:80"]);
+    assert_eq!(
+        serve(&first, "right")[0].1,
+        ["203.0.113.9:6:80", "203.0.113.9:17:90"]
+    );
     fleet.restore(&name("left"), first["left"].clone());
     assert_eq!(serve(&next(&fleet, &after), "right")[0].1, Vec::<String>::new());
 }
