@@ -269,74 +269,54 @@ impl Field for Hook {
     }
 }
 
-/// A program's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandPath(String);
-
 /// Octets of the longest path that Linux takes, without the zero behind it.
 const LONGEST_PATH: usize = 4095;
 
-/// Whether it is the whole path of a file, in printable octets without spaces.
-fn is_whole_path(text: &str) -> bool {
-    let is_one = text.starts_with('/') && !text.ends_with('/') && text.len() <= LONGEST_PATH;
-    is_one && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
+/// Whole paths, in printable octets without spaces.
+macro_rules! paths {
+    ($( $(#[$meta:meta])* $name:ident = $form:literal; )+) => { $(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name(String);
 
-impl CommandPath {
-    /// The path as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Text for CommandPath {
-    const FORM: &'static str =
-        "the whole path of a program, without arguments, such as /usr/local/sbin/take-address";
-}
-
-impl FromStr for CommandPath {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        if is_whole_path(text) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Invalid::not::<Self>(text))
+        impl $name {
+            /// The path as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-    }
-}
 
-impl fmt::Display for CommandPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilePath(String);
-
-impl Text for FilePath {
-    const FORM: &'static str = "the whole path of a file, such as /etc/kuafu/bgp-password";
-}
-
-impl FromStr for FilePath {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        if is_whole_path(text) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Invalid::not::<Self>(text))
+        impl Text for $name {
+            const FORM: &'static str = $form;
         }
-    }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                let is_one = text.starts_with('/') && !text.ends_with('/') && text.len() <= LONGEST_PATH;
+                if is_one && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(Invalid::not::<Self>(text))
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )+ };
 }
 
-impl fmt::Display for FilePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+paths! {
+    /// A program's file.
+    CommandPath = "the whole path of a program, without arguments, such as /usr/local/sbin/take-address";
+    /// A file.
+    FilePath = "the whole path of a file, such as /etc/kuafu/bgp-password";
 }
 
 integers! {
