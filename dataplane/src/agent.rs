@@ -188,7 +188,7 @@ fn start(
         node: begin.node.clone(),
         data: options.places.data(),
         xdp: options.xdp,
-        sizes: Sizes::default(),
+        sizes: Sizes::of_host(),
     };
     let (requests, asked): (_, Receiver<Request>) = std::sync::mpsc::channel();
     let (ready, begun) = oneshot::channel();

@@ -105,6 +105,6 @@ fn sizes(ring_slots: u32) -> Sizes {
         capacities,
         connections: 1,
         verified: 1,
-        ..Sizes::default()
+        ..Sizes::of_host()
     }
 }

@@ -18,10 +18,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
-    Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit,
-    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
-    Path as BackbonePath, PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
+    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds,
+    ConnectionKey, Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter,
+    Hitter, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
+    PassedOn, Path as BackbonePath, PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
     ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 
@@ -73,7 +73,7 @@ macro_rules! octets {
 }
 
 octets! {
-    AdmittedKey Bucket CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
+    AdmittedKey Bucket CachedFlows CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
     Pair PairState PassedOn BackbonePath PathState Port Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState TargetSigns Tracked
     Vtep VtepKey Window
 }

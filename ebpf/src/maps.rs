@@ -4,11 +4,11 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
-    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
-    LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
-    Path, PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
-    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds,
+    ConnectionKey, Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS,
+    Hitter, Limit, LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
+    PairState, PassedOn, Path, PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield,
+    ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -96,9 +96,18 @@ pub static TARGET_SIGNS: Array<TargetSigns, 65_536, MAPPED> = Array::new();
 #[btf_map(name = "members")]
 pub static MEMBERS: HashMap<MemberKey, u32, 262_144, ON_DEMAND> = HashMap::new();
 
-/// The targets of flows. What is in it stays until its flow is idle: no flood makes one forgotten.
+/// The targets of flows. What is in it stays until its flow is idle: no flood makes one forgotten. Its memory is taken
+/// whole, since an entry then costs its maker half; what becomes of one that is removed meanwhile is another flow's, so
+/// packets replace what they have read and nothing else.
 #[btf_map(name = "tracked")]
-pub static TRACKED: HashMap<ConnectionKey, Tracked, 1_048_576, ON_DEMAND> = HashMap::new();
+pub static TRACKED: HashMap<ConnectionKey, Tracked, 1_048_576> = HashMap::new();
+
+/// Copies of those of flows that were heard lately.
+#[btf_map(name = "flow_cache")]
+pub static FLOW_CACHE: Array<CachedFlows, CACHE_LINES> = Array::new();
+
+/// Lines in [`FLOW_CACHE`]: a power of two.
+pub const CACHE_LINES: usize = 262_144;
 
 /// Where UDP flows leave their marks, eight to a place, by their hash.
 #[btf_map(name = "seen")]

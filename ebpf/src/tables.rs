@@ -9,9 +9,9 @@ use core::sync::atomic::{
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{
-    AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
-    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
+    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionIds, ConnectionKey, Endpoint,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey,
+    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
     SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot, SlotState, Tally,
     TargetSigns, Tracked, Vtep, VtepKey, Window, said,
 };
@@ -222,6 +222,11 @@ impl Tables for KernelTables {
     fn track(&self, key: &ConnectionKey, value: Tracked) -> Result<(), Insertion> {
         let key = noted(key).ok_or(Insertion::Full)?;
         inserted(maps::TRACKED.insert(key, &value, BPF_NOEXIST as u64))
+    }
+
+    #[inline(always)]
+    fn cached_flows(&self, hash: u32) -> Option<&CachedFlows> {
+        look_up!(FLOW_CACHE, hash % maps::CACHE_LINES as u32)
     }
 
     #[inline(always)]

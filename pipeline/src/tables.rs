@@ -1,10 +1,11 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
-    FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, Sample, Seen, Service,
-    ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionIds, ConnectionKey, Endpoint,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey,
+    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, Sample,
+    Seen, Service, ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, TargetSigns, Tracked, Vtep,
+    VtepKey, Window,
 };
 use crate::{Event, Frame, Outcome, Reason};
 
@@ -66,6 +67,8 @@ pub trait Tables: Atomics {
     /// # Errors
     /// [`Insertion`].
     fn track(&self, key: &ConnectionKey, value: Tracked) -> Result<(), Insertion>;
+    /// The line of the flow cache on which a flow of this hash falls.
+    fn cached_flows(&self, hash: u32) -> Option<&CachedFlows>;
     /// Where a UDP flow of this hash leaves its mark.
     fn seen(&self, hash: u32) -> Option<&Seen>;
     /// How QUIC's connection ids are laid out.

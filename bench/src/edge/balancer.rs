@@ -8,8 +8,8 @@ use kuafu_dataplane::bpf::Bpf;
 use kuafu_model::contents::{BalancedService, Balancer, Contents, balancer};
 use kuafu_pipeline::header::ipv4::TCP;
 use kuafu_pipeline::map::{
-    AdmittedKey, Be32, ConnectionIds, IpKey, Neighbour, NextHop, NodeConfig, Rate, Shield, Wrap, guard,
-    listed_key,
+    AdmittedKey, Be32, ConnectionIds, IpKey, Mac, Neighbour, NextHop, NodeConfig, Rate, Shield, Tunnel, Wrap,
+    guard, listed_key,
 };
 
 use super::host::{self, HERE, SERVER};
@@ -19,6 +19,7 @@ pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(super) const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 pub(super) const BY_IPIP: u16 = 7001;
 pub(super) const BY_GUE: u16 = 7002;
+pub(super) const BY_VXLAN: u16 = 7008;
 /// Behind shields: one that asks for cookies, one that wants admitted clients, one that admits all, one with lists, and
 /// one whose sources may begin nothing more.
 pub(super) const ASKING: u16 = 7003;
@@ -38,6 +39,12 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
     let server = IpKey::v4(SERVER.into());
     let by_gue = NextHop::direct(Wrap::Gue1, server, GUE, GATEWAY);
     let by_ipip = NextHop::direct(Wrap::Ipip, server, 0, GATEWAY);
+    let tunnel = Tunnel {
+        host: SERVER.into(),
+        vni: 77,
+        mac: Mac::new(0x0200_0000, 7),
+    };
+    let by_vxlan = NextHop::tunnelled(tunnel, GATEWAY);
     let by_ip6ip6 = NextHop::direct(Wrap::Ipip, IpKey::from(IpAddr::from(SERVER_V6)), 0, GATEWAY);
     let balanced = Balancer {
         node: NodeConfig {
@@ -49,6 +56,7 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
         services: vec![
             service(IpKey::v4(ADDRESS.into()), BY_IPIP, by_ipip),
             service(IpKey::v4(ADDRESS.into()), BY_GUE, by_gue),
+            service(IpKey::v4(ADDRESS.into()), BY_VXLAN, by_vxlan),
             service(IpKey::from(IpAddr::from(ADDRESS_V6)), BY_IPIP, by_ip6ip6),
             service(IpKey::v4(ADDRESS.into()), ASKING, by_ipip),
             service(IpKey::v4(ADDRESS.into()), CLOSED, by_ipip),

@@ -157,6 +157,11 @@ pub(super) fn is_in_gue(frame: &mut [u8]) -> bool {
     is_wrapped(frame, 28, UDP)
 }
 
+/// As it goes to a port of a VPC by VXLAN.
+pub(super) fn is_in_vxlan(frame: &mut [u8]) -> bool {
+    is_wrapped(frame, 50, UDP)
+}
+
 /// As IPv6 goes to the server behind another such header.
 pub(super) fn is_in_ip6ip6(frame: &mut [u8]) -> bool {
     let is_longer = frame.len() == PLAIN_V6 + 40;

@@ -17,13 +17,14 @@ use crate::sys::{self, Inserted, Octets, RawMap, possible_cpus};
 /// they send under lower ones.
 const ADVANCE: u64 = 1 << 20;
 /// What nobody misses: it is full of what was under way.
-const LEFT: [&str; 13] = [
+const LEFT: [&str; 14] = [
     "samples",
     "captured",
     "capture",
     "capture_state",
     "capture_record",
     "icmp_buckets",
+    "flow_cache",
     "seen",
     "source_buckets",
     "hitters",

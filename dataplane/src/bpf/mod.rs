@@ -8,6 +8,7 @@ mod layout;
 mod map;
 mod pins;
 mod program;
+mod sizes;
 mod write;
 
 pub use clock::Clock;
@@ -16,6 +17,7 @@ pub use map::{Map, Outlet, PerCpu, Reader, Records, Words};
 pub(crate) use pins::detach;
 pub use pins::{LAYOUT, Pins};
 pub use program::{Adopted, Link, LinkKind, Program, Run, TestRun, XdpMode};
+pub use sizes::Sizes;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -24,78 +26,19 @@ use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds, ConnectionKey,
-    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState,
-    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path as BackbonePath,
-    PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState,
-    TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds,
+    ConnectionKey, Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter,
+    Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
+    Path as BackbonePath, PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
+    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
+use kuafu_pipeline::stage::flow::Flow;
 
 use crate::error::{Error, Result};
 use crate::sys;
 
 /// The programs and maps of `ebpf/`, as `cargo xtask ebpf` built them.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kuafu.o");
-
-/// How many entries the maps get when they are made. One that is pinned already keeps what it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Of the maps that the state fills.
-    pub capacities: Capacities,
-    /// Directions of connections: two for each.
-    pub connections: u32,
-    /// Flows whose targets are remembered.
-    pub tracked: u32,
-    /// Sources that are known to be reachable.
-    pub verified: u32,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            capacities: Capacities::default(),
-            connections: 524_288,
-            tracked: 1_048_576,
-            verified: 131_072,
-        }
-    }
-}
-
-impl Sizes {
-    fn by_name(&self) -> [(&'static str, u32); 28] {
-        let of = &self.capacities;
-        [
-            ("ports", of.ports),
-            ("endpoints", of.endpoints),
-            ("senders", of.senders),
-            ("vteps", of.vteps),
-            ("neighbours", of.neighbours),
-            ("slots", of.slots),
-            ("slot_states", of.slots),
-            ("paths", of.paths),
-            ("path_states", of.paths),
-            ("pairs", of.pairs),
-            ("pair_states", of.pairs),
-            ("windows", of.windows),
-            ("own_windows", of.own_windows),
-            ("services", of.services),
-            ("rings", of.rings),
-            ("targets", of.targets),
-            ("target_signs", of.targets),
-            ("members", of.members),
-            ("quic_servers", of.quic_servers),
-            ("limits", of.limits),
-            ("limit_states", of.limits),
-            ("shields", of.shields),
-            ("shield_states", of.shields),
-            ("shield_counts", of.shields),
-            ("listed", of.listed),
-            ("connections", self.connections),
-            ("tracked", self.tracked),
-            ("verified", self.verified),
-        ]
-    }
-}
 
 /// The numbers of the edge's programs in their chain, as `ebpf::chain` has them.
 const CHAIN_EDGE: u32 = 0;
@@ -162,6 +105,8 @@ maps! {
     members: Map<MemberKey, u32>,
     /// The targets of flows.
     tracked: Map<ConnectionKey, Tracked>,
+    /// Copies of those of flows that were heard lately.
+    flow_cache: Map<u32, CachedFlows>,
     /// Marks of UDP flows.
     seen: Map<u32, Seen>,
     /// How QUIC's connection ids are laid out.
@@ -232,6 +177,19 @@ impl Maps {
             let path = pins.map(name);
             sys::open_pin(&path).map_err(Error::io(format!("open {}", path.display())))
         })
+    }
+
+    /// Forgets a flow and its target.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn forget(&self, flow: &ConnectionKey) -> Result<()> {
+        self.tracked.delete(flow)?;
+        if let Some(flow) = Flow::of_connection(flow) {
+            let line = flow.hash() % self.flow_cache.capacity();
+            self.flow_cache.set(&line, &CachedFlows::default())?;
+        }
+        Ok(())
     }
 
     /// Lets the programs of the edge call each other. The maps keep them, as long as somebody keeps the maps.

@@ -58,7 +58,7 @@ fn tracked(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize> {
     for key in &idle {
         // One that was heard meanwhile stays.
         if maps.tracked.get(key)?.is_some_and(|flow| is_idle(key, &flow)) {
-            maps.tracked.delete(key)?;
+            maps.forget(key)?;
             removed += 1;
         }
     }

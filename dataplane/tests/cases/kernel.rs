@@ -228,11 +228,11 @@ impl Kernel {
 
     /// Forgets the targets of flows and their marks.
     fn forget_flows(&self) {
-        let tracked = &self.bpf.maps.tracked;
+        let maps = &self.bpf.maps;
         let mut keys = Vec::new();
-        tracked.for_each(|key, _| keys.push(key)).expect("flows");
+        maps.tracked.for_each(|key, _| keys.push(key)).expect("flows");
         for key in keys {
-            tracked.delete(&key).expect("a flow");
+            maps.forget(&key).expect("a flow");
         }
         self.forget_marks();
     }

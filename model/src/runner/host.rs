@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment, FragmentKey,
-    Fragmenter, HITTERS, Hitter, Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair, PairState, Path,
-    PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts, ShieldState, Slot, SlotState, TargetSigns,
-    Tracked, Vtep, Window,
+    AdmittedKey, Bucket, CachedFlows, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment,
+    FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair,
+    PairState, Path, PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts, ShieldState, Slot,
+    SlotState, TargetSigns, Tracked, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -38,7 +38,8 @@ pub struct Host {
     pub(super) connections: HashMap<ConnectionKey, Connection>,
     pub(super) tracked: HashMap<ConnectionKey, Tracked>,
     pub(super) tracked_room: usize,
-    pub(super) seen: Array<Marks>,
+    pub(super) flow_cache: Array<Block<CachedFlows>>,
+    pub(super) seen: Array<Block<Seen>>,
     pub(super) fragments: HashMap<FragmentKey, FirstFragment>,
     pub(super) fragmenter: Fragmenter,
     pub(super) capacities: Capacities,
@@ -70,13 +71,13 @@ impl std::fmt::Debug for Router {
     }
 }
 
-/// Some of the marks of UDP flows.
+/// Some of an array's entries, which take memory together.
 #[derive(Debug)]
-pub(super) struct Marks(pub(super) [Seen; MARKS as usize]);
+pub(super) struct Block<T>(pub(super) [T; BLOCK as usize]);
 
-impl Default for Marks {
+impl<T: Default> Default for Block<T> {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Seen::default()))
+        Self(std::array::from_fn(|_| T::default()))
     }
 }
 
@@ -99,8 +100,10 @@ const CONNECTIONS: usize = 524_288;
 const TRACKED: usize = 1_048_576;
 /// Places for the marks of UDP flows.
 pub(super) const SEEN: u32 = 131_072;
-/// How many of them take memory together.
-pub(super) const MARKS: u32 = 256;
+/// Lines of the flow cache.
+pub(super) const CACHE_LINES: u32 = 262_144;
+/// See [`Block`].
+pub(super) const BLOCK: u32 = 256;
 /// Datagrams whose first fragments the kernel's table remembers.
 const FRAGMENTS: usize = 16_384;
 /// Measurements that the kernel's ring of 1 MiB holds, each with a header of 8 octets; it never fills whole.
@@ -137,7 +140,8 @@ impl Host {
             connections: HashMap::new(),
             tracked: HashMap::new(),
             tracked_room: TRACKED,
-            seen: Array::new(SEEN / MARKS),
+            flow_cache: Array::new(CACHE_LINES / BLOCK),
+            seen: Array::new(SEEN / BLOCK),
             fragments: HashMap::new(),
             fragmenter: Fragmenter::default(),
             capacities: capacities.clone(),

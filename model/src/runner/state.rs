@@ -9,7 +9,7 @@ use kuafu_pipeline::{Event, Reason};
 
 use super::Host;
 use super::arrays::Array;
-use super::host::{MARKS, SEEN};
+use super::host::{BLOCK, SEEN};
 
 impl Host {
     /// How often something was done.
@@ -46,7 +46,7 @@ impl Host {
 
     /// Forgets which UDP flows were here.
     pub fn forget_marks(&mut self) {
-        self.seen = Array::new(SEEN / MARKS);
+        self.seen = Array::new(SEEN / BLOCK);
     }
 
     /// What first fragments of datagrams said.

@@ -4,15 +4,15 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Atomics, Bucket, Connection, ConnectionIds, ConnectionKey, Endpoint, EndpointKey,
-    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, SOURCE_BUCKETS, Sample,
-    Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot, SlotState, Tally,
-    TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionIds, ConnectionKey, Endpoint,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey,
+    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question,
+    SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot,
+    SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables, stage};
 
-use super::host::{MARKS, SEEN};
+use super::host::{BLOCK, CACHE_LINES, SEEN};
 use super::{Host, Step, trace};
 
 /// Connections that one packet may open: both directions, with room for one that is taken back.
@@ -337,10 +337,16 @@ impl Tables for Run<'_> {
         result
     }
 
+    fn cached_flows(&self, hash: u32) -> Option<&CachedFlows> {
+        let line = hash % CACHE_LINES;
+        let lines = self.host.flow_cache.get(line / BLOCK)?;
+        lines.0.get((line % BLOCK) as usize)
+    }
+
     fn seen(&self, hash: u32) -> Option<&Seen> {
         let place = hash % SEEN;
-        let marks = self.host.seen.get(place / MARKS)?;
-        marks.0.get((place % MARKS) as usize)
+        let marks = self.host.seen.get(place / BLOCK)?;
+        marks.0.get((place % BLOCK) as usize)
     }
 
     fn connection_ids(&self) -> Option<&ConnectionIds> {

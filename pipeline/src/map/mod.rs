@@ -5,6 +5,7 @@
 //! count.
 
 mod address;
+mod cache;
 mod capture;
 mod connection;
 mod fragment;
@@ -22,6 +23,7 @@ mod vpc;
 mod window;
 
 pub use address::{Be16, Be32, IpKey, Mac, MacPair};
+pub use cache::{CachedFlow, CachedFlows};
 pub use capture::{CaptureOrder, CaptureRecord, CaptureState, CapturedProgram};
 pub use connection::{Connection, ConnectionKey, HEARD};
 pub use fragment::{FirstFragment, FragmentKey, Fragmenter};

@@ -141,15 +141,15 @@ impl Tracked {
     /// The bit of a flow of which only beginnings were seen.
     const HALF_OPEN: u64 = 1 << 62;
     const PHASE: u64 = Self::CLOSED | Self::HALF_OPEN;
-    /// For so many jiffies the time of a packet stands for those of the next ones: a quarter of a second at 250 Hz.
-    const GRAIN: u64 = 64;
+    /// For so many jiffies the time of a packet stands for those of the next ones: a second at 250 Hz.
+    pub const GRAIN: u64 = 256;
 
     /// A flow whose packet comes now. `begins`: none came before.
     #[inline(always)]
     #[must_use]
     pub const fn new(target: u32, generation: u32, begins: bool, now: u64) -> Self {
         Self {
-            choice: Shared::new((generation as u64) << 32 | target as u64),
+            choice: Shared::new(word((target, generation))),
             last_packet: Shared::new(now | if begins { Self::HALF_OPEN } else { 0 }),
         }
     }
@@ -162,7 +162,7 @@ impl Tracked {
         (choice as u32, (choice >> 32) as u32)
     }
 
-    /// When its last packet came, in jiffies, or one of up to a quarter of a second before.
+    /// When its last packet came, in jiffies, or one of up to a second before.
     #[inline(always)]
     #[must_use]
     pub fn last_packet(&self) -> u64 {
@@ -211,11 +211,19 @@ impl Tracked {
         self.last_packet.set(now | Self::CLOSED);
     }
 
-    /// Notes another target, or that it still is one.
+    /// Notes another target, or that it still is one, in the place of the [`choice`](Self::choice) that was read.
     #[inline(always)]
-    pub fn choose(&self, target: u32, generation: u32) {
-        self.choice.set((generation as u64) << 32 | target as u64);
+    pub fn choose<A: Atomics>(&self, atomics: &A, from: (u32, u32), to: (u32, u32)) {
+        if from != to {
+            // Where another CPU was first, that stands.
+            let _ = atomics.exchange(&self.choice, word(from), word(to));
+        }
     }
+}
+
+/// A target and its generation as [`Tracked`] has them.
+const fn word((target, generation): (u32, u32)) -> u64 {
+    (generation as u64) << 32 | target as u64
 }
 
 /// How far a flow is.
@@ -269,16 +277,16 @@ mod tests {
         assert_eq!((flow.phase(), flow.last_packet()), (Phase::Open, 102));
         flow.note(&SingleThreaded, false, false, 103);
         assert_eq!(flow.last_packet(), 102, "hardly later");
-        flow.note(&SingleThreaded, true, false, 200);
+        flow.note(&SingleThreaded, true, false, 400);
         assert_eq!(
             (flow.phase(), flow.last_packet()),
-            (Phase::Open, 200),
+            (Phase::Open, 400),
             "it stays open"
         );
-        flow.note(&SingleThreaded, false, true, 204);
-        flow.note(&SingleThreaded, false, false, 305);
-        assert_eq!((flow.phase(), flow.last_packet()), (Phase::Closed, 305));
-        flow.note(&SingleThreaded, true, false, 306);
+        flow.note(&SingleThreaded, false, true, 404);
+        flow.note(&SingleThreaded, false, false, 705);
+        assert_eq!((flow.phase(), flow.last_packet()), (Phase::Closed, 705));
+        flow.note(&SingleThreaded, true, false, 706);
         assert_eq!(flow.phase(), Phase::HalfOpen, "its port is used anew");
         assert_eq!(Tracked::new(7, 1, false, 100).phase(), Phase::Open);
     }

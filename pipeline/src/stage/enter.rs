@@ -6,7 +6,9 @@ use super::flow::{Flow, Part};
 use super::ring::NOBODY;
 use super::sanity::{self, Sane};
 use super::track::{Age, Subject};
-use super::{BACKBONE, IP, L4, L4_V6, direct, exit, limit, quic, send, shield, slow_path, too_big, track};
+use super::{
+    BACKBONE, IP, L4, L4_V6, cache, direct, exit, limit, quic, send, shield, slow_path, too_big, track,
+};
 use crate::header::errand::Way;
 use crate::header::{Icmp, Ipv4, Ipv6, tcp};
 use crate::map::{HopKind, IpKey, NO_PATH, NextHop, NodeConfig, Service, Tracked};
@@ -30,14 +32,15 @@ pub fn client_packet<F: Frame, T: Tables>(
     let subject = Subject::of(service, flow, sane.tcp_flags);
     // A shield is not asked about flows that it has let pass, but for what begins, and for what may answer its question.
     let is_new = service.shield != 0 && subject.age == Age::Begins;
-    let mut known = if is_new {
+    let cached = cache::target(tables, service, (flow, &subject));
+    let mut known = if is_new || cached.is_some() {
         None
     } else {
         tables.tracked(&subject.key)
     };
     let mut remembered = true;
     let may_answer = sane.tcp_flags & tcp::RST as u32 != 0;
-    if service.shield != 0 && (may_answer || !is_current(known, service)) {
+    if service.shield != 0 && cached.is_none() && (may_answer || !is_current(known, service)) {
         let looked_at = (&sane, &subject, known.is_some());
         match shield::pass(frame, tables, interface, (service, flow), looked_at) {
             Ok(may_be) => remembered = may_be,
@@ -47,9 +50,14 @@ pub fn client_packet<F: Frame, T: Tables>(
             known = tables.tracked(&subject.key);
         }
     }
-    let datagram = (L4 as u32, sane.length.saturating_sub(20));
-    let named = quic::server(frame, tables, service, flow, datagram);
-    let number = target(tables, service, &subject, (known, remembered), named).unwrap_or(NOBODY);
+    let number = match cached {
+        Some(number) => number,
+        None => {
+            let datagram = (L4 as u32, sane.length.saturating_sub(20));
+            let named = quic::server(frame, tables, service, flow, datagram);
+            chosen(tables, service, (flow, &subject), (known, remembered), named)
+        }
+    };
     let hop = tables.target(number).ok_or(Reason::NoTarget)?;
     let (kind, fits) = (hop.kind(), sane.largest + BACKBONE <= node.mtu as u32);
     if !remembered && subject.age == Age::HasBegun && kind != HopKind::Server {
@@ -160,6 +168,22 @@ fn target<T: Tables>(
         track::follow(tables, service, subject, known, named);
     }
     Some(named)
+}
+
+/// The same of an IPv4 flow, of whose entry a copy is kept; [`NOBODY`] where there is none.
+#[inline(always)]
+fn chosen<T: Tables>(
+    tables: &T,
+    service: &Service,
+    (flow, subject): (&Flow, &Subject),
+    (known, remembered): (Option<&Tracked>, bool),
+    named: u32,
+) -> u32 {
+    let number = target(tables, service, subject, (known, remembered), named);
+    if let Some(known) = known {
+        cache::keep(tables, service, (flow, subject), known);
+    }
+    number.unwrap_or(NOBODY)
 }
 
 /// A target, by its number.

@@ -67,6 +67,20 @@ impl Address for IpKey {
 }
 
 impl Flow {
+    /// Of a connection's key, where its addresses are IPv4.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_connection(key: &ConnectionKey) -> Option<Self> {
+        Some(Self {
+            source: key.source.as_v4()?,
+            destination: key.destination.as_v4()?,
+            source_port: key.source_port.get(),
+            destination_port: key.destination_port.get(),
+            protocol: key.protocol as u8,
+            part: Part::Whole,
+        })
+    }
+
     /// Of the IPv4 header at octet `IP` (without options) and the ports at `PORTS`, taken for that of a whole datagram.
     #[inline(always)]
     #[must_use]

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod arp;
 pub mod backbone;
+pub mod cache;
 pub mod check;
 pub mod decapsulate;
 pub mod direct;

@@ -94,7 +94,8 @@ pub fn target<T: Tables>(
     let now = tables.jiffies();
     if let Some(known) = known {
         note(tables, known, subject.age, now);
-        let (number, generation) = known.choice();
+        let choice = known.choice();
+        let (number, generation) = choice;
         let is_current = generation == service.generation;
         if is_current && subject.age != Age::Begins {
             return Some(number);
@@ -113,7 +114,7 @@ pub fn target<T: Tables>(
         if subject.age == Age::Begins && known.phase() == Phase::HalfOpen {
             sign::count(tables, number, Sign::Begun);
         }
-        known.choose(number, service.generation);
+        known.choose(tables, choice, (number, service.generation));
         return Some(number);
     }
     let current = ring::number(tables, (service.first, service.size), subject.place).unwrap_or(NOBODY);
@@ -154,7 +155,7 @@ pub fn follow<T: Tables>(
     let now = tables.jiffies();
     if let Some(known) = known {
         note(tables, known, subject.age, now);
-        known.choose(number, service.generation);
+        known.choose(tables, known.choice(), (number, service.generation));
         return;
     }
     if was_here(tables, subject, now) {
