@@ -106,19 +106,22 @@ fn conversation<F: Frame, T: Tables>(
     interface: u32,
     flow: &Flow,
 ) -> Outcome {
-    if let Some(service) = tables.service(&flow.service(0)) {
-        return enter::client_packet(frame, tables, node, interface, (service, flow));
-    }
-    if flow.destination == node.local.get() && answer::is_ours(node, flow.destination_port) {
-        return answer::from_endpoint(frame, tables, node, interface, flow);
-    }
-    let Some(whole) = whole(tables, flow.destination) else {
-        return Ok(Next::Pass);
+    let service = match tables.service(&flow.service(0)) {
+        Some(service) => service,
+        None => {
+            if flow.destination == node.local.get() && answer::is_ours(node, flow.destination_port) {
+                return answer::from_endpoint(frame, tables, node, interface, flow);
+            }
+            let Some(whole) = whole(tables, flow.destination) else {
+                return Ok(Next::Pass);
+            };
+            match any_port(tables, whole, flow) {
+                Some(service) => service,
+                None => return left(whole, Reason::NoListener),
+            }
+        }
     };
-    if let Some(service) = any_port(tables, whole, flow) {
-        return enter::client_packet(frame, tables, node, interface, (service, flow));
-    }
-    left(whole, Reason::NoListener)
+    enter::client_packet(frame, tables, node, interface, (service, flow))
 }
 
 /// An ICMP error: about a packet that the exit sent to an endpoint, about an answer to a client, or the host's own.

@@ -72,16 +72,19 @@ fn conversation<F: Frame, T: Tables>(
     interface: u32,
     flow: &Flow<IpKey>,
 ) -> Outcome {
-    if let Some(service) = tables.service(&flow.service(0)) {
-        return enter::client_packet_v6(frame, tables, node, interface, (service, flow));
-    }
-    let Some(whole) = whole(tables, flow.destination) else {
-        return Ok(Next::Pass);
+    let service = match tables.service(&flow.service(0)) {
+        Some(service) => service,
+        None => {
+            let Some(whole) = whole(tables, flow.destination) else {
+                return Ok(Next::Pass);
+            };
+            match any_port(tables, whole, flow) {
+                Some(service) => service,
+                None => return left(whole, Reason::NoListener),
+            }
+        }
     };
-    match any_port(tables, whole, flow) {
-        Some(service) => enter::client_packet_v6(frame, tables, node, interface, (service, flow)),
-        None => left(whole, Reason::NoListener),
-    }
+    enter::client_packet_v6(frame, tables, node, interface, (service, flow))
 }
 
 /// An ICMPv6 error: about an answer to a client, or the host's own.
