@@ -22,9 +22,9 @@ use common::case::{Case, Done, Input, Program, changes};
 use common::encode::encode;
 use common::world::{self, UNDERLAY, World};
 use kernel::{Kernel, namespace, stay_on_one_cpu};
-use kuafu_dataplane::bpf::Clock;
+use kuafu_dataplane::bpf::{Clock, Sizes};
 use kuafu_dataplane::read::{DropWatch, Measured, ShieldWatch, View, answer, contents};
-use kuafu_model::contents::Contents;
+use kuafu_model::contents::{Capacities, Contents};
 use kuafu_model::state::{PrefixListState, Shield};
 use kuafu_pipeline::Reason;
 use kuafu_pipeline::map::ShieldState;
@@ -57,7 +57,7 @@ impl Host {
 
     fn of(world: World) -> Self {
         stay_on_one_cpu();
-        let kernel = Kernel::new(&world, false);
+        let kernel = Kernel::of_size(&sizes(&world), world.contents().as_ref(), (&world, false));
         Self {
             drops: DropWatch::new(kernel.maps()).unwrap(),
             shields: ShieldWatch::default(),
@@ -137,6 +137,27 @@ impl Host {
             }
         }
         done.unwrap()
+    }
+}
+
+/// No larger than the world needs: each explanation reads all maps back.
+fn sizes(world: &World) -> Sizes {
+    let room = u32::try_from(world.connections.min(1024)).unwrap();
+    Sizes {
+        capacities: Capacities {
+            endpoints: 1024,
+            senders: 1024,
+            slots: 1024,
+            targets: 1024,
+            members: 1024,
+            quic_servers: 1024,
+            limits: 1024,
+            listed: 1024,
+            ..Capacities::default()
+        },
+        connections: room,
+        tracked: room,
+        ..Sizes::default()
     }
 }
 
@@ -511,7 +532,7 @@ fn status_says_what_is_wrong() {
             assert!(faults.contains(fault), "{faults}");
         }
         let slots = status.maps.iter().find(|map| map.name == "slots").unwrap();
-        assert_eq!((slots.entries, slots.capacity), (5, 65_536));
+        assert_eq!((slots.entries, slots.capacity), (5, 1024));
     });
 }
 

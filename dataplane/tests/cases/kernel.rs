@@ -101,7 +101,12 @@ impl Kernel {
             tracked: room,
             ..Sizes::default()
         };
-        let bpf = Bpf::load(&sizes).expect("the object loads");
+        Self::of_size(&sizes, contents, (world, frags))
+    }
+
+    /// The same with maps of other sizes than the usual ones.
+    pub fn of_size(sizes: &Sizes, contents: Option<&Contents>, (world, frags): (&World, bool)) -> Self {
+        let bpf = Bpf::load(sizes).expect("the object loads");
         let counted = Cell::new(0);
         let kernel = Self { bpf, frags, counted };
         if let Some(contents) = contents {
