@@ -388,6 +388,7 @@ mod tests {
                 port: 80,
                 idle_timeout_s: 60,
                 bandwidth_mbps: None,
+                mtu: None,
                 shield: None,
                 targets: vec![server(1), server(2)],
             }],

@@ -214,6 +214,7 @@ fn state(site: &Site) -> HostState {
         port: 7000,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: vec![TargetState::unchecked(1, target)],
     }];

@@ -235,6 +235,7 @@ mod tests {
             port: 443,
             idle_timeout_s: 60,
             bandwidth_mbps: None,
+            mtu: None,
             shield: None,
             targets,
         }

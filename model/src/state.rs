@@ -248,6 +248,8 @@ pub struct ServiceState {
     pub idle_timeout_s: u32,
     /// What of the accelerator this host lets onto the backbone, each way; `None`: all.
     pub bandwidth_mbps: Option<u32>,
+    /// Octets in the largest IP packet that its targets take; `None`: what the underlay leaves.
+    pub mtu: Option<u16>,
     /// Where it leads, with weights.
     pub targets: Vec<TargetState>,
     /// At an entry: what may begin here; `None`: all.

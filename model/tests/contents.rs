@@ -158,6 +158,7 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         port: 7000,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
     }
@@ -488,6 +489,16 @@ fn numbers_and_ranges_outlive_changes() {
         (service.first, service.size)
     };
     assert_eq!(ring(&third), ring(&first));
+}
+
+#[test]
+fn a_listener_sends_on_what_its_targets_take() {
+    let largest = |mtu| {
+        let mut state = state();
+        state.services.iter_mut().for_each(|service| service.mtu = mtu);
+        compiled(&state, None).services[&key(0, 7000, 17)].largest
+    };
+    assert_eq!([None, Some(1400)].map(largest), [0, 1400]);
 }
 
 #[test]

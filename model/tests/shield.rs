@@ -69,6 +69,7 @@ fn service(vni: u32, at_exit: bool, shield: Option<Shield>) -> ServiceState {
         port: u16::try_from(7000 + vni).unwrap(),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         targets: vec![TargetState::unchecked(1, server)],
         shield,
     }

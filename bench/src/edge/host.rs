@@ -184,6 +184,7 @@ pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) ->
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: vec![TargetState::unchecked(1, target)],
     }

@@ -304,6 +304,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: vec![TargetState {
             check: Some(Arc::new(check.clone())),

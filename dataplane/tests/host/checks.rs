@@ -78,6 +78,7 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: vec![TargetState {
             check: check.clone(),

@@ -137,6 +137,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: vec![TargetState::unchecked(1, to.map_or(server, Target::Pair))],
     }

@@ -10,7 +10,7 @@ use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
     self, Accelerator, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment,
-    Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, Service, ShieldMode,
+    Mtu, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, Service, ShieldMode,
     Statuses, UrlPath, Word,
 };
 use crate::state::{
@@ -64,7 +64,7 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
     let (Some(vni), Some(pool)) = (vni, pool) else {
         return;
     };
-    let check = check(name, service);
+    let (check, mtu) = (check(name, service), mtu(world, service));
     for address in &pool.spec.addresses {
         for node in address.nodes.iter() {
             let targets = servers(world, node, service, (0, check.as_ref()));
@@ -77,6 +77,7 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
                     own: true,
                     targets: targets.clone(),
                     shield: service.spec.shield.as_ref().and_then(shield),
+                    mtu,
                     ..of((vni, name), address, (*listener, IdleTimeout::default()))
                 };
                 listen(world, states, node, listener);
@@ -110,6 +111,18 @@ fn servers<'a>(
         };
         Some((server, target.share()))
     })
+}
+
+/// The largest packet that each of a service's ports takes, where these or their VPC say so.
+fn mtu(world: &World<'_>, service: &Service) -> Option<u16> {
+    let vpc = service.spec.vpc.as_ref()?;
+    let whole = world.intent.vpcs().get(vpc)?.spec.mtu;
+    let ports = world.targets(service).iter();
+    let ports = ports.filter_map(|target| world.locations.port(vpc, target.address));
+    ports
+        .filter_map(|port| port.spec.mtu.or(whole))
+        .map(Mtu::get)
+        .min()
 }
 
 /// One accelerator.
@@ -385,6 +398,7 @@ fn of(
         port: listener.port.get(),
         idle_timeout_s,
         bandwidth_mbps: None,
+        mtu: None,
         targets: Vec::new(),
         shield: None,
     }

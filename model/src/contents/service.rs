@@ -56,6 +56,7 @@ pub(super) fn fill(
                 vni: service.vni,
                 limit: limits.get(&service.vni).copied().unwrap_or_default(),
                 shield: shield_of(service, &shields),
+                largest: service.mtu.map_or(0, u32::from),
                 ..Service::default()
             },
             targets: at_exit(service, targets.map(hop).collect::<Result<_, _>>()?),

@@ -560,6 +560,7 @@ fn limited(server: Ipv4Addr) -> [ServiceState; 3] {
     ];
     services.map(|service| ServiceState {
         bandwidth_mbps: Some(1),
+        mtu: None,
         ..service
     })
 }
@@ -577,6 +578,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         port,
         idle_timeout_s: 60,
         bandwidth_mbps: None,
+        mtu: None,
         shield: None,
         targets: target
             .into_iter()

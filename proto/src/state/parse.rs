@@ -321,6 +321,7 @@ impl Read for ServiceState {
             port: port("port", message.port)?,
             idle_timeout_s: message.idle_timeout_s,
             bandwidth_mbps: message.bandwidth_mbps,
+            mtu: message.mtu.map(mtu).transpose()?,
             targets: all("targets", message.targets)?,
             shield: message
                 .shield

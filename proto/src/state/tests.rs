@@ -33,6 +33,7 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         port: 2342,
         idle_timeout_s: 60,
         bandwidth_mbps: at_exit.then_some(50),
+        mtu: at_exit.then_some(1400),
         shield: (!at_exit).then(shield),
         targets: vec![TargetState::unchecked(1, target)],
     }

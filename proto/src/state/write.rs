@@ -190,6 +190,7 @@ impl From<&ServiceState> for v1::ServiceState {
             port: service.port.into(),
             idle_timeout_s: service.idle_timeout_s,
             bandwidth_mbps: service.bandwidth_mbps,
+            mtu: service.mtu.map(Into::into),
             targets: all(&service.targets),
             shield: service.shield.as_ref().map(Into::into),
         }

@@ -112,6 +112,19 @@ fn ports_serve_and_their_hosts_take_it_from_the_senders() {
     assert_eq!(senders(&states, "right"), [ip(1), ip(3)]);
 }
 
+/// The narrowest of the ports decides what a sender may send.
+#[test]
+fn a_vpc_says_how_large_packets_may_be() {
+    let mtu = |text: &str| states(text)["left"].services[0].mtu;
+    assert_eq!(mtu(INTENT), None);
+    let narrow = INTENT.replace("vni: 100", "vni: 100, mtu: 1400");
+    assert_eq!(mtu(&narrow), Some(1400));
+    let one = narrow.replace("interface: b", "interface: b, mtu: 1300");
+    assert_eq!(mtu(&one), Some(1300));
+    let other = narrow.replace("interface: d", "interface: d, mtu: 1300");
+    assert_eq!(mtu(&other), Some(1400), "no target");
+}
+
 /// A host is sent packets for a port once it is known to let the port serve; nobody is waited for who has no agent.
 #[test]
 fn a_port_is_led_to_once_it_serves() {

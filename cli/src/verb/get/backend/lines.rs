@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::bail;
-use kuafu_model::kinds::{AddressPool, Mode, Name, Node, Port, Protocol, Service, Vpc};
+use kuafu_model::kinds::{AddressPool, Mode, Mtu, Name, Node, Port, Protocol, Service, Vpc};
 use kuafu_model::manifest::Intent;
 
 /// The MTU that servers are taken to have.
@@ -54,7 +54,7 @@ pub(crate) fn of(intent: &Intent, service: &Service) -> anyhow::Result<String> {
     for address in &addresses {
         line(own(*address));
     }
-    text += &segments(service, &addresses);
+    text += &segments(service, &addresses, None);
     Ok(text)
 }
 
@@ -81,8 +81,14 @@ fn head(service: &Service) -> String {
     )
 }
 
+/// Octets in the largest IP packet that a server gets, where its VPC or its port may say less than its link.
+fn largest(service: &Service, declared: Option<Mtu>) -> u16 {
+    let left = MTU - overhead(service);
+    declared.map_or(left, |declared| left.min(declared.get()))
+}
+
 /// What clamps the segments that clients send; nothing without TCP.
-fn segments(service: &Service, addresses: &[Ipv4Addr]) -> String {
+fn segments(service: &Service, addresses: &[Ipv4Addr], declared: Option<Mtu>) -> String {
     let tcp = service
         .spec
         .listeners
@@ -93,8 +99,14 @@ fn segments(service: &Service, addresses: &[Ipv4Addr]) -> String {
         return String::new();
     }
     let (name, more) = (&service.metadata.name, overhead(service));
-    let rules = rules(name, (addresses, &ports.join(", ")), MTU - HEADERS - more);
-    format!("# Requests come with {more} octets more: clients shall send segments that fit {MTU}.\n{rules}\n")
+    let largest = largest(service, declared);
+    let rules = rules(name, (addresses, &ports.join(", ")), largest - HEADERS);
+    let why = if largest + more == MTU {
+        format!("Requests come with {more} octets more: clients shall send segments that fit {MTU}")
+    } else {
+        format!("Clients shall send segments that fit this VPC's {largest} octets")
+    };
+    format!("# {why}.\n{rules}\n")
 }
 
 /// The lines of mode vxlan: one script for all targets, of which each server and each container runs its own part.
@@ -116,7 +128,7 @@ fn of_ports(intent: &Intent, service: &Service, addresses: &[Ipv4Addr]) -> Strin
             continue;
         };
         text += &if node.spec.agent {
-            of_container(service, port, addresses)
+            of_container(service, (port, vpc), addresses)
         } else {
             of_foreign(service, port, (node, vpc), addresses)
         };
@@ -126,9 +138,10 @@ fn of_ports(intent: &Intent, service: &Service, addresses: &[Ipv4Addr]) -> Strin
 
 /// A port where an agent is: the VPC's device is there. What it answers as the service leaves by that device, whatever
 /// the container's routes; any next hop will do, since the host takes every packet.
-fn of_container(service: &Service, port: &Port, addresses: &[Ipv4Addr]) -> String {
+fn of_container(service: &Service, (port, vpc): (&Port, &Vpc), addresses: &[Ipv4Addr]) -> String {
     let (name, node, own_address) = (&port.metadata.name, &port.spec.node, port.spec.address);
-    let (table, segment) = (table(own_address.get()), MTU - HEADERS - overhead(service));
+    let segment = largest(service, port.spec.mtu.or(vpc.spec.mtu)) - HEADERS;
+    let table = table(own_address.get());
     let mut lines = vec![
         format!("# port/{name} on node/{node}"),
         format!("dev=$(ip -o -4 address show to {own_address} | awk '{{print $2; exit}}')"),
@@ -168,6 +181,8 @@ fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addres
     let (name, node_name, local) = (&port.metadata.name, &node.metadata.name, node.spec.address.local);
     let vni = vpc.spec.vni.map(|vni| vni.to_string()).unwrap_or_default();
     let (own_address, mac) = (port.spec.address, port.spec.mac());
+    let declared = port.spec.mtu.or(vpc.spec.mtu);
+    let mtu = declared.map(|mtu| format!(" mtu {mtu}")).unwrap_or_default();
     let mut lines = vec![
         format!("# port/{name} on node/{node_name}"),
         format!("if ip -o -4 address show to {local} | grep -q .; then"),
@@ -175,8 +190,8 @@ fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addres
         "if [ -z \"$dev\" ]; then".to_owned(),
         format!("dev=kuafu-{vni}"),
         format!(
-            "ip link show $dev >/dev/null 2>&1 || ip link add $dev type vxlan id {vni} dstport 4789 local {local} \
-             nolearning"
+            "ip link show $dev >/dev/null 2>&1 || ip link add $dev{mtu} type vxlan id {vni} dstport 4789 local \
+             {local} nolearning"
         ),
         format!("ip address replace {own_address}/32 dev $dev"),
         "fi".to_owned(),
@@ -188,7 +203,7 @@ fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addres
         SILENT.to_owned(),
     ];
     lines.extend(addresses.iter().map(|address| own(*address)));
-    lines.join("\n") + "\n" + &segments(service, addresses) + "fi\n"
+    lines.join("\n") + "\n" + &segments(service, addresses, declared) + "fi\n"
 }
 
 /// Octets that the encapsulation adds.
@@ -264,7 +279,7 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
             "mode: gue, targets: [{address: 192.0.2.9}]",
             "mode: vxlan, vpc: red, targets: [{address: 10.0.0.5}], select: {labels: {app: web}}",
         );
-        let intent = intent(&(declared + "---" + text));
+        let intent = intent(&(declared.clone() + "---" + text));
         let lines = of(&intent, &intent.services()["web"]).unwrap();
         for line in [
             "# port/one on node/paris",
@@ -279,6 +294,16 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
             assert!(lines.lines().any(|known| known == line), "{line}\n{lines}");
         }
         assert!(!lines.contains("port/three"), "{lines}");
+
+        let narrow = self::intent(&(declared + "---" + &text.replace("vni: 100", "vni: 100, mtu: 1300")));
+        let lines = of(&narrow, &narrow.services()["web"]).unwrap();
+        for line in [
+            "ip route replace default via 169.254.75.1 dev $dev onlink table 1258291205 advmss 1260",
+            "ip link show $dev >/dev/null 2>&1 || ip link add $dev mtu 1300 type vxlan id 100 dstport 4789 local 192.0.2.9 nolearning",
+            "# Clients shall send segments that fit this VPC's 1300 octets.",
+        ] {
+            assert!(lines.lines().any(|known| known == line), "{line}\n{lines}");
+        }
     }
 
     #[test]
