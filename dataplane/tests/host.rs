@@ -26,7 +26,10 @@ use kuafu_dataplane::Error;
 use kuafu_dataplane::bpf::{Pins, XdpMode};
 use kuafu_dataplane::host::{Host, OVERLAY_DEVICE, OVERLAY_PORT, Options};
 use kuafu_pipeline::Reason;
-use kuafu_pipeline::map::{AdmittedKey, Be16, Connection, ConnectionKey, IpKey, listed_key};
+use kuafu_pipeline::map::{
+    AdmittedKey, Be16, CachedFlows, Connection, ConnectionKey, IpKey, SingleThreaded, Tracked, listed_key,
+};
+use kuafu_pipeline::stage::flow::Flow;
 use kuafu_proto::state::from_json;
 use site::{Site, answered, dropped, opened, sites, until, until_they_talk, with_echo};
 
@@ -83,6 +86,47 @@ fn idle_connections_end_in_both_directions() {
         "the busy one stays whole"
     );
     assert_eq!(host.sweep().unwrap(), 0);
+}
+
+/// The last packet may have come a while after the one that an entry names.
+#[test]
+fn idle_flows_are_forgotten_with_their_copies() {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return kuafu_lab::skip(why);
+    }
+    let sites = sites("flows");
+    let mut host = sites[0].open();
+    let now = host.clock().jiffies().unwrap();
+    let minute = now - host.clock().ticks(Duration::from_secs(60));
+    let key = |port| {
+        let address = |last| IpKey::v4(u32::from(Ipv4Addr::new(192, 0, 2, last)));
+        ConnectionKey::new(
+            9,
+            [address(7), address(8)],
+            [Be16::new(port), Be16::new(7000)],
+            17,
+        )
+    };
+    let maps = host.maps();
+    let line = |port| Flow::of_connection(&key(port)).unwrap().hash() % maps.flow_cache.capacity();
+    for (port, last) in [(1, minute), (2, minute - Tracked::GRAIN - 1)] {
+        let flow = Tracked::new(5, 1, false, last);
+        let lines = CachedFlows::default();
+        lines.flows[0].copy(&SingleThreaded, [u64::from(port), 1], &flow);
+        maps.flow_cache.set(&line(port), &lines).unwrap();
+        maps.tracked.set(&key(port), &flow).unwrap();
+    }
+    assert_ne!(line(1), line(2));
+    assert_eq!(host.sweep().unwrap(), 1);
+    let maps = host.maps();
+    let is_known = |port| maps.tracked.get(&key(port)).unwrap().is_some();
+    let is_copied = |port: u16| {
+        let line = Flow::of_connection(&key(port)).unwrap().hash() % maps.flow_cache.capacity();
+        let lines = maps.flow_cache.get(&line).unwrap().unwrap();
+        lines.flows[0].is_of([u64::from(port), 1])
+    };
+    assert_eq!([1, 2].map(is_known), [true, false]);
+    assert_eq!([1, 2].map(is_copied), [true, false]);
 }
 
 #[test]

@@ -97,21 +97,21 @@ pub static TARGET_SIGNS: Array<TargetSigns, 65_536, MAPPED> = Array::new();
 pub static MEMBERS: HashMap<MemberKey, u32, 262_144, ON_DEMAND> = HashMap::new();
 
 /// The targets of flows. What is in it stays until its flow is idle: no flood makes one forgotten. Its memory is taken
-/// whole, since an entry then costs its maker half; what becomes of one that is removed meanwhile is another flow's, so
-/// packets replace what they have read and nothing else.
+/// whole, since its packet then enters a flow in three quarters of the time. An entry that is removed may be another flow's
+/// the next moment, so packets replace what they have read and nothing else.
 #[btf_map(name = "tracked")]
 pub static TRACKED: HashMap<ConnectionKey, Tracked, 1_048_576> = HashMap::new();
 
-/// Copies of those of flows that were heard lately.
+/// Copies of those of flows that were heard lately. Mappable, since such values begin where cache lines do.
 #[btf_map(name = "flow_cache")]
-pub static FLOW_CACHE: Array<CachedFlows, CACHE_LINES> = Array::new();
+pub static FLOW_CACHE: Array<CachedFlows, CACHE_LINES, MAPPED> = Array::new();
 
 /// Lines in [`FLOW_CACHE`]: a power of two.
 pub const CACHE_LINES: usize = 262_144;
 
-/// Where UDP flows leave their marks, eight to a place, by their hash.
+/// Where UDP flows leave their marks, eight to a place, by their hash. Mappable for the same reason.
 #[btf_map(name = "seen")]
-pub static SEEN: Array<Seen, SEEN_PLACES> = Array::new();
+pub static SEEN: Array<Seen, SEEN_PLACES, MAPPED> = Array::new();
 
 /// Places in [`SEEN`]: a power of two.
 pub const SEEN_PLACES: usize = 131_072;

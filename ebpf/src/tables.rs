@@ -112,7 +112,7 @@ impl Atomics for KernelTables {
     fn exchange(&self, number: &Shared, from: u64, to: u64) -> bool {
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(number.as_ptr()) }
-            .compare_exchange(from, to, Relaxed, Relaxed)
+            .compare_exchange(from, to, AcqRel, Relaxed)
             .is_ok()
     }
 }

@@ -179,7 +179,7 @@ impl Maps {
         })
     }
 
-    /// Forgets a flow and its target.
+    /// Forgets a flow and its target, and the copy of the other flow that shares its line of the cache.
     ///
     /// # Errors
     /// `Io`.

@@ -32,15 +32,18 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// The usual ones, but for what this host's memory has no room for.
+    /// The usual ones, but for what this host's memory, or that of its control group, has no room for.
     #[must_use]
     pub fn of_host() -> Self {
         let memory = rustix::system::sysinfo();
+        let whole = memory.totalram * u64::from(memory.mem_unit);
+        // Of a container it is the container's own; on a host there is none.
+        let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+        let group = group.and_then(|octets| octets.trim().parse().ok());
         let usual = Self::default();
+        let room = flows_in(whole.min(group.unwrap_or(u64::MAX)));
         Self {
-            tracked: usual
-                .tracked
-                .min(flows_in(memory.totalram * u64::from(memory.mem_unit))),
+            tracked: usual.tracked.min(room),
             ..usual
         }
     }
@@ -80,10 +83,10 @@ impl Sizes {
     }
 }
 
-/// How many flows a host with so many octets of memory may remember: a power of two.
+/// How many flows a host with so many octets of memory may remember.
 fn flows_in(octets: u64) -> u32 {
     let flows = octets / SHARE_OF_FLOWS / OCTETS_OF_FLOW;
-    1 << flows.clamp(1, 1 << 31).ilog2()
+    u32::try_from(flows).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -94,8 +97,8 @@ mod tests {
     fn flows_take_a_small_part_of_the_memory() {
         const GIB: u64 = 1 << 30;
         assert_eq!(flows_in(GIB), 131_072);
-        assert_eq!(flows_in(8 * GIB - 1), 524_288);
         assert_eq!(flows_in(8 * GIB), Sizes::default().tracked);
+        assert_eq!(flows_in(u64::MAX), u32::MAX);
         assert_eq!(flows_in(0), 1);
         assert!(Sizes::of_host().tracked <= Sizes::default().tracked);
     }

@@ -45,8 +45,9 @@ fn admitted(maps: &Maps, clock: &Clock) -> Result<usize> {
 fn tracked(maps: &Maps, clock: &Clock, timeouts: &Timeouts) -> Result<usize> {
     let now = clock.jiffies()?;
     let is_idle = |key: &ConnectionKey, flow: &Tracked| {
-        let idle = clock.duration(now.saturating_sub(flow.last_packet()));
-        idle >= timeouts.of_flow(key, flow.phase())
+        // Its last packet may have come so much later than the one that was noted.
+        let silent = now.saturating_sub(flow.last_packet() + Tracked::GRAIN);
+        clock.duration(silent) >= timeouts.of_flow(key, flow.phase())
     };
     let mut idle = Vec::new();
     maps.tracked.for_each(|key, flow| {

@@ -1,6 +1,6 @@
 //! The flow cache: copies of entries of IPv4 flows.
 
-use super::{Shared, Tracked, map_types};
+use super::{Atomics, Shared, Tracked, map_types};
 
 map_types! {
     /// A cache line, on which a flow falls by its hash.
@@ -12,18 +12,21 @@ map_types! {
 
     /// A copy of a flow's [`Tracked`].
     ///
-    /// CPUs share it without a lock. Each word is written for itself, and the whole may be half one flow's and half
-    /// another's: the seal tells.
+    /// One CPU writes at a time; who finds another one at it does without. Who reads waits for nobody, and may see half of
+    /// one flow and half of another: the seal tells.
     #[derive(Debug, Default)]
     pub struct CachedFlow {
         /// The flow's [`name`](CachedFlow::name); all zeros: nobody's.
         name: [Shared; 2],
         /// The target's number, in the upper half its generation.
         choice: Shared,
-        /// When the last packet was noted, in jiffies, in the upper half the seal.
+        /// When the last packet was noted, in jiffies, in the upper half the seal. [`WRITTEN`]: somebody writes.
         last_packet: Shared,
     }
 }
+
+/// See [`CachedFlow::last_packet`].
+const WRITTEN: u64 = u64::MAX;
 
 impl CachedFlow {
     /// A flow to a service with this VNI of 24 bits, with these addresses and ports, each source first.
@@ -50,27 +53,32 @@ impl CachedFlow {
         is_fresh(self.last_packet.get(), now)
     }
 
-    /// The target of its flow, whose hash is `hash`, as long as the copy counts.
+    /// The target of its flow, which has this name, as long as the copy counts.
     #[inline(always)]
     #[must_use]
-    pub fn target(&self, hash: u32, generation: u32, now: u64) -> Option<u32> {
+    pub fn target(&self, name: [u64; 2], generation: u32, now: u64) -> Option<u32> {
         let (choice, last) = (self.choice.get(), self.last_packet.get());
-        let is_whole = (last >> 32) as u32 == seal(hash, choice, last as u32);
+        let is_whole = (last >> 32) as u32 == seal(name, choice, last as u32);
         let is_current = (choice >> 32) as u32 == generation;
         (is_whole && is_current && is_fresh(last, now)).then_some(choice as u32)
     }
 
     /// Makes it a copy of this flow's entry.
     #[inline(always)]
-    pub fn copy(&self, name: [u64; 2], hash: u32, entry: &Tracked) {
+    pub fn copy<A: Atomics>(&self, atomics: &A, name: [u64; 2], entry: &Tracked) {
+        let before = self.last_packet.get();
+        if before == WRITTEN || !atomics.exchange(&self.last_packet, before, WRITTEN) {
+            return;
+        }
         let (target, generation) = entry.choice();
         let choice = u64::from(generation) << 32 | u64::from(target);
         let last = entry.last_packet() as u32;
         self.name[0].set(name[0]);
         self.name[1].set(name[1]);
         self.choice.set(choice);
-        self.last_packet
-            .set(u64::from(seal(hash, choice, last)) << 32 | u64::from(last));
+        let sealed = u64::from(seal(name, choice, last)) << 32 | u64::from(last);
+        // Forgotten meanwhile: so it stays.
+        let _ = atomics.exchange(&self.last_packet, WRITTEN, sealed);
     }
 
     /// Makes it nobody's.
@@ -87,35 +95,44 @@ const fn is_fresh(last_packet: u64, now: u64) -> bool {
     (now as u32).wrapping_sub(last_packet as u32) < Tracked::GRAIN as u32
 }
 
-/// 32 bits of the product of all and an odd constant (Knuth's multiplicative hashing). Of one flow, two targets of less
-/// than 65,536 never have the same at one time.
+/// 32 bits of sums of products with odd constants (multiply-shift hashing: Dietzfelbinger et al., 1997). Of one flow, two
+/// targets of less than 65,536 never have the same at one time.
 #[inline(always)]
-const fn seal(hash: u32, choice: u64, last_packet: u32) -> u32 {
-    let all = choice ^ (hash as u64) << 32 ^ last_packet as u64;
-    (all.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+const fn seal(name: [u64; 2], choice: u64, last_packet: u32) -> u32 {
+    let named = name[0]
+        .wrapping_mul(0xd6e8_feb8_6659_fd93)
+        .wrapping_add(name[1].wrapping_mul(0xa076_1d64_78bd_642f));
+    let all = choice ^ last_packet as u64;
+    (all.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(named) >> 32) as u32
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::SingleThreaded;
     use super::*;
 
     const NAME: [u64; 2] = CachedFlow::name(3, [0xcb00_7107, 0xc633_6401], [4000, 443], 6);
-    const HASH: u32 = 0x1234_5678;
 
-    fn copy(name: [u64; 2], hash: u32, entry: &Tracked) -> CachedFlow {
+    fn copy(name: [u64; 2], entry: &Tracked) -> CachedFlow {
         let copy = CachedFlow::default();
-        copy.copy(name, hash, entry);
+        copy.copy(&SingleThreaded, name, entry);
         copy
     }
 
     #[test]
     fn a_copy_counts_while_its_entry_has_nothing_to_note() {
-        let copy = copy(NAME, HASH, &Tracked::new(7, 2, false, 1000));
+        let copy = copy(NAME, &Tracked::new(7, 2, false, 1000));
         assert!(copy.is_of(NAME));
-        assert_eq!(copy.target(HASH, 2, 1000), Some(7));
-        assert_eq!(copy.target(HASH, 2, 1000 + Tracked::GRAIN - 1), Some(7));
-        assert_eq!(copy.target(HASH, 2, 1000 + Tracked::GRAIN), None, "late");
-        assert_eq!(copy.target(HASH, 3, 1000), None, "of another generation");
+        assert_eq!(copy.target(NAME, 2, 1000), Some(7));
+        assert_eq!(copy.target(NAME, 2, 1000 + Tracked::GRAIN - 1), Some(7));
+        assert_eq!(copy.target(NAME, 2, 1000 + Tracked::GRAIN), None, "late");
+        assert_eq!(copy.target(NAME, 3, 1000), None, "of another generation");
+        copy.copy(&SingleThreaded, NAME, &Tracked::new(8, 3, false, 1001));
+        assert_eq!(copy.target(NAME, 3, 1001), Some(8));
+        copy.last_packet.set(WRITTEN);
+        copy.copy(&SingleThreaded, NAME, &Tracked::new(9, 3, false, 1001));
+        copy.last_packet.set(0);
+        assert_eq!(copy.choice.get() as u32, 8, "another CPU was at it");
         copy.forget();
         assert!(!copy.is_of(NAME));
         assert!(!CachedFlow::default().is_of(NAME));
@@ -127,14 +144,14 @@ mod tests {
     fn a_mixture_of_two_copies_counts_for_nobody() {
         let other = CachedFlow::name(3, [0xcb00_7107, 0xc633_6401], [4001, 443], 6);
         let pairs = [
-            ((NAME, HASH, 7, 1000), (other, 0x9abc_def0, 8, 1000)),
-            ((NAME, HASH, 7, 1000), (other, 0x9abc_def0, 8, 1001)),
-            ((NAME, HASH, 7, 1000), (NAME, HASH, 8, 1000)),
-            ((NAME, HASH, 7, 1000), (NAME, HASH, 8, 1200)),
-            ((NAME, HASH, 7, 1000), (NAME, HASH, 65_535, 1000)),
+            ((NAME, 7, 1000), (other, 8, 1000)),
+            ((NAME, 7, 1000), (other, 8, 1001)),
+            ((NAME, 7, 1000), (NAME, 8, 1000)),
+            ((NAME, 7, 1000), (NAME, 8, 1200)),
+            ((NAME, 7, 1000), (NAME, 65_535, 1000)),
         ];
         for (one, two) in pairs {
-            let made = |(name, hash, target, last)| copy(name, hash, &Tracked::new(target, 2, false, last));
+            let made = |(name, target, last)| copy(name, &Tracked::new(target, 2, false, last));
             let words = |copy: &CachedFlow| {
                 [&copy.name[0], &copy.name[1], &copy.choice, &copy.last_packet].map(Shared::get)
             };
@@ -149,9 +166,9 @@ mod tests {
                         second[at]
                     });
                 }
-                for (name, hash, ..) in [one, two] {
-                    let said = mixed.is_of(name).then(|| mixed.target(hash, 2, 1200)).flatten();
-                    let is_right = |said| [one, two].iter().any(|flow| flow.0 == name && flow.2 == said);
+                for (name, ..) in [one, two] {
+                    let said = mixed.is_of(name).then(|| mixed.target(name, 2, 1200)).flatten();
+                    let is_right = |said| [one, two].iter().any(|flow| flow.0 == name && flow.1 == said);
                     assert!(
                         said.is_none_or(is_right),
                         "{mixture:04b} of {one:?} and {two:?}: {said:?}"

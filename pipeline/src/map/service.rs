@@ -141,7 +141,7 @@ impl Tracked {
     /// The bit of a flow of which only beginnings were seen.
     const HALF_OPEN: u64 = 1 << 62;
     const PHASE: u64 = Self::CLOSED | Self::HALF_OPEN;
-    /// For so many jiffies the time of a packet stands for those of the next ones: a second at 250 Hz.
+    /// For so many jiffies the time of a packet stands for those of the next ones: a second at 250 Hz, 2.6 at 100.
     pub const GRAIN: u64 = 256;
 
     /// A flow whose packet comes now. `begins`: none came before.
@@ -162,7 +162,7 @@ impl Tracked {
         (choice as u32, (choice >> 32) as u32)
     }
 
-    /// When its last packet came, in jiffies, or one of up to a second before.
+    /// When its last packet came, in jiffies, or one of up to [`GRAIN`](Self::GRAIN) before.
     #[inline(always)]
     #[must_use]
     pub fn last_packet(&self) -> u64 {
@@ -185,7 +185,7 @@ impl Tracked {
     pub fn note<A: Atomics>(&self, atomics: &A, begins: bool, ends: bool, now: u64) -> bool {
         let last = self.last_packet.get();
         if ends {
-            self.end(now);
+            self.end(atomics, now);
             return false;
         }
         let phase = if !begins {
@@ -207,8 +207,13 @@ impl Tracked {
 
     /// Notes that it is over.
     #[inline(always)]
-    pub fn end(&self, now: u64) {
-        self.last_packet.set(now | Self::CLOSED);
+    pub fn end<A: Atomics>(&self, atomics: &A, now: u64) {
+        // Another CPU's packet may be first, which says less: so it is tried again.
+        for _ in 0..2 {
+            if atomics.exchange(&self.last_packet, self.last_packet.get(), now | Self::CLOSED) {
+                return;
+            }
+        }
     }
 
     /// Notes another target, or that it still is one, in the place of the [`choice`](Self::choice) that was read.

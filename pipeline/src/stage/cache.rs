@@ -3,7 +3,8 @@
 //! A flow's entry in the kernel's table lies behind a bucket and a long key, which costs three cache lines or more where
 //! flows are many. Here is a copy of it, which counts as long as the entry itself would have nothing to note of the packet:
 //! while its service has not changed, and for [`Tracked::GRAIN`] after the last packet that was noted. So a copy may be
-//! lost, be left from before or be taken by another flow at any time.
+//! lost, be left from before or be taken by another flow at any time. Where one flow's packets are on two CPUs at the same
+//! moment, one that begins it anew and one from its midst, the latter may be copied last.
 
 use super::flow::Flow;
 use super::track::{Age, Subject};
@@ -19,7 +20,7 @@ pub fn target<T: Tables>(tables: &T, service: &Service, (flow, subject): (&Flow,
     let name = name(service, flow);
     let line = tables.cached_flows(subject.hash)?;
     let copy = line.flows.iter().find(|copy| copy.is_of(name))?;
-    copy.target(subject.hash, service.generation, tables.jiffies())
+    copy.target(name, service.generation, tables.jiffies())
 }
 
 /// Copies the entry of a flow whose packet this is, or forgets the copy where the flow begins anew. Where two other flows
@@ -34,19 +35,21 @@ pub fn keep<T: Tables>(tables: &T, service: &Service, (flow, subject): (&Flow, &
     };
     let (name, now) = (name(service, flow), tables.jiffies());
     let [first, second] = &line.flows;
-    let copy = if first.is_of(name) {
-        first
-    } else if second.is_of(name) || !second.is_fresh(now) {
-        second
-    } else if !first.is_fresh(now) {
-        first
-    } else {
+    if !is_in_midst(subject.age) || known.phase() != Phase::Open {
+        for copy in [first, second] {
+            if copy.is_of(name) {
+                copy.forget();
+            }
+        }
         return;
-    };
-    if is_in_midst(subject.age) && known.phase() == Phase::Open {
-        copy.copy(name, subject.hash, known);
-    } else if copy.is_of(name) {
-        copy.forget();
+    }
+    let is_for_it = |copy: &CachedFlow| copy.is_of(name) || !copy.is_fresh(now);
+    if first.is_of(name) {
+        first.copy(tables, name, known);
+    } else if is_for_it(second) {
+        second.copy(tables, name, known);
+    } else if is_for_it(first) {
+        first.copy(tables, name, known);
     }
 }
 

@@ -106,7 +106,7 @@ pub fn target<T: Tables>(
             _ => {
                 // Of a connection of TCP no other target knows; its client may not get to say that it ends.
                 if subject.age == Age::HasBegun {
-                    known.end(now);
+                    known.end(tables, now);
                 }
                 ring::number(tables, (service.first, service.size), subject.place)?
             }
