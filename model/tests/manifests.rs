@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kuafu_model::kinds::{Kind, Object};
+use kuafu_model::kinds::{Kind, Name, Object};
 use kuafu_model::manifest::{File, Intent, ManifestError, parse};
 
 fn data(folder: &str) -> Vec<PathBuf> {
@@ -257,6 +257,9 @@ fn a_port_too_many_is_blamed_for_its_labels() {
         .chain((0..1000).map(red_port))
         .collect();
     let full = apply(&Intent::default(), &text).unwrap().intent;
+    let nobody = apply(&Intent::default(), SELECT_PORTS).unwrap().intent;
+    let names = |intent: &Intent| intent.selecting_nobody().map(Name::to_string).collect::<Vec<_>>();
+    assert_eq!((names(&nobody), names(&full)), (vec!["web".to_owned()], vec![]));
     // A node with the same labels is none of its targets.
     let node = "kind: Node\nmetadata: {name: web, labels: {role: web}}\nspec: {region: a, agent: false, address: {local: \
                 192.0.2.9}}\n";

@@ -100,6 +100,7 @@ fn of_host(status: HostStatus) -> ClusterStatus {
         layout: 0,
         fallbacks: Vec::new(),
         scalings: Vec::new(),
+        selecting_nobody: Vec::new(),
     }
 }
 

@@ -22,6 +22,14 @@ impl Intent {
         self.targets_among(service, ports)
     }
 
+    /// The services that select their targets, and have none.
+    pub fn selecting_nobody(&self) -> impl Iterator<Item = &Name> {
+        let services = self.services().iter();
+        let selecting = services.filter(|(_, service)| service.spec.select.is_some());
+        let without = selecting.filter(|(_, service)| self.targets(service).is_empty());
+        without.map(|(name, _)| name)
+    }
+
     /// The targets of all services.
     #[must_use]
     pub fn all_targets(&self) -> HashMap<&Name, Cow<'_, [Target]>> {

@@ -43,6 +43,7 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<Fault> {
     faults.extend(status.fallbacks.iter().map(without_a_path));
     let failing = status.scalings.iter().filter(|scaling| !scaling.fault.is_empty());
     faults.extend(failing.map(without_a_hook));
+    faults.extend(status.selecting_nobody.iter().map(without_a_target));
     faults.extend(causes.into_iter().map(|(cause, follows)| Fault {
         host: cause.host().to_owned(),
         fault: cause.told(),
@@ -72,6 +73,17 @@ fn without_a_hook(scaling: &ScalingStatus) -> Fault {
         consequences: vec![format!(
             "service {service} keeps the {} targets that it named last",
             scaling.named
+        )],
+    }
+}
+
+/// A service that selects nobody.
+fn without_a_target(service: &String) -> Fault {
+    Fault {
+        host: "controller".to_owned(),
+        fault: format!("service {service}: nothing has the labels that it selects"),
+        consequences: vec![format!(
+            "service {service} has no target: packets to it are dropped (no_target)"
         )],
     }
 }
@@ -405,6 +417,18 @@ mod tests {
             "controller".to_owned(),
             "service web: its scaling hook http://192.0.2.9/scale did not answer within 5 s".to_owned(),
             vec!["service web keeps the 2 targets that it named last".to_owned()],
+        );
+        assert_eq!(told(&status), [expected]);
+    }
+
+    #[test]
+    fn a_service_that_selects_nobody_is_named() {
+        let mut status = cluster();
+        status.selecting_nobody.push("web".to_owned());
+        let expected = (
+            "controller".to_owned(),
+            "service web: nothing has the labels that it selects".to_owned(),
+            vec!["service web has no target: packets to it are dropped (no_target)".to_owned()],
         );
         assert_eq!(told(&status), [expected]);
     }

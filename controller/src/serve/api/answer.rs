@@ -112,6 +112,7 @@ pub(super) fn status(core: &Core, now: Now) -> v1::ClusterStatus {
         layout: 0,
         fallbacks: core.fallback_views().into_iter().map(fallback).collect(),
         scalings: core.scaling_views().into_iter().map(scaling).collect(),
+        selecting_nobody: core.intent().selecting_nobody().map(Name::to_string).collect(),
     }
 }
 
