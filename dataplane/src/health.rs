@@ -389,6 +389,8 @@ mod tests {
                 idle_timeout_s: 60,
                 bandwidth_mbps: None,
                 mtu: None,
+                affinity: Default::default(),
+                packets: Default::default(),
                 shield: None,
                 targets: vec![server(1), server(2)],
             }],

@@ -215,6 +215,8 @@ fn state(site: &Site) -> HostState {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: vec![TargetState::unchecked(1, target)],
     }];

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::kinds::Cidr;
+use crate::kinds::{Affinity, Cidr, PacketPolicy};
 
 /// Everything one host needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,6 +250,10 @@ pub struct ServiceState {
     pub bandwidth_mbps: Option<u32>,
     /// Octets in the largest IP packet that its targets take; `None`: what the underlay leaves.
     pub mtu: Option<u16>,
+    /// Which of its flows lead to one target.
+    pub affinity: Affinity,
+    /// What becomes of unusual packets to its address.
+    pub packets: PacketPolicy,
     /// Where it leads, with weights.
     pub targets: Vec<TargetState>,
     /// At an entry: what may begin here; `None`: all.

@@ -13,12 +13,14 @@ use kuafu_model::contents::{
     self as contents_of, ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents, recovered,
 };
 use kuafu_model::health::{Servers, Subject, subjects, targets};
+use kuafu_model::kinds::{Echo, Fragments, Options, Oversize, PacketPolicy};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
     ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 use kuafu_pipeline::map::{
     Be16, EndpointKey, HopKind, IpKey, KEEPS, Limit, MemberKey, NO_PATH, NextHop, ServiceKey, SlotKind,
+    policy,
 };
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
@@ -159,6 +161,8 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
     }
@@ -489,6 +493,42 @@ fn numbers_and_ranges_outlive_changes() {
         (service.first, service.size)
     };
     assert_eq!(ring(&third), ring(&first));
+}
+
+#[test]
+fn policies_are_those_of_listeners_and_of_whole_addresses() {
+    let policies = |affinity: &str, packets: PacketPolicy| {
+        let mut state = state();
+        for service in &mut state.services {
+            service.affinity = affinity.parse().unwrap();
+            service.packets = packets;
+        }
+        let contents = compiled(&state, None);
+        [key(0, 7000, 17), key(0, 0, 0)].map(|key| contents.services[&key].policy)
+    };
+    let usual = PacketPolicy::default();
+    assert_eq!(policies("flow", usual), [0, 0], "an accelerator's");
+    assert_eq!(policies("client", usual), [policy::BY_CLIENT, 0]);
+    let silent = PacketPolicy {
+        fragments: Fragments::Drop,
+        ipv4_options: Options::Pass,
+        echo: Some(Echo::Reply),
+        oversize: Oversize::Drop,
+    };
+    let whole = policy::DROP_FRAGMENTS | policy::PASS_OPTIONS | policy::ANSWER_ECHO;
+    assert_eq!(
+        policies("port", silent),
+        [policy::BY_PORT | policy::SILENT, whole]
+    );
+    let passing = PacketPolicy {
+        fragments: Fragments::Pass,
+        echo: Some(Echo::Pass),
+        ..usual
+    };
+    assert_eq!(
+        policies("flow", passing),
+        [0, policy::PASS_FRAGMENTS | policy::PASS_ECHO]
+    );
 }
 
 #[test]

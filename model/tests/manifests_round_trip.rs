@@ -127,7 +127,16 @@ fn pool() -> impl Strategy<Value = Value> {
     ];
     let carriers = prop::collection::vec((one(), prop_oneof![one(), several]), 1..5);
     let addresses = prop::collection::vec((address(), maybe(address().prop_map(Value::from))), 5);
-    (ways, carriers, addresses).prop_map(|(mut pool, carriers, addresses)| {
+    let one_of = |words: &'static [&'static str]| maybe(prop::sample::select(words).prop_map(Value::from));
+    let packets = (
+        one_of(&["forward", "drop", "pass"]),
+        one_of(&["drop", "pass"]),
+        one_of(&["reply", "drop", "pass"]),
+    );
+    let packets = packets.prop_map(|(fragments, options, echo)| {
+        given(json!({"fragments": fragments, "ipv4_options": options, "echo": echo, "oversize": "drop"}))
+    });
+    (ways, carriers, addresses, maybe(packets)).prop_map(|(mut pool, carriers, addresses, packets)| {
         let is_routed = pool["reach"] == "routed";
         let carriers = carriers
             .into_iter()
@@ -138,7 +147,8 @@ fn pool() -> impl Strategy<Value = Value> {
             given(carriers)
         };
         pool["addresses"] = carriers.zip(addresses).map(address).collect();
-        pool
+        pool["packets"] = packets;
+        given(pool)
     })
 }
 
@@ -210,11 +220,13 @@ fn service() -> impl Strategy<Value = Value> {
     );
     let prefer = maybe(prop::sample::select(&["site", "region"][..]).prop_map(Value::from));
     let targets = prop::collection::btree_map(address(), target, 1..4);
-    // A shield needs a pool, and that a listener.
+    let affinity = maybe(prop::sample::select(&["client", "port"][..]).prop_map(Value::from));
+    // A shield and an affinity need a pool, and that a listener.
     let own = prop_oneof![
         Just(json!({})),
-        (name(), 1u16.., maybe(shield())).prop_map(|(pool, port, shield)| {
-            json!({"pool": pool, "listeners": [{"protocol": "tcp", "port": port}], "shield": shield})
+        (name(), 1u16.., maybe(shield()), affinity).prop_map(|(pool, port, shield, affinity)| {
+            let listeners = json!([{"protocol": "tcp", "port": port}]);
+            json!({"pool": pool, "listeners": listeners, "shield": shield, "affinity": affinity})
         }),
     ];
     let which = (targets, select, prefer);

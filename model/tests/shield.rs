@@ -70,6 +70,8 @@ fn service(vni: u32, at_exit: bool, shield: Option<Shield>) -> ServiceState {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         targets: vec![TargetState::unchecked(1, server)],
         shield,
     }

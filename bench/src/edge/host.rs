@@ -185,6 +185,8 @@ pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) ->
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: vec![TargetState::unchecked(1, target)],
     }

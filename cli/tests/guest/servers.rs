@@ -305,6 +305,8 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: vec![TargetState {
             check: Some(Arc::new(check.clone())),

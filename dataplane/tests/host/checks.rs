@@ -79,6 +79,8 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: vec![TargetState {
             check: check.clone(),

@@ -138,6 +138,8 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: vec![TargetState::unchecked(1, to.map_or(server, Target::Pair))],
     }

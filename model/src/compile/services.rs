@@ -78,6 +78,8 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
                     targets: targets.clone(),
                     shield: service.spec.shield.as_ref().and_then(shield),
                     mtu,
+                    affinity: service.spec.affinity,
+                    packets: pool.spec.packets,
                     ..of((vni, name), address, (*listener, IdleTimeout::default()))
                 };
                 listen(world, states, node, listener);
@@ -177,8 +179,10 @@ impl One<'_> {
     /// A listener without targets.
     fn service(&self, address: &PoolAddress, listener: Listener) -> ServiceState {
         let spec = &self.accelerator.spec;
+        let pool = self.world.intent.address_pools().get(&spec.pool);
         ServiceState {
             bandwidth_mbps: spec.bandwidth_mbps.map(Bandwidth::get),
+            packets: pool.map(|pool| pool.spec.packets).unwrap_or_default(),
             ..of(
                 (self.vni, &self.accelerator.metadata.name),
                 address,
@@ -399,6 +403,8 @@ fn of(
         idle_timeout_s,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         targets: Vec::new(),
         shield: None,
     }

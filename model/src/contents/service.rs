@@ -16,6 +16,7 @@ use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
 use super::{Contents, Error, HostFacts, limit, ring, shield};
 use crate::health::{self, Subject};
+use crate::kinds::{Affinity, Echo, Fragments, Options, Oversize};
 use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 
 /// For how many seconds flows that may have begun before a change of their ring belong to the ring before it, on a host
@@ -57,6 +58,7 @@ pub(super) fn fill(
                 limit: limits.get(&service.vni).copied().unwrap_or_default(),
                 shield: shield_of(service, &shields),
                 largest: service.mtu.map_or(0, u32::from),
+                policy: policy_of(service),
                 ..Service::default()
             },
             targets: at_exit(service, targets.map(hop).collect::<Result<_, _>>()?),
@@ -66,6 +68,38 @@ pub(super) fn fill(
     place(contents, listeners, previous, host)?;
     whole_addresses(contents, state, host);
     fits("services", contents.services.len(), capacities.services)
+}
+
+/// Bits of a listener's policy.
+fn policy_of(service: &ServiceState) -> u32 {
+    let affinity = match service.affinity {
+        Affinity::Flow => 0,
+        Affinity::Client => policy::BY_CLIENT,
+        Affinity::Port => policy::BY_PORT,
+    };
+    let is_silent = service.packets.oversize == Oversize::Drop && !service.at_exit;
+    affinity | if is_silent { policy::SILENT } else { 0 }
+}
+
+/// Bits of a whole address's policy.
+fn policy_of_address(service: &ServiceState) -> u32 {
+    let packets = &service.packets;
+    let fragments = match packets.fragments {
+        Fragments::Forward => 0,
+        Fragments::Drop => policy::DROP_FRAGMENTS,
+        Fragments::Pass => policy::PASS_FRAGMENTS,
+    };
+    let options = match packets.ipv4_options {
+        Options::Drop => 0,
+        Options::Pass => policy::PASS_OPTIONS,
+    };
+    let usual = if service.own { Echo::Reply } else { Echo::Drop };
+    let echo = match packets.echo.unwrap_or(usual) {
+        Echo::Reply => policy::ANSWER_ECHO,
+        Echo::Drop => 0,
+        Echo::Pass => policy::PASS_ECHO,
+    };
+    fragments | options | echo
 }
 
 /// The number of a listener's shield: flows begin at entries alone.
@@ -517,9 +551,7 @@ fn whole_addresses(contents: &mut Contents, state: &HostState, host: &HostFacts)
             };
             let whole = contents.services.entry(key).or_default();
             whole.vni = service.vni;
-            if service.own {
-                whole.policy |= policy::ANSWER_ECHO;
-            }
+            whole.policy |= policy_of_address(service);
             if answered.contains(&service.local) {
                 whole.policy |= policy::ANSWER_ARP;
                 whole.set_mac(Mac::from_octets(host.arp.mac));

@@ -6,7 +6,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::common::{Invalid, refuse_twice};
 use super::network::HostAddress;
 use super::reach::{Bgp, Hook, Reach};
-use super::{Name, Resource};
+use super::{Name, PacketPolicy, Resource};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Public addresses, and how packets find them. Each is at one node, or at one of several, or at each of them, as
@@ -37,6 +37,9 @@ pub struct AddressPoolSpec {
     /// Of reach hook, and there required: what brings an address to its node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
+    /// What becomes of unusual packets to those of the addresses that are no node's own. Default: as the fields say.
+    #[serde(skip_serializing_if = "PacketPolicy::is_default")]
+    pub packets: PacketPolicy,
     /// The addresses, at least one.
     pub addresses: Vec<PoolAddress>,
 }
@@ -49,11 +52,13 @@ impl Field for AddressPoolSpec {
             let reach = fields.or("reach", Reach::Routed);
             let bgp = fields.optional("bgp");
             let hook = fields.optional("hook");
+            let packets = fields.or("packets", PacketPolicy::default());
             let addresses = fields.list("addresses", "at least one {node, public}");
             let spec = Self {
                 reach: reach?,
                 bgp: bgp?,
                 hook: hook?,
+                packets: packets?,
                 addresses: addresses?,
             };
             spec.refuse_what_cannot_be(fields);

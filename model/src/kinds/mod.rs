@@ -28,6 +28,7 @@ mod name;
 mod network;
 mod node;
 mod object;
+mod policy;
 mod port;
 mod prefix_list;
 mod reach;
@@ -50,6 +51,7 @@ pub use name::{Labels, Metadata, Name};
 pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
 pub use object::{Kind, Object, ObjectRef, Resource};
+pub use policy::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy};
 pub use port::{Port, PortSpec};
 pub use prefix_list::{PrefixList, PrefixListSpec};
 pub use reach::{

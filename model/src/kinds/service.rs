@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::common::{Invalid, Moment, integers, refuse_twice, words};
 use super::network::{HostAddress, PortNumber};
-use super::{Health, Labels, Listener, Name, Resource, Scaling, Shield};
+use super::{Affinity, Health, Labels, Listener, Name, Resource, Scaling, Shield};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
@@ -57,6 +57,9 @@ pub struct ServiceSpec {
     /// Default: none.
     #[serde(skip_serializing_if = "Prefer::is_none")]
     pub prefer: Prefer,
+    /// With a pool: which flows lead to one target. Default: flow, each by itself.
+    #[serde(skip_serializing_if = "Affinity::is_default")]
+    pub affinity: Affinity,
     /// How packets reach a server, and what it sees as its client. Default: nat.
     pub mode: Mode,
     /// Of mode vxlan: the VPC whose ports the targets are.
@@ -84,6 +87,7 @@ impl Field for ServiceSpec {
             let select = fields.optional("select");
             let scaling = fields.optional("scaling");
             let prefer = fields.or("prefer", Prefer::None);
+            let affinity = fields.or("affinity", Affinity::default());
             let mode = fields.or("mode", Mode::Nat);
             let vpc = fields.optional("vpc");
             let gue = fields.optional("gue");
@@ -112,6 +116,7 @@ impl Field for ServiceSpec {
                 select: select?,
                 scaling: scaling?,
                 prefer: prefer?,
+                affinity: affinity?,
                 mode: mode?,
                 vpc: vpc?,
                 gue: gue?.unwrap_or_default(),
@@ -138,6 +143,10 @@ impl ServiceSpec {
             let why =
                 "needs a pool: behind an accelerator its own shield counts; declare it there, or a pool here";
             fields.refuse("shield", Invalid::new("this", why));
+        }
+        if self.pool.is_none() && !self.affinity.is_default() {
+            let why = "needs a pool: an accelerator leads each flow by itself; leave it out";
+            fields.refuse("affinity", Invalid::new(self.affinity.word(), why));
         }
         if has_gue && self.mode != Mode::Gue {
             let why = "is for mode: gue alone; choose that, or leave it out";

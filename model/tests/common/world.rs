@@ -561,6 +561,8 @@ fn limited(server: Ipv4Addr) -> [ServiceState; 3] {
     services.map(|service| ServiceState {
         bandwidth_mbps: Some(1),
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         ..service
     })
 }
@@ -579,6 +581,8 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
         shield: None,
         targets: target
             .into_iter()

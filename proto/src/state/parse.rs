@@ -1,9 +1,10 @@
 //! From messages to model's types: each value is checked once, here.
 
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use kuafu_model::kinds::Cidr;
+use kuafu_model::kinds::{Cidr, PacketPolicy};
 use kuafu_model::state::{
     Announcement, Ask, Bfd, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState,
     PathState, PortState, PrefixListState, RemoteEndpoint, Router, Served, ServiceState, Shield, SlotAction,
@@ -75,6 +76,15 @@ fn wrong(field: &str, value: impl ToString, expected: &'static str) -> StateErro
 
 fn required<T>(field: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| wrong(field, "", "given, as it must be"))
+}
+
+/// One of a kind's words, where there is one.
+fn word<T: FromStr>(field: &str, word: Option<String>) -> Result<Option<T>> {
+    let read = |word: String| {
+        word.parse()
+            .map_err(|_| wrong(field, word, "a word that this version knows"))
+    };
+    word.map(read).transpose()
 }
 
 fn text(field: &str, value: String) -> Result<String> {
@@ -322,6 +332,12 @@ impl Read for ServiceState {
             idle_timeout_s: message.idle_timeout_s,
             bandwidth_mbps: message.bandwidth_mbps,
             mtu: message.mtu.map(mtu).transpose()?,
+            affinity: word("affinity", message.affinity)?.unwrap_or_default(),
+            packets: message
+                .packets
+                .map(|packets| PacketPolicy::read(packets).map_err(|error| error.within("packets")))
+                .transpose()?
+                .unwrap_or_default(),
             targets: all("targets", message.targets)?,
             shield: message
                 .shield
@@ -355,6 +371,20 @@ impl Read for Shield {
             new_per_s: some("new_per_s", message.new_per_s)?,
             block: message.block,
             allow: message.allow,
+        })
+    }
+}
+
+impl Read for PacketPolicy {
+    type Message = v1::PacketPolicy;
+
+    fn read(message: v1::PacketPolicy) -> Result<Self> {
+        let usual = Self::default();
+        Ok(Self {
+            fragments: word("fragments", message.fragments)?.unwrap_or(usual.fragments),
+            ipv4_options: word("ipv4_options", message.ipv4_options)?.unwrap_or(usual.ipv4_options),
+            echo: word("echo", message.echo)?,
+            oversize: word("oversize", message.oversize)?.unwrap_or(usual.oversize),
         })
     }
 }

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use kuafu_model::kinds::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy};
 use kuafu_model::state::*;
 
 use super::parse::Read;
@@ -34,6 +35,17 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         idle_timeout_s: 60,
         bandwidth_mbps: at_exit.then_some(50),
         mtu: at_exit.then_some(1400),
+        affinity: if at_exit { Affinity::Flow } else { Affinity::Client },
+        packets: if at_exit {
+            PacketPolicy::default()
+        } else {
+            PacketPolicy {
+                fragments: Fragments::Pass,
+                ipv4_options: Options::Pass,
+                echo: Some(Echo::Drop),
+                oversize: Oversize::Drop,
+            }
+        },
         shield: (!at_exit).then(shield),
         targets: vec![TargetState::unchecked(1, target)],
     }

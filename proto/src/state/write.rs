@@ -1,6 +1,6 @@
 //! From model's types to messages.
 
-use kuafu_model::kinds::Cidr;
+use kuafu_model::kinds::{Affinity, Cidr, PacketPolicy};
 use kuafu_model::state::{
     Announcement, Ask, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
     PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Target,
@@ -191,8 +191,22 @@ impl From<&ServiceState> for v1::ServiceState {
             idle_timeout_s: service.idle_timeout_s,
             bandwidth_mbps: service.bandwidth_mbps,
             mtu: service.mtu.map(Into::into),
+            affinity: (service.affinity != Affinity::default()).then(|| service.affinity.word().to_owned()),
+            packets: (service.packets != PacketPolicy::default()).then(|| service.packets.into()),
             targets: all(&service.targets),
             shield: service.shield.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<PacketPolicy> for v1::PacketPolicy {
+    fn from(packets: PacketPolicy) -> Self {
+        let word = |word: &str| Some(word.to_owned());
+        Self {
+            fragments: word(packets.fragments.word()),
+            ipv4_options: word(packets.ipv4_options.word()),
+            echo: packets.echo.map(|echo| echo.word().to_owned()),
+            oversize: word(packets.oversize.word()),
         }
     }
 }
