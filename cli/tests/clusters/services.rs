@@ -1,6 +1,6 @@
 //! Services that listen themselves: their servers, which run no agent, get packets whole and answer clients directly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::Path;
@@ -90,6 +90,36 @@ fn servers_without_an_agent_answer_clients_themselves() {
         sources > REQUESTS / 2,
         "each flow has a source port of its own: {sources}"
     );
+    policies(&stage, addresses[0]);
+}
+
+/// All flows of a client lead to one server, and the address answers no echo requests, once that is declared.
+fn policies(stage: &Stage, address: Ipv4Addr) {
+    let answers = || {
+        let mut ping = Command::new("ping");
+        ping.args(["-c", "1", "-W", "1", &address.to_string()]);
+        let answered = stage.world.netns("player").unwrap().output(ping, LIMIT);
+        answered.unwrap().status.success()
+    };
+    assert!(answers(), "that is usual");
+    let text = manifests(&stage.world).unwrap();
+    let text = text
+        .replacen(
+            "spec: {addresses: ",
+            "spec: {packets: {echo: drop}, addresses: ",
+            1,
+        )
+        .replacen("  pool: pool-0\n", "  pool: pool-0\n  affinity: client\n", 1);
+    stage.cluster.apply(&stage.world, "world.yaml", &text).unwrap();
+    let one = soon("a client has one server", || {
+        let asked = (0..20).map(|_| ask(&stage.world, address));
+        let answered: Option<BTreeSet<String>> = asked.collect();
+        answered.filter(|answered| answered.len() == 1)
+    });
+    for _ in 0..REQUESTS {
+        assert!(one.contains(&ask(&stage.world, address).expect("an answer")));
+    }
+    assert!(!answers(), "echo: drop");
 }
 
 fn manifests(world: &World) -> anyhow::Result<String> {
