@@ -117,14 +117,11 @@ fn servers<'a>(
 
 /// The largest packet that each of a service's ports takes, where these or their VPC say so.
 fn mtu(world: &World<'_>, service: &Service) -> Option<u16> {
-    let vpc = service.spec.vpc.as_ref()?;
-    let whole = world.intent.vpcs().get(vpc)?.spec.mtu;
-    let ports = world.targets(service).iter();
-    let ports = ports.filter_map(|target| world.locations.port(vpc, target.address));
-    ports
-        .filter_map(|port| port.spec.mtu.or(whole))
-        .map(Mtu::get)
-        .min()
+    let name = service.spec.vpc.as_ref()?;
+    let vpc = world.intent.vpcs().get(name)?;
+    let targets = world.targets(service).iter();
+    let ports = targets.filter_map(|target| world.locations.port(name, target.address));
+    ports.filter_map(|port| port.spec.mtu_in(vpc)).map(Mtu::get).min()
 }
 
 /// One accelerator.

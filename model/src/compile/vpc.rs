@@ -118,7 +118,7 @@ impl One<'_> {
             address: port.spec.address.get(),
             mac: port.spec.mac().octets(),
             interface: port.spec.interface.as_ref()?.as_str().to_owned(),
-            mtu: port.spec.mtu.or(vpc.spec.mtu).map(|mtu| mtu.get()),
+            mtu: port.spec.mtu_in(vpc).map(|mtu| mtu.get()),
             serves: serves.into_iter().flatten().copied().collect(),
         })
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::network::{HostAddress, InterfaceName, Mac, Mtu};
-use super::{Name, Resource};
+use super::{Name, Resource, Vpc};
 use crate::manifest::{Field, Place};
 
 /// A VPC's attachment on a node.
@@ -38,6 +38,12 @@ impl PortSpec {
     #[must_use]
     pub fn mac(&self) -> Mac {
         self.mac.unwrap_or(Mac::derived_from(self.address))
+    }
+
+    /// The largest IP packet that it sends, where that or its VPC's says so.
+    #[must_use]
+    pub fn mtu_in(&self, vpc: &Vpc) -> Option<Mtu> {
+        self.mtu.or(vpc.spec.mtu)
     }
 }
 

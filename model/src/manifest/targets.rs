@@ -24,9 +24,10 @@ impl Intent {
 
     /// The services that select their targets, and have none.
     pub fn selecting_nobody(&self) -> impl Iterator<Item = &Name> {
+        let targets = self.all_targets();
         let services = self.services().iter();
         let selecting = services.filter(|(_, service)| service.spec.select.is_some());
-        let without = selecting.filter(|(_, service)| self.targets(service).is_empty());
+        let without = selecting.filter(move |(name, _)| targets[*name].is_empty());
         without.map(|(name, _)| name)
     }
 

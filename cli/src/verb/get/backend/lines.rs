@@ -140,7 +140,7 @@ fn of_ports(intent: &Intent, service: &Service, addresses: &[Ipv4Addr]) -> Strin
 /// the container's routes; any next hop will do, since the host takes every packet.
 fn of_container(service: &Service, (port, vpc): (&Port, &Vpc), addresses: &[Ipv4Addr]) -> String {
     let (name, node, own_address) = (&port.metadata.name, &port.spec.node, port.spec.address);
-    let segment = largest(service, port.spec.mtu.or(vpc.spec.mtu)) - HEADERS;
+    let segment = largest(service, port.spec.mtu_in(vpc)) - HEADERS;
     let table = table(own_address.get());
     let mut lines = vec![
         format!("# port/{name} on node/{node}"),
@@ -181,7 +181,7 @@ fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addres
     let (name, node_name, local) = (&port.metadata.name, &node.metadata.name, node.spec.address.local);
     let vni = vpc.spec.vni.map(|vni| vni.to_string()).unwrap_or_default();
     let (own_address, mac) = (port.spec.address, port.spec.mac());
-    let declared = port.spec.mtu.or(vpc.spec.mtu);
+    let declared = port.spec.mtu_in(vpc);
     let mtu = declared.map(|mtu| format!(" mtu {mtu}")).unwrap_or_default();
     let mut lines = vec![
         format!("# port/{name} on node/{node_name}"),
