@@ -68,6 +68,11 @@ trait Daemon: Sync {
     /// How one of them is started.
     fn command(&self, run: &Path, program: &str) -> Command;
 
+    /// Whether one that was started has come so far that the next one finds it.
+    fn has_started(&self, _run: &Path, _program: &str) -> bool {
+        true
+    }
+
     /// Where the text of its configuration is kept, in a folder that is root's alone.
     fn config_file(&self, run: &Path) -> PathBuf;
 
@@ -281,6 +286,12 @@ impl Bgp {
             let child = child.map_err(|error| self.not_started(now, daemon, &error))?;
             tracing::info!(pid = child.id(), "{name} is started");
             self.children.push(child);
+            let is_over =
+                || daemon.has_started(&self.run, name) || process::running(&self.run, name).is_none();
+            if !process::within(process::START, is_over) {
+                let why = io::Error::other(format!("{name} takes no connections"));
+                return Err(self.not_started(now, daemon, &why));
+            }
         }
         self.started = Some(now);
         self.looked = None;

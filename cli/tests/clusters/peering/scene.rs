@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, MutexGuard};
@@ -464,7 +465,11 @@ fn first(router: &Namespace, folders: &Folders) -> Vec<Process> {
             .spawn_logged(daemon, &folder.join(format!("{name}.log")))
             .unwrap()
     };
-    ["bgpd", "bfdd", "zebra"].map(start).into()
+    let zebra = start("zebra");
+    soon("zebra takes connections", || {
+        UnixStream::connect(folder.join("zserv.api")).ok()
+    });
+    vec![zebra, start("bfdd"), start("bgpd")]
 }
 
 /// GoBGP, which tells a network.

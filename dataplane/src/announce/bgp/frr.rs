@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -75,7 +76,7 @@ impl Daemon for Frr {
         // They take orders by their sockets alone, and none by TCP.
         command.args(["-u", USER, "-g", USER, "-N", SPACE, "--log", "stdout", "-P", "0"]);
         command.arg("--vty_socket").arg(&folder);
-        command.arg("-z").arg(folder.join("zserv.api"));
+        command.arg("-z").arg(links_socket(run));
         command.arg("-i").arg(folder.join(name).with_extension("pid"));
         command.arg("-f").arg(folder.join(match name {
             "bgpd" => CONFIG,
@@ -89,6 +90,11 @@ impl Daemon for Frr {
             _ => command.args(["--no_kernel", "--bgp_port", "0"]),
         };
         command
+    }
+
+    /// `bgpd` asks for BFD at its start, by `zebra`; what it cannot ask there it asks nevermore (FRR 8.4).
+    fn has_started(&self, run: &Path, name: &str) -> bool {
+        name != "zebra" || UnixStream::connect(links_socket(run)).is_ok()
     }
 
     fn config_file(&self, run: &Path) -> PathBuf {
@@ -184,6 +190,11 @@ impl Daemon for Frr {
 
 fn folder(run: &Path) -> PathBuf {
     run.join("frr")
+}
+
+/// Where `zebra` takes connections.
+fn links_socket(run: &Path) -> PathBuf {
+    folder(run).join("zserv.api")
 }
 
 const fn bfd(speaker: &Speaker) -> Option<&Bfd> {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// For one to begin.
+pub(super) const START: Duration = Duration::from_secs(5);
 /// For one to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// Between two looks whether it has.
@@ -84,17 +86,27 @@ pub(super) fn stop(run: &Path, name: &str) -> bool {
     if let Some(process) = found {
         let _ = kill(process, Signal::SIGTERM);
         // It removes its files at the end: the next one's would go with them.
-        let began = Instant::now();
-        while running(run, name).is_some() && began.elapsed() < GRACE {
-            thread::sleep(NAP);
-        }
-        if running(run, name).is_some() {
+        if !within(GRACE, || running(run, name).is_none()) {
             let _ = kill(process, Signal::SIGKILL);
         }
     }
     let _ = fs::remove_file(number_file(run, name));
     let _ = fs::remove_file(log_file(run, name));
     found.is_some()
+}
+
+/// Waits until something is so; not longer than this. Returns whether it is.
+pub(super) fn within(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    loop {
+        if is_so() {
+            return true;
+        }
+        if began.elapsed() >= limit {
+            return false;
+        }
+        thread::sleep(NAP);
+    }
 }
 
 /// Empties a log that is too long: it is in memory.
