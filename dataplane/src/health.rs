@@ -293,7 +293,7 @@ impl Health {
             ) else {
                 continue;
             };
-            let port = target.target.port().unwrap_or(service.port);
+            let port = service.port_of(&target.target);
             servers.insert((subject.check.service.clone(), subject.server, port));
         }
         let server = |(service, address, port): (String, Ipv4Addr, u16)| v1::Server {
@@ -343,7 +343,8 @@ fn percent(subject: &Subject, starts: Instant) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use kuafu_model::kinds::PortRange;
     use std::sync::Arc;
 
     use kuafu_model::state::{Ask, Check, Host, ServiceState, Target, TargetState};
@@ -353,7 +354,7 @@ mod tests {
     const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
     /// A host with a service of two servers.
-    fn state() -> HostState {
+    pub(crate) fn state() -> HostState {
         let check = Arc::new(Check {
             service: "web".into(),
             ask: Ask::Tcp,
@@ -385,7 +386,7 @@ mod tests {
                 public: Ipv4Addr::new(203, 0, 113, 1),
                 whole_address: true,
                 protocol: 6,
-                port: 80,
+                ports: PortRange::literal(80, 80),
                 idle_timeout_s: 60,
                 bandwidth_mbps: None,
                 mtu: None,

@@ -375,7 +375,8 @@ impl Host {
                 return cut(format!("{what} covers port {}", local.port()), over);
             }
             let ours = |service: &&ServiceState| {
-                (service.local, service.protocol, service.port) == (*local.ip(), TCP, local.port())
+                let is_one = service.ports.numbers().contains(&local.port());
+                (service.local, service.protocol) == (*local.ip(), TCP) && is_one
             };
             if let Some(service) = state.services.iter().find(ours) {
                 let kind = if service.own { "service" } else { "accelerator" };

@@ -11,6 +11,7 @@ mod error;
 pub mod explain;
 pub mod health;
 pub mod host;
+mod listeners;
 pub mod live;
 mod noise;
 pub mod probe;

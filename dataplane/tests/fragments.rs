@@ -22,6 +22,7 @@ use kuafu_dataplane::bpf::XdpMode;
 use kuafu_dataplane::host::{Host, Options};
 use kuafu_dataplane::probe;
 use kuafu_model::HostState;
+use kuafu_model::kinds::PortRange;
 use kuafu_model::state::{
     LegKey, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target, TargetState,
 };
@@ -211,7 +212,7 @@ fn state(site: &Site) -> HostState {
         public: ACCELERATED.into(),
         whole_address: !is_exit,
         protocol: 17,
-        port: 7000,
+        ports: PortRange::literal(7000, 7000),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

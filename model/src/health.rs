@@ -123,21 +123,22 @@ pub fn targets(state: &HostState) -> impl Iterator<Item = (&ServiceState, &Targe
 #[must_use]
 pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> {
     let check = Arc::clone(target.check.as_ref()?);
-    let (server, port, encapsulation) = match target.target {
+    let (server, encapsulation) = match target.target {
         Target::Pair(_) => return None,
-        Target::Server { address, port } => (address, port.unwrap_or(service.port), None),
+        Target::Server { address, .. } => (address, None),
         Target::Direct {
             address,
             encapsulation,
-        } => (address, service.port, Some(encapsulation)),
+        } => (address, Some(encapsulation)),
     };
     let address = if encapsulation.is_some() {
         service.local
     } else {
         server
     };
+    let port = check.port.unwrap_or_else(|| service.port_of(&target.target));
     Some(Subject {
-        to: SocketAddrV4::new(address, check.port.unwrap_or(port)),
+        to: SocketAddrV4::new(address, port),
         check,
         server,
         encapsulation,
@@ -195,6 +196,7 @@ fn serving(service: &ServiceState, down: &Targets) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::PortRange;
     use crate::state::Host;
 
     pub(super) fn check(service: &str, least_percent: u32) -> Arc<Check> {
@@ -232,7 +234,7 @@ mod tests {
             public: Ipv4Addr::new(198, 51, 100, 1),
             whole_address: true,
             protocol: 6,
-            port: 443,
+            ports: PortRange::literal(443, 443),
             idle_timeout_s: 60,
             bandwidth_mbps: None,
             mtu: None,
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(used(&[]), [false, true, true]);
         assert_eq!(used(&[1, 2]), [false, true, true], "none of the others serves");
         let other = ServiceState {
-            port: 444,
+            ports: PortRange::literal(444, 444),
             targets: vec![server(0, 1, Some(&check))],
             ..service.clone()
         };
@@ -347,7 +349,7 @@ mod tests {
         second.local = Ipv4Addr::new(198, 51, 100, 2);
         let of = |service: &ServiceState| subject(service, &service.targets[0]);
         assert_eq!(of(&first), of(&second));
-        second.port = 80;
+        second.ports = PortRange::literal(80, 80);
         assert_ne!(of(&first), of(&second), "it asks where packets go");
         let direct = |local: u8| {
             let mut service = first.clone();

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::kinds::{Affinity, Cidr, PacketPolicy};
+use crate::kinds::{Affinity, Cidr, PacketPolicy, PortRange};
 
 /// Everything one host needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,15 +97,15 @@ pub struct PortState {
     pub serves: Vec<Served>,
 }
 
-/// A service's address, as packets carry it, and one of its ports.
+/// A service's address, as packets carry it, and ports of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Served {
     /// The address.
     pub address: Ipv4Addr,
     /// TCP (6) or UDP (17).
     pub protocol: u8,
-    /// The port.
-    pub port: u16,
+    /// The ports.
+    pub ports: PortRange,
 }
 
 /// An endpoint of a VPC on another host.
@@ -242,8 +242,8 @@ pub struct ServiceState {
     pub whole_address: bool,
     /// TCP (6) or UDP (17).
     pub protocol: u8,
-    /// The port.
-    pub port: u16,
+    /// The ports.
+    pub ports: PortRange,
     /// Idle seconds after which a connection ends.
     pub idle_timeout_s: u32,
     /// What of the accelerator this host lets onto the backbone, each way; `None`: all.
@@ -258,6 +258,17 @@ pub struct ServiceState {
     pub targets: Vec<TargetState>,
     /// At an entry: what may begin here; `None`: all.
     pub shield: Option<Shield>,
+}
+
+impl ServiceState {
+    /// The port by which a target is named: its own, else the first that leads there.
+    #[must_use]
+    pub const fn port_of(&self, target: &Target) -> u16 {
+        match target.port() {
+            Some(port) => port,
+            None => self.ports.first().get(),
+        }
+    }
 }
 
 /// What may begin at a service. Rates are new flows a second, from 1 to 100,000,000.

@@ -13,7 +13,7 @@ use kuafu_model::contents::{
     self as contents_of, ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents, recovered,
 };
 use kuafu_model::health::{Servers, Subject, subjects, targets};
-use kuafu_model::kinds::{Echo, Fragments, Options, Oversize, PacketPolicy};
+use kuafu_model::kinds::{Echo, Fragments, Options, Oversize, PacketPolicy, PortRange};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
     ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
@@ -157,7 +157,7 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         public: ip(198, 51, 100, 1),
         whole_address: true,
         protocol: 17,
-        port: 7000,
+        ports: PortRange::literal(7000, 7000),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,
@@ -186,7 +186,7 @@ fn key(vni: u32, port: u16, protocol: u8) -> ServiceKey {
 fn listeners_that_lead_alike_have_one_ring() {
     let mut state = state();
     let other = |port| ServiceState {
-        port,
+        ports: PortRange::literal(port, port),
         ..service(true, 9)
     };
     state.services = vec![service(true, 9), other(7001), other(7002)];
@@ -201,6 +201,38 @@ fn listeners_that_lead_alike_have_one_ring() {
     state.services[0].targets.pop();
     let after = compiled(&state, Some(&before));
     assert_eq!(firsts(&after), [three, two, three]);
+}
+
+#[test]
+fn ports_have_an_entry_each_and_all_ports_one() {
+    let mut state = state();
+    let range = |first, last| ServiceState {
+        ports: PortRange::literal(first, last),
+        own: true,
+        ..service(false, 9)
+    };
+    state.services = vec![range(7000, 7099), range(7200, 7200)];
+    let before = compiled(&state, None);
+    assert_eq!(before.services.len(), 101 + 1);
+    assert_eq!(before.rings.len(), 1, "one for all");
+    assert!(before.services.contains_key(&key(0, 7099, 17)));
+    assert!(!before.services.contains_key(&key(0, 7100, 17)));
+    // Of a port that stays nothing changes.
+    state.services[0] = range(6990, 7010);
+    let after = compiled(&state, Some(&before));
+    assert_eq!(after.services.len(), 22 + 1);
+    let stays = key(0, 7005, 17);
+    assert_eq!(after.services[&stays], before.services[&stays]);
+
+    state.services = vec![range(1, u16::MAX)];
+    let all = compiled(&state, Some(&after));
+    assert_eq!(all.services.len(), 2);
+    assert!(all.services.contains_key(&key(0, 0, 17)));
+    let whole = all.services[&key(0, 0, 0)];
+    assert!(whole.has(policy::ALL_UDP) && !whole.has(policy::ALL_TCP));
+    state.services[0].whole_address = false;
+    let refused = contents(&state, &facts(), None).unwrap_err();
+    assert!(refused.to_string().contains("services[0].ports"), "{refused}");
 }
 
 #[test]
@@ -275,7 +307,7 @@ fn checked() -> HostState {
         target.check = Some(check.clone());
     }
     let other = ServiceState {
-        port: 7001,
+        ports: PortRange::literal(7001, 7001),
         ..one.clone()
     };
     state.services = vec![one, other];

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 
 use kuafu_model::contents::{ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents};
 use kuafu_model::health::Servers;
-use kuafu_model::kinds::Cidr;
+use kuafu_model::kinds::{Cidr, PortRange};
 use kuafu_model::state::{Host, HostState, PrefixListState, ServiceState, Shield, Target, TargetState};
 use kuafu_pipeline::map::{JIFFY, Rate, guard, listed_key};
 use proptest::prelude::*;
@@ -53,6 +53,7 @@ fn shield() -> Shield {
 }
 
 fn service(vni: u32, at_exit: bool, shield: Option<Shield>) -> ServiceState {
+    let port = u16::try_from(7000 + vni).unwrap();
     let server = Target::Server {
         address: ip(203, 0, 113, 1),
         port: None,
@@ -66,7 +67,7 @@ fn service(vni: u32, at_exit: bool, shield: Option<Shield>) -> ServiceState {
         public: ip(198, 51, 100, 1),
         whole_address: true,
         protocol: 6,
-        port: u16::try_from(7000 + vni).unwrap(),
+        ports: PortRange::literal(port, port),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

@@ -24,7 +24,7 @@ pub trait Entry: Clone + PartialEq {
 /// A VNI and an address.
 pub type EndpointKey = (u32, Ipv4Addr);
 
-/// Whether at the exit, accelerated address, protocol, port.
+/// Whether at the exit, accelerated address, protocol, the first port.
 pub type ServiceKey = (bool, Ipv4Addr, u8, u16);
 
 macro_rules! entries {
@@ -47,7 +47,7 @@ entries! {
     SlotState => u32: |it| it.label;
     PathState => u32: |it| it.index;
     PairState => u32: |it| it.index;
-    ServiceState => ServiceKey: |it| (it.at_exit, it.local, it.protocol, it.port);
+    ServiceState => ServiceKey: |it| (it.at_exit, it.local, it.protocol, it.ports.first().get());
     PrefixListState => String: |it| it.name.clone();
     Announcement => Ipv4Addr: |it| it.local;
 }

@@ -10,6 +10,7 @@ use kuafu_lab::Namespace;
 use kuafu_lab::link::{End, veth};
 use kuafu_model::contents::{ArpFacts, Contents, HostFacts, contents};
 use kuafu_model::health::Servers;
+use kuafu_model::kinds::PortRange;
 use kuafu_model::state::{
     Host, HostState, LegKey, LegState, PairState, PathState, ServiceState, SlotAction, SlotState, Target,
     TargetState,
@@ -181,7 +182,7 @@ pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) ->
         public: ACCELERATED,
         whole_address: true,
         protocol: UDP,
-        port,
+        ports: PortRange::literal(port, port),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

@@ -1,7 +1,7 @@
 //! Services that listen themselves: their servers, which run no agent, get packets whole and answer clients directly.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -67,7 +67,7 @@ fn servers_without_an_agent_answer_clients_themselves() {
         }
         println!("{mode}: {answered:?}");
         assert_eq!(answered.len(), SERVERS.len(), "{mode}: {answered:?}");
-        stream(&stage.world, *address, &servers);
+        stream(&stage.world, (*address, 1), &servers);
         for (server, before) in servers.iter().zip(before) {
             let now = server.decapsulator.unwrapped();
             let went = [
@@ -91,6 +91,7 @@ fn servers_without_an_agent_answer_clients_themselves() {
         "each flow has a source port of its own: {sources}"
     );
     policies(&stage, addresses[0]);
+    many_ports(&stage, addresses[1], &servers);
 }
 
 /// All flows of a client lead to one server, and the address answers no echo requests, once that is declared.
@@ -120,6 +121,28 @@ fn policies(stage: &Stage, address: Ipv4Addr) {
         assert!(one.contains(&ask(&stage.world, address).expect("an answer")));
     }
     assert!(!answers(), "echo: drop");
+}
+
+/// All ports of TCP and a range of UDP's lead to the servers.
+fn many_ports(stage: &Stage, address: Ipv4Addr, servers: &[Server]) {
+    let text = manifests(&stage.world).unwrap();
+    let text = text.replacen(
+        &format!(
+            "pool: pool-1\n  listeners: [{{protocol: tcp, port: {HTTP}}}, {{protocol: udp, port: {UDP}}}]"
+        ),
+        "pool: pool-1\n  listeners: [{protocol: tcp, ports: all}, {protocol: udp, ports: 7700-7799}]",
+        1,
+    );
+    stage.cluster.apply(&stage.world, "world.yaml", &text).unwrap();
+    soon("a server refuses what comes to a port without a program", || {
+        let to = SocketAddrV4::new(address, HTTP + 1).into();
+        let player = stage.world.netns("player").unwrap();
+        let asked = player.run(|| TcpStream::connect_timeout(&to, LIMIT)).unwrap();
+        let is_refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+        asked.is_err_and(is_refused).then_some(())
+    });
+    ask(&stage.world, address).expect("an answer");
+    stream(&stage.world, (address, 2), servers);
 }
 
 fn manifests(world: &World) -> anyhow::Result<String> {
@@ -197,9 +220,9 @@ fn ask(world: &World, address: Ipv4Addr) -> Option<String> {
     Some(body.to_owned())
 }
 
-/// A stream of datagrams: each arrives at the one server of its flow, and is answered.
-fn stream(world: &World, address: Ipv4Addr, servers: &[Server]) {
-    let id = u32::from(address);
+/// A stream of datagrams, which has a number: each arrives at the one server of its flow, and is answered.
+fn stream(world: &World, (address, number): (Ipv4Addr, u32), servers: &[Server]) {
+    let id = u32::from(address) ^ number << 16;
     let config = StreamConfig {
         to: SocketAddrV4::new(address, UDP).into(),
         id,

@@ -15,6 +15,7 @@ use kuafu_lab::Namespace;
 use kuafu_lab::link::{Feature, set_offload};
 use kuafu_model::contents::marks;
 use kuafu_model::health::{Subject, subjects};
+use kuafu_model::kinds::PortRange;
 use kuafu_model::manifest::{File, Intent};
 use kuafu_model::state::{self, Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
 
@@ -301,7 +302,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         public: ADDRESS.parse().unwrap(),
         whole_address: true,
         protocol: 6,
-        port,
+        ports: PortRange::literal(port, port),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

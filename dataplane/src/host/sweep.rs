@@ -11,6 +11,7 @@ use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Phase, Tracked
 
 use crate::bpf::{Clock, Maps};
 use crate::error::Result;
+use crate::listeners::Listeners;
 
 /// For a connection whose listener is gone.
 const ORPHAN: Duration = Duration::from_secs(60);
@@ -135,45 +136,48 @@ fn last(connection: &Connection) -> u64 {
     connection.last_packet.get()
 }
 
-/// A listener, as connections name it.
-type Listener = (u32, IpKey, u32, Be16);
-
-/// Listeners' servers that get no packets, since they are down or keep their flows no longer.
+/// Listeners' servers that get no packets, since they are down or keep their flows no longer: address, and port where
+/// it is not the client's.
 #[derive(Debug, Default)]
-pub(super) struct Down(HashSet<(Listener, IpKey, Be16)>);
+pub(super) struct Down(Listeners<HashSet<(IpKey, Option<Be16>)>>);
 
 impl Down {
     /// Those of a state, where this is known.
     pub(super) fn of(state: &HostState, servers: &Servers) -> Self {
-        let (mut all, down) = (HashSet::new(), health::down(state, &servers.down));
-        for service in &state.services {
-            let targets = service
-                .targets
-                .iter()
-                .zip(health::in_use(service, &down, &servers.ended));
-            for (target, _) in targets.filter(|(_, is_used)| !is_used) {
-                if let Target::Server { address, port } = target.target {
-                    let port = Be16::new(port.unwrap_or(service.port));
-                    all.insert((listener(service), IpKey::v4(u32::from(address)), port));
+        let down = health::down(state, &servers.down);
+        let unused = |service: &ServiceState| {
+            let used = health::in_use(service, &down, &servers.ended);
+            let targets = service.targets.iter().zip(used);
+            let unused = targets.filter(|(_, is_used)| !is_used);
+            let servers = unused.filter_map(|(target, _)| match target.target {
+                Target::Server { address, port } => {
+                    Some((IpKey::v4(u32::from(address)), port.map(Be16::new)))
                 }
-            }
-        }
-        Self(all)
+                Target::Pair(_) | Target::Direct { .. } => None,
+            });
+            servers.collect()
+        };
+        Self(Listeners::of(state, unused))
+    }
+
+    fn has(&self, key: &ConnectionKey, there: &Connection) -> bool {
+        let kept = (there.destination_port == key.destination_port).then_some(None);
+        let ports = [Some(there.destination_port)].into_iter().chain(kept);
+        self.0.at(key).is_some_and(|(_, servers)| {
+            let mut names = ports.map(|port| (there.destination, port));
+            names.any(|name| servers.contains(&name))
+        })
     }
 }
 
 /// Ends the connections with servers that get no packets: what their clients send next is led to another one.
 pub(super) fn cut(maps: &Maps, down: &Down) -> Result<()> {
-    if down.0.is_empty() {
+    if !down.0.iter().any(|servers| !servers.is_empty()) {
         return Ok(());
     }
     let mut lost = Vec::new();
     maps.connections.for_each(|key, there| {
-        let listener = (key.vni, key.destination, key.protocol, key.destination_port);
-        if down
-            .0
-            .contains(&(listener, there.destination, there.destination_port))
-        {
+        if down.has(&key, &there) {
             lost.push((key, there));
         }
     })?;
@@ -185,33 +189,17 @@ pub(super) fn cut(maps: &Maps, down: &Down) -> Result<()> {
     Ok(())
 }
 
-/// A listener's name.
-fn listener(service: &ServiceState) -> Listener {
-    let address = IpKey::v4(u32::from(service.local));
-    (
-        service.vni,
-        address,
-        u32::from(service.protocol),
-        Be16::new(service.port),
-    )
-}
-
 /// How long each listener's connections may be idle.
-struct Timeouts(HashMap<Listener, Duration>);
+struct Timeouts(Listeners<Duration>);
 
 impl Timeouts {
     fn of(state: Option<&HostState>) -> Self {
-        let services = state.into_iter().flat_map(|state| &state.services);
-        let entry = |service: &ServiceState| {
-            let idle = Duration::from_secs(service.idle_timeout_s.into());
-            (listener(service), idle)
-        };
-        Self(services.map(entry).collect())
+        let idle = |service: &ServiceState| Duration::from_secs(service.idle_timeout_s.into());
+        Self(state.map(|state| Listeners::of(state, idle)).unwrap_or_default())
     }
 
     fn of_listener(&self, key: &ConnectionKey) -> Duration {
-        let listener = (key.vni, key.destination, key.protocol, key.destination_port);
-        self.0.get(&listener).copied().unwrap_or(ORPHAN)
+        self.0.at(key).map_or(ORPHAN, |(_, idle)| *idle)
     }
 
     fn of_flow(&self, key: &ConnectionKey, phase: Phase) -> Duration {

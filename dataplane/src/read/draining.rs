@@ -9,12 +9,13 @@ use kuafu_model::HostState;
 use kuafu_model::contents::{Contents, direct_servers};
 use kuafu_model::health;
 use kuafu_pipeline::header::tcp;
-use kuafu_pipeline::map::{MemberKey, Phase};
+use kuafu_pipeline::map::{Be16, ConnectionKey, MemberKey, Phase};
 use kuafu_proto::v1;
 
 use super::View;
 use crate::bpf::{Clock, Maps};
 use crate::error::Result;
+use crate::listeners::Listeners;
 
 /// By which a client ends a connection.
 const CLOSES: u64 = (tcp::FIN | tcp::RST) as u64;
@@ -34,9 +35,10 @@ pub(super) fn draining(view: &View<'_>) -> Result<Vec<v1::Draining>> {
             view.maps,
             view.clock,
             (state, view.contents),
-            |_, address, port| {
-                if let Some(flows) = counts.get_mut(&(address, port)) {
-                    *flows += 1;
+            |_, address, ports| {
+                let mut names = ports.into_iter().map(|port| (address, port));
+                if let Some(name) = names.find(|name| counts.contains_key(name)) {
+                    *counts.entry(name).or_default() += 1;
                 }
             },
         )?;
@@ -56,25 +58,34 @@ fn without_weight(state: &HostState) -> Counts {
             let Some(address) = target.target.server() else {
                 continue;
             };
-            let port = target.target.port().unwrap_or(service.port);
+            let port = service.port_of(&target.target);
             counts.insert((address, port), 0);
         }
     }
     counts
 }
 
-/// Every open flow with a server: of which listener's number, the server's address, and the port.
+/// Every open flow with a server: of which listener's number, the server's address, and ports by the first of which the
+/// server may be [named](kuafu_model::state::ServiceState::port_of): the flow's, else the listener's first.
 pub(crate) fn each_flow(
     maps: &Maps,
     clock: &Clock,
     (state, contents): (&HostState, &Contents),
-    mut count: impl FnMut(u32, Ipv4Addr, u16),
+    mut count: impl FnMut(u32, Ipv4Addr, [u16; 2]),
 ) -> Result<()> {
+    let listeners = Listeners::of(state, |_| ());
+    let ports = |key: &ConnectionKey, port: Be16| {
+        let (own, first) = (
+            port.get(),
+            listeners.at(key).map(|(ports, ())| ports.first().get()),
+        );
+        [own, first.unwrap_or(own)]
+    };
     // Rewritten ones.
     maps.connections.for_each(|key, there| {
         if key.vni != 0 && there.flags.get() & CLOSES == 0 {
             let server = Ipv4Addr::from(there.destination.low());
-            count(key.vni, server, there.destination_port.get());
+            count(key.vni, server, ports(&key, there.destination_port));
         }
     })?;
     // Those of servers that answer clients themselves.
@@ -92,7 +103,7 @@ pub(crate) fn each_flow(
             Phase::Closed => false,
         };
         if let Some(server) = server.filter(|_| is_one) {
-            count(key.vni, *server, key.destination_port.get());
+            count(key.vni, *server, ports(&key, key.destination_port));
         }
     })
 }
@@ -114,16 +125,17 @@ pub(crate) fn scaled(
     let mut servers: BTreeMap<(u32, Ipv4Addr, u16), Shared> = BTreeMap::new();
     for (service, target) in health::targets(state) {
         if let (Some(address), Some(counted)) = (target.target.server(), &target.counted) {
-            let port = target.target.port().unwrap_or(service.port);
+            let port = service.port_of(&target.target);
             let shared = servers.entry((service.vni, address, port)).or_default();
             shared.services.insert(Arc::clone(counted));
         }
     }
     // Where nothing is counted, no table is read.
     if !servers.is_empty() {
-        each_flow(maps, clock, (state, contents), |vni, address, port| {
-            if let Some(shared) = servers.get_mut(&(vni, address, port)) {
-                shared.flows += 1;
+        each_flow(maps, clock, (state, contents), |vni, address, ports| {
+            let mut names = ports.into_iter().map(|port| (vni, address, port));
+            if let Some(name) = names.find(|name| servers.contains_key(name)) {
+                servers.entry(name).or_default().flows += 1;
             }
         })?;
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use kuafu_dataplane::host::Host;
 use kuafu_lab::decapsulator::{Decapsulator, Unwrapped};
 use kuafu_model::HostState;
+use kuafu_model::kinds::PortRange;
 use kuafu_model::state::{Ask, Check, Encapsulation, ServiceState, Target, TargetState};
 use kuafu_pipeline::map::{HopKind, Wrap};
 use kuafu_pipeline::stage::check::MARK;
@@ -75,7 +76,7 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         public: SERVICE,
         whole_address: true,
         protocol,
-        port,
+        ports: PortRange::literal(port, port),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

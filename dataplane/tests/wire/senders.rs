@@ -10,6 +10,7 @@
 use std::net::Ipv4Addr;
 
 use kuafu_model::contents::{HostFacts, contents};
+use kuafu_model::kinds::PortRange;
 use kuafu_model::runner::{Host, VecFrame, Verdict};
 use kuafu_model::state::{
     self, HostState, LegKey, LegState, ServiceState, SlotAction, SlotState, Target, TargetState,
@@ -134,7 +135,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         public: Ipv4Addr::new(198, 51, 100, 1),
         whole_address: true,
         protocol,
-        port,
+        ports: PortRange::literal(port, port),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

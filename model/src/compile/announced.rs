@@ -78,8 +78,8 @@ impl Candidates<'_> {
 fn has_one_up(intent: &Intent, (name, service): (&Name, &Service), down: &BTreeSet<Server>) -> bool {
     let targets = intent.targets(service);
     let listeners = service.spec.listeners.iter();
-    let mut ends =
-        listeners.flat_map(|Listener { port, .. }| targets.iter().map(move |target| (target, *port)));
+    let mut ends = listeners
+        .flat_map(|Listener { ports, .. }| targets.iter().map(move |target| (target, ports.first())));
     ends.any(|(target, port)| {
         let server = Server {
             service: name.clone(),

@@ -148,9 +148,12 @@ impl<'a> Surroundings<'a> {
         })
     }
 
-    /// Whether an exit has a listener.
-    fn has_listener(&self, exit: &str, key: Key) -> bool {
-        let has = |state: &HostState| state.services.iter().any(|service| services::key(service) == key);
+    /// Whether an exit has a listener of an entry's.
+    fn has_listener(&self, exit: &str, listener: &ServiceState) -> bool {
+        let ours = services::at_exit(services::door(listener));
+        let takes =
+            |other: &ServiceState| services::door(other) == ours && other.ports.covers(listener.ports);
+        let has = |state: &HostState| state.services.iter().any(takes);
         self.fleet.get_by(exit).is_some_and(|running| running.surely(has))
     }
 
@@ -166,7 +169,7 @@ impl<'a> Surroundings<'a> {
                 vni,
                 address: from.public,
             };
-            ports.any(|port| port.serves.contains(&served)) && state.vteps.contains(&sender)
+            ports.any(|port| serves(port, &served)) && state.vteps.contains(&sender)
         };
         let Some(holder) = self.holders.get(&host).filter(|_| host != from.local) else {
             return true;
@@ -192,7 +195,7 @@ impl<'a> Surroundings<'a> {
                     .flatten()
                     .filter(|sender| **sender != own)
                     .peekable();
-                if others.peek().is_some() && !port.serves.contains(served) {
+                if others.peek().is_some() && !serves(port, served) {
                     port.serves.push(*served);
                 }
                 senders.extend(others.map(|sender| (old.vni, *sender)));
@@ -262,8 +265,11 @@ impl<'a> Surroundings<'a> {
 
     /// Rules 4 and 6.
     fn services(&self, wanted: &HostState, runs: &HostState, pairs: &[PairState]) -> Vec<ServiceState> {
-        let now = |new: &ServiceState| {
-            let old = service(runs, services::key(new));
+        let mut now: Vec<ServiceState> = Vec::with_capacity(wanted.services.len());
+        let mut waiting = Vec::new();
+        for new in &wanted.services {
+            let has_its_ports = |old: &&ServiceState| old.ports.covers(new.ports);
+            let old = overlapping(runs, new).find(has_its_ports);
             let targets: Vec<TargetState> = new
                 .targets
                 .iter()
@@ -272,20 +278,25 @@ impl<'a> Surroundings<'a> {
                 .collect();
             let takes = |targets: &[TargetState]| targets.iter().any(|target| target.weight > 0);
             if !takes(&targets) && takes(&new.targets) {
-                return old.cloned();
+                waiting.extend(overlapping(runs, new));
+                continue;
             }
-            Some(ServiceState {
+            now.push(ServiceState {
                 targets,
                 ..new.clone()
-            })
-        };
+            });
+        }
         let name = runs.node.name.as_str();
         let sent_to = |old: &&ServiceState| {
-            let key = services::key(old);
-            service(wanted, key).is_none() && self.listened.contains(&(name, key))
+            overlapping(wanted, old).next().is_none() && self.listened.contains(&(name, services::key(old)))
         };
-        let kept = runs.services.iter().filter(sent_to).cloned();
-        wanted.services.iter().filter_map(now).chain(kept).collect()
+        let kept = runs.services.iter().filter(sent_to);
+        for old in waiting.into_iter().chain(kept) {
+            if !now.iter().any(|other| overlap(other, old)) {
+                now.push(old.clone());
+            }
+        }
+        now
     }
 
     /// Whether a listener may lead to a target now.
@@ -314,7 +325,7 @@ impl<'a> Surroundings<'a> {
             return false;
         };
         let leads = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
-        old.is_some_and(leads) || self.has_listener(&pair.peer, at_exit(services::key(new)))
+        old.is_some_and(leads) || self.has_listener(&pair.peer, new)
     }
 }
 
@@ -323,7 +334,7 @@ const fn served(service: &ServiceState) -> Served {
     Served {
         address: service.local,
         protocol: service.protocol,
-        port: service.port,
+        ports: service.ports,
     }
 }
 
@@ -409,13 +420,27 @@ fn exits_sent_to(state: &HostState) -> impl Iterator<Item = (&str, Key)> {
                 Target::Pair(index) => pair(state, index).map(|pair| pair.peer.as_str()),
                 Target::Server { .. } | Target::Direct { .. } => None,
             });
-        peers.map(move |peer| (peer, at_exit(services::key(service))))
+        let (door, first) = services::key(service);
+        peers.map(move |peer| (peer, (services::at_exit(door), first)))
     })
 }
 
-/// The key of a listener at its exits.
-const fn at_exit(key: Key) -> Key {
-    (true, key.1, key.2, key.3, key.4)
+/// Whether two listeners of an object have a port in common.
+fn overlap(one: &ServiceState, other: &ServiceState) -> bool {
+    services::door(one) == services::door(other) && one.ports.overlaps(other.ports)
+}
+
+/// Those of a host's listeners that have ports of one.
+fn overlapping<'s>(state: &'s HostState, one: &ServiceState) -> impl Iterator<Item = &'s ServiceState> {
+    state.services.iter().filter(|other| overlap(one, other))
+}
+
+/// Whether a port serves that.
+fn serves(port: &PortState, served: &Served) -> bool {
+    port.serves.iter().any(|other| {
+        (other.address, other.protocol) == (served.address, served.protocol)
+            && other.ports.covers(served.ports)
+    })
 }
 
 fn slot(state: &HostState, label: u32) -> Option<&SlotState> {
@@ -429,11 +454,4 @@ fn path(state: &HostState, index: u32) -> Option<&PathState> {
 
 fn pair(state: &HostState, index: u32) -> Option<&PairState> {
     state.pairs.iter().find(|pair| pair.index == index)
-}
-
-fn service(state: &HostState, key: Key) -> Option<&ServiceState> {
-    state
-        .services
-        .iter()
-        .find(|service| services::key(service) == key)
 }

@@ -17,18 +17,24 @@ use crate::state::{
     Ask, Check, Encapsulation, HostState, PrefixListState, ServiceState, Shield, Target, TargetState,
 };
 
-/// What makes a listener one of its own on a host.
-pub(super) type Key = (bool, u32, Ipv4Addr, u8, u16);
+/// Where on a host listeners are apart by their ports alone: whether at the exit, the object's number, address, protocol.
+pub(super) type Door = (bool, u32, Ipv4Addr, u8);
+/// What makes a listener one of its own on a host: also the first of its ports.
+pub(super) type Key = (Door, u16);
+
+/// See [`Door`].
+pub(super) const fn door(service: &ServiceState) -> Door {
+    (service.at_exit, service.vni, service.local, service.protocol)
+}
+
+/// The same at an exit.
+pub(super) const fn at_exit(door: Door) -> Door {
+    (true, door.1, door.2, door.3)
+}
 
 /// The key of a listener.
-pub(super) fn key(service: &ServiceState) -> Key {
-    (
-        service.at_exit,
-        service.vni,
-        service.local,
-        service.protocol,
-        service.port,
-    )
+pub(super) const fn key(service: &ServiceState) -> Key {
+    (door(service), service.ports.first().get())
 }
 
 /// Adds each accelerator's listeners to its entries and its exits, each service's own to the nodes of its pool, and the
@@ -258,7 +264,7 @@ impl One<'_> {
             let server = Server {
                 service: group.service.clone(),
                 address: target.address,
-                port: target.port.unwrap_or(listener.port),
+                port: target.port.unwrap_or(listener.ports.first()),
             };
             serving.all += weight;
             if !self.world.down.contains(&(exit.clone(), server)) {
@@ -396,7 +402,7 @@ fn of(
         public: address.public.get(),
         whole_address: false,
         protocol: listener.protocol.number(),
-        port: listener.port.get(),
+        ports: listener.ports,
         idle_timeout_s,
         bandwidth_mbps: None,
         mtu: None,

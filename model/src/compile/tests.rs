@@ -588,6 +588,56 @@ fn without_a_living_path_an_entry_sends_to_the_server_itself() {
     assert_eq!(primary.unwrap().nodes, ["osaka", "singapore", "cape-town"]);
 }
 
+/// An exit takes more ports before an entry does, and lets go of those that are no more; what stays has no gap.
+#[test]
+fn ports_are_led_on_once_the_exit_takes_them() {
+    let (mut random, mut allocations) = (counted(), Allocations::default());
+    let direct = [choice("osaka", "cape-town", &[], None)];
+    let mut of = |revision, listeners: &str| {
+        let text = SMALL.replace("{protocol: udp, port: 2342}", listeners);
+        compiled((&intent(&text), &direct), revision, &mut allocations, &mut random)
+    };
+    let udp = |states: &BTreeMap<Name, HostState>, node: &str| -> Vec<(u16, u16)> {
+        let services = states[&name(node)].services.iter();
+        let ports = services
+            .filter(|service| service.protocol == 17)
+            .map(|service| service.ports);
+        ports
+            .map(|ports| (ports.first().get(), ports.last().get()))
+            .collect()
+    };
+    let states = [
+        of(1, "{protocol: udp, ports: 2340-2349}"),
+        of(2, "{protocol: udp, ports: 2330-2345}"),
+        of(
+            3,
+            "{protocol: udp, ports: 2330-2337}, {protocol: udp, ports: 2338-2345}",
+        ),
+        of(4, "{protocol: udp, ports: 2330-2400}"),
+    ];
+    for (old, new) in states.iter().zip(&states[1..]) {
+        let mut fleet = Fleet::settled(old);
+        let first = next(&fleet, new);
+        assert_eq!(
+            udp(&first, "cape-town"),
+            udp(new, "cape-town"),
+            "the exit at once"
+        );
+        let numbers = |states: &BTreeMap<Name, HostState>| -> BTreeSet<u16> {
+            let ranges = udp(states, "osaka").into_iter();
+            ranges.flat_map(|(first, last)| first..=last).collect()
+        };
+        let (was, now, will_be) = (numbers(old), numbers(&first), numbers(new));
+        assert!(now.is_subset(&was) || now == will_be, "{now:?}");
+        assert!(
+            was.intersection(&will_be).all(|port| now.contains(port)),
+            "{now:?}"
+        );
+        fleet.restore(&name("cape-town"), first[&name("cape-town")].clone());
+        assert_eq!(udp(&next(&fleet, new), "osaka"), udp(new, "osaka"));
+    }
+}
+
 #[test]
 fn exits_come_first_and_entries_let_go_first() {
     let (intent, mut random, mut allocations) = (intent(SMALL), counted(), Allocations::default());

@@ -2,7 +2,7 @@
 
 use super::allocations::NodeId;
 use super::hosts::World;
-use crate::kinds::{HostAddress, Kind, Mode, Name, ObjectRef, Port, Service};
+use crate::kinds::{HostAddress, Kind, Mode, Name, ObjectRef, Port, PortRange, Service};
 use crate::state::{HostState, PortState, RemoteEndpoint, Served, VtepState};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,10 +56,10 @@ fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, OfServices<'a>> {
             served.senders.extend(address.nodes.iter());
             for target in world.targets(service) {
                 let of_port = served.by_port.entry(target.address).or_default();
-                of_port.extend(ends(service).map(|(protocol, port)| Served {
+                of_port.extend(ends(service).map(|(protocol, ports)| Served {
                     address: address.local.get(),
                     protocol,
-                    port,
+                    ports,
                 }));
             }
         }
@@ -68,11 +68,11 @@ fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, OfServices<'a>> {
 }
 
 /// The ports of a service's listeners, and that of its check.
-fn ends(service: &Service) -> impl Iterator<Item = (u8, u16)> {
+fn ends(service: &Service) -> impl Iterator<Item = (u8, PortRange)> {
     let listeners = service.spec.listeners.iter();
-    let listeners = listeners.map(|listener| (listener.protocol.number(), listener.port.get()));
+    let listeners = listeners.map(|listener| (listener.protocol.number(), listener.ports));
     let health = service.spec.health.as_ref();
-    let check = health.and_then(|health| Some((health.protocol().number(), health.port?.get())));
+    let check = health.and_then(|health| Some((health.protocol().number(), health.port?.into())));
     listeners.chain(check)
 }
 

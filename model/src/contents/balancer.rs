@@ -1,10 +1,9 @@
 //! Services on their own: what the edge needs to balance, without the rest of a host's state.
 
-use kuafu_pipeline::header::ipv4::TCP;
 use kuafu_pipeline::map::{Be16, ConnectionIds, IpKey, NextHop, NodeConfig, Service, ServiceKey, policy};
 
 use super::error::fits;
-use super::service::{Listener, Share, numbers, place};
+use super::service::{Listener, Share, all_ports, numbers, place};
 use super::{Contents, Error, HostFacts, ring};
 
 /// What a host balances.
@@ -87,7 +86,7 @@ pub fn balancer(
     };
     let vnis = vnis(&balancer.services, previous);
     let listener = |(service, vni): (&BalancedService, &u32)| Listener {
-        key: service.key(),
+        keys: vec![service.key()],
         value: Service {
             vni: *vni,
             policy: service.policy,
@@ -140,10 +139,6 @@ fn whole_address(contents: &mut Contents, service: &BalancedService, common: u32
     let whole = contents.services.entry(key).or_default();
     whole.policy |= common | policy::OPEN;
     if service.port == 0 {
-        whole.policy |= if service.protocol == TCP {
-            policy::ALL_TCP
-        } else {
-            policy::ALL_UDP
-        };
+        whole.policy |= all_ports(service.protocol);
     }
 }

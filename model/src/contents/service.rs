@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::RangeInclusive;
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
@@ -24,8 +23,6 @@ use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 const RING_BEFORE: u64 = 600;
 /// See [`RING_BEFORE`].
 const RING_BEFORE_UDP: u64 = 30;
-/// Every port but 0, which stands for the whole address.
-const PORTS: RangeInclusive<u32> = 1..=0xffff;
 
 /// Fills in what listeners need.
 pub(super) fn fill(
@@ -52,7 +49,7 @@ pub(super) fn fill(
         let weights = health::weights(service, &down, &used, percent);
         let targets = service.targets.iter().zip(used.into_iter().zip(weights));
         listeners.push(Listener {
-            key: key(index, service)?,
+            keys: keys(index, service)?,
             value: Service {
                 vni: service.vni,
                 limit: limits.get(&service.vni).copied().unwrap_or_default(),
@@ -100,6 +97,15 @@ fn policy_of_address(service: &ServiceState) -> u32 {
         Echo::Pass => policy::PASS_ECHO,
     };
     fragments | options | echo
+}
+
+/// The bit of a whole address's policy that says that there is a listener for all its ports.
+pub(super) const fn all_ports(protocol: u8) -> u32 {
+    if protocol == TCP {
+        policy::ALL_TCP
+    } else {
+        policy::ALL_UDP
+    }
 }
 
 /// The number of a listener's shield: flows begin at entries alone.
@@ -158,8 +164,8 @@ impl Share {
 /// A listener, before its ring has a place.
 #[derive(Clone, Debug)]
 pub(super) struct Listener {
-    /// Its name.
-    pub key: ServiceKey,
+    /// Its names: one for each port, or one for all that have none.
+    pub keys: Vec<ServiceKey>,
     /// Its value, apart from the rings.
     pub value: Service,
     /// Where it leads, with shares.
@@ -195,23 +201,26 @@ pub(super) fn place(
         if !slots.is_empty() {
             contents.rings.insert(first, slots);
         }
-        placed.push((listener.key, value));
+        placed.push((listener.keys, value));
     }
     let mut changed = vnis_whose_members_change(contents, previous);
     changed.extend(shield::vnis_whose_lists_change(contents, previous));
-    for (index, (key, mut value)) in placed.into_iter().enumerate() {
+    for (index, (keys, value)) in placed.into_iter().enumerate() {
         let changes = changed.contains(&value.vni);
-        follow_on(contents, (&key, &mut value), changes, previous, host);
-        if contents.services.insert(key, value).is_some() {
-            return Err(Error::Repeated {
-                field: entry("services", index, "port"),
-                value: format!(
-                    "{}, protocol {}, port {}",
-                    IpAddr::from(key.address),
-                    key.protocol,
-                    key.port.get()
-                ),
-            });
+        for key in keys {
+            let mut value = value;
+            follow_on(contents, (&key, &mut value), changes, previous, host);
+            if contents.services.insert(key, value).is_some() {
+                return Err(Error::Repeated {
+                    field: entry("services", index, "ports"),
+                    value: format!(
+                        "{}, protocol {}, port {}",
+                        IpAddr::from(key.address),
+                        key.protocol,
+                        key.port.get()
+                    ),
+                });
+            }
         }
     }
     fits("members", contents.members.len(), capacities.members)
@@ -289,14 +298,17 @@ const fn low(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }
 
-fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
+/// What a listener is called in the table of services: by each of its ports, or by none, where it has all. For all the
+/// [whole address](whole_addresses) says that there is one.
+fn keys(index: usize, service: &ServiceState) -> Result<Vec<ServiceKey>, Error> {
     vni(&entry("services", index, "vni"), service.vni)?;
-    in_range(
-        entry("services", index, "port"),
-        u32::from(service.port),
-        PORTS,
-        "1 to 65535",
-    )?;
+    if service.ports.is_all() && (service.at_exit || !service.whole_address) {
+        return Err(Error::Value {
+            field: entry("services", index, "ports"),
+            value: service.ports.to_string(),
+            allowed: "some ports, where the host has others, and at exits".into(),
+        });
+    }
     if service.protocol != TCP && service.protocol != UDP {
         return Err(Error::Value {
             field: entry("services", index, "protocol"),
@@ -304,13 +316,19 @@ fn key(index: usize, service: &ServiceState) -> Result<ServiceKey, Error> {
             allowed: "6 (TCP) or 17 (UDP)".into(),
         });
     }
-    Ok(ServiceKey {
+    let ports = if service.ports.is_all() {
+        0..=0
+    } else {
+        service.ports.numbers()
+    };
+    let key = |port| ServiceKey {
         vni: if service.at_exit { service.vni } else { 0 },
         address: v4(service.local),
-        port: Be16::new(service.port),
+        port: Be16::new(port),
         protocol: service.protocol,
         spare: 0,
-    })
+    };
+    Ok(ports.map(key).collect())
 }
 
 /// Who was down when these contents were brought into force: a target that has its number, and no part in its service,
@@ -552,6 +570,9 @@ fn whole_addresses(contents: &mut Contents, state: &HostState, host: &HostFacts)
             let whole = contents.services.entry(key).or_default();
             whole.vni = service.vni;
             whole.policy |= policy_of_address(service);
+            if service.ports.is_all() {
+                whole.policy |= all_ports(service.protocol);
+            }
             if answered.contains(&service.local) {
                 whole.policy |= policy::ANSWER_ARP;
                 whole.set_mac(Mac::from_octets(host.arp.mac));

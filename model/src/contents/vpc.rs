@@ -78,11 +78,15 @@ fn ports(contents: &mut Contents, state: &HostState, host: &HostFacts) -> Result
         )?;
         for served in &port.serves {
             let key = |at| EndpointKey::served(port.vni, u32::from(served.address), mac, at);
-            let field = entry("ports", index, "serves");
-            let exact = key((served.protocol, served.port));
-            endpoint(contents, field, exact, Endpoint::new(hop, mac))?;
+            let exact = served
+                .ports
+                .numbers()
+                .map(|number| key((served.protocol, number)));
             // The address as a whole, which each of its ports says.
-            contents.endpoints.insert(key((0, 0)), Endpoint::new(hop, mac));
+            let all = exact.chain([key((0, 0))]);
+            contents
+                .endpoints
+                .extend(all.map(|key| (key, Endpoint::new(hop, mac))));
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::common::{integers, refuse_twice, words};
-use super::network::{PortNumber, Protocol};
-use super::{Country, Name, NodeSpec, Resource, Shield};
+use super::listener::LISTENERS;
+use super::{Country, Listener, Name, NodeSpec, Resource, Shield, listener};
 use crate::manifest::{Field, Place};
 
 /// Public addresses at entries, and the services behind them.
@@ -77,7 +77,7 @@ impl Field for AcceleratorSpec {
         place.fields(|fields| {
             let pool = fields.required("pool");
             let entries = fields.optional_list("entries", "at least one node, or no entries at all");
-            let listeners = fields.list("listeners", "at least one {protocol, port}");
+            let listeners = fields.list("listeners", LISTENERS);
             let groups = fields.list("groups", "at least one {service, region}");
             let class = fields.or("class", Class::Game);
             let liveness = fields.or("liveness", Liveness::Standard);
@@ -87,7 +87,8 @@ impl Field for AcceleratorSpec {
             let relays = fields.or("relays", RelayRules::default());
             let shield = fields.optional("shield");
             refuse_twice(fields, "entries", entries.iter().flatten().flatten());
-            refuse_twice(fields, "listeners", listeners.iter().flatten());
+            listener::refuse_overlaps(fields, listeners.iter().flatten());
+            listener::refuse_all_ports(fields, listeners.iter().flatten(), "an accelerator");
             let ends = groups.iter().flatten().map(Group::end);
             refuse_twice(fields, "groups", ends);
             Some(Self {
@@ -102,36 +103,6 @@ impl Field for AcceleratorSpec {
                 bandwidth_mbps: bandwidth_mbps?,
                 relays: relays?,
                 shield: shield?,
-            })
-        })
-    }
-}
-
-/// A protocol and a port at the accelerated addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Listener {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The port.
-    pub port: PortNumber,
-}
-
-impl std::fmt::Display for Listener {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} port {}", self.protocol, self.port)
-    }
-}
-
-impl Field for Listener {
-    const EXPECTS: &'static str = "a mapping with protocol and port";
-
-    fn read(place: &Place<'_>) -> Option<Self> {
-        place.fields(|fields| {
-            let protocol = fields.required("protocol");
-            let port = fields.required("port");
-            Some(Self {
-                protocol: protocol?,
-                port: port?,
             })
         })
     }

@@ -24,6 +24,7 @@ mod accelerator;
 mod address_pool;
 mod common;
 mod health;
+mod listener;
 mod name;
 mod network;
 mod node;
@@ -38,8 +39,8 @@ mod shield;
 mod vpc;
 
 pub use accelerator::{
-    Accelerator, AcceleratorSpec, Bandwidth, Class, Dial, Duplication, Group, IdleTimeout, Listener,
-    Liveness, Places, RelayRules, TcpIdle, UdpIdle,
+    Accelerator, AcceleratorSpec, Bandwidth, Class, Dial, Duplication, Group, IdleTimeout, Liveness, Places,
+    RelayRules, TcpIdle, UdpIdle,
 };
 pub use address_pool::{AddressPool, AddressPoolSpec, Carriers, PoolAddress};
 pub use common::{Invalid, Moment};
@@ -47,6 +48,7 @@ pub(crate) use common::{Text, quoted};
 pub use health::{
     CheckKind, Health, Interval, Payload, Percent, SlowStart, Statuses, Streak, Timeout, UrlPath, Word,
 };
+pub use listener::Listener;
 pub use name::{Labels, Metadata, Name};
 pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};

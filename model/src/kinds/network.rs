@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnetwork::Ipv4Network;
@@ -233,8 +234,22 @@ impl PortRange {
         (first <= last).then_some(Self { first, last })
     }
 
-    /// A range known when this is compiled; an empty one does not compile in a const.
-    pub(super) const fn literal(first: u16, last: u16) -> Self {
+    /// The ports of these numbers, or nothing when there are none, or 0 is one.
+    #[must_use]
+    pub fn of(numbers: RangeInclusive<u16>) -> Option<Self> {
+        let (first, last) = numbers.into_inner();
+        Self::new(PortNumber::new(first)?, PortNumber::new(last)?)
+    }
+
+    /// Every port.
+    pub const ALL: Self = Self::literal(1, u16::MAX);
+
+    /// A range known when this is compiled.
+    ///
+    /// # Panics
+    /// Where it is empty or has port 0; in a const it does not compile.
+    #[must_use]
+    pub const fn literal(first: u16, last: u16) -> Self {
         assert!(first <= last, "ports in order");
         Self {
             first: PortNumber::literal(first),
@@ -264,6 +279,45 @@ impl PortRange {
     #[must_use]
     pub fn contains(self, port: PortNumber) -> bool {
         self.first <= port && port <= self.last
+    }
+
+    /// Are all of these among them?
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.contains(other.first) && self.contains(other.last)
+    }
+
+    /// Is one of these among them?
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// The only port, where there is but one.
+    #[must_use]
+    pub fn only(self) -> Option<PortNumber> {
+        (self.first == self.last).then_some(self.first)
+    }
+
+    /// Are these all ports that there are?
+    #[must_use]
+    pub fn is_all(self) -> bool {
+        self == Self::ALL
+    }
+
+    /// The numbers of the ports.
+    #[must_use]
+    pub const fn numbers(self) -> RangeInclusive<u16> {
+        self.first.get()..=self.last.get()
+    }
+}
+
+impl From<PortNumber> for PortRange {
+    fn from(port: PortNumber) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
     }
 }
 

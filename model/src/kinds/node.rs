@@ -59,12 +59,12 @@ impl NodeSpec {
     /// The port of VXLAN (RFC 7348, section 5).
     pub const VXLAN_PORT: PortNumber = PortNumber::literal(4789);
 
-    /// What the node itself receives on this UDP port, if it does.
+    /// What the node itself receives on one of these UDP ports, if it does.
     #[must_use]
-    pub fn own_port(&self, port: PortNumber) -> Option<&'static str> {
-        if port == Self::VXLAN_PORT {
+    pub fn own_port(&self, ports: PortRange) -> Option<&'static str> {
+        if ports.contains(Self::VXLAN_PORT) {
             Some("VXLAN")
-        } else if port == self.udp_port {
+        } else if ports.contains(self.udp_port) {
             Some("the backbone")
         } else {
             None
@@ -116,7 +116,7 @@ impl NodeSpec {
         }
         for port in [Self::VXLAN_PORT, self.udp_port] {
             if let Some(what) = self
-                .own_port(port)
+                .own_port(port.into())
                 .filter(|_| self.nat_ports.get().contains(port))
             {
                 let why = format!(

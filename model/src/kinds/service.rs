@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::common::{Invalid, Moment, integers, refuse_twice, words};
+use super::listener::LISTENERS;
 use super::network::{HostAddress, PortNumber};
-use super::{Affinity, Health, Labels, Listener, Name, Resource, Scaling, Shield};
+use super::{Affinity, Health, Labels, Listener, Name, Resource, Scaling, Shield, listener};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
@@ -102,7 +103,7 @@ impl Field for ServiceSpec {
                 fields.refuse("targets", Problem::Missing { expects: TARGETS });
             }
             let targets: Option<Vec<Target>> = targets.map(Option::unwrap_or_default);
-            refuse_twice(fields, "listeners", listeners.iter().flatten());
+            listener::refuse_overlaps(fields, listeners.iter().flatten());
             refuse_twice(fields, "targets", targets.iter().flatten().map(Target::end));
             let count = targets.iter().flatten().count();
             if count > MOST_TARGETS {
@@ -160,6 +161,9 @@ impl ServiceSpec {
             let expects = "the VPC whose ports the targets are";
             fields.refuse("vpc", Problem::Missing { expects });
         }
+        if self.mode == Mode::Vxlan {
+            listener::refuse_all_ports(fields, self.listeners.iter(), "ports of a VPC");
+        }
         if self.mode == Mode::Nat {
             return;
         }
@@ -183,7 +187,6 @@ impl ServiceSpec {
     }
 }
 
-const LISTENERS: &str = "at least one {protocol, port}";
 const TARGETS: &str =
     "at least one {address}, with a port where it is not the listener's, or select or scaling";
 

@@ -192,6 +192,14 @@ pub enum Conflict {
         /// Its addresses.
         cidr: Cidr,
     },
+    /// A check without a port behind listeners of several.
+    #[error("is missing: {what} of {object} leads to the targets; name the port at which they answer checks")]
+    AsksWhere {
+        /// Protocol and ports.
+        what: String,
+        /// Whose they are.
+        object: ObjectRef,
+    },
     /// A health check that would ask in another protocol where a listener's packets go.
     #[error(
         "asks by {asks}, and {what} of {object} is served by {serves}; name the port that answers by {asks} in \

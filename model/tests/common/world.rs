@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kuafu_model::contents::{self, ArpFacts, BalancedService, Balancer, Capacities, Contents, HostFacts};
 use kuafu_model::health::Servers;
+use kuafu_model::kinds::PortRange;
 use kuafu_model::runner::Host;
 use kuafu_model::state::{
     self, Announcement, Encapsulation, HostState, LegKey, LegState, PairState, PortState, RemoteEndpoint,
@@ -366,7 +367,7 @@ fn host() -> HostState {
                     .map(|(protocol, port)| Served {
                         address: ip(198, 51, 100, 1),
                         protocol,
-                        port,
+                        ports: PortRange::literal(port, port),
                     })
                     .into(),
                 ..port(two.1, 7, ip(10, 0, 0, 2), 0x22)
@@ -577,7 +578,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         public: ip(198, 51, 100, 1),
         whole_address: true,
         protocol,
-        port,
+        ports: PortRange::literal(port, port),
         idle_timeout_s: 60,
         bandwidth_mbps: None,
         mtu: None,

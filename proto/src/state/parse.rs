@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use kuafu_model::kinds::{Cidr, PacketPolicy};
+use kuafu_model::kinds::{Cidr, PacketPolicy, PortRange};
 use kuafu_model::state::{
     Announcement, Ask, Bfd, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState,
     PathState, PortState, PrefixListState, RemoteEndpoint, Router, Served, ServiceState, Shield, SlotAction,
@@ -121,6 +121,16 @@ fn port(field: &str, value: u32) -> Result<u16> {
     }
 }
 
+/// The ports of a listener, of which the last is not said where there is but one.
+fn ports(first: u32, last: Option<u32>) -> Result<PortRange> {
+    let first = port("port", first)?;
+    let last = last
+        .map(|value| port("last_port", value))
+        .transpose()?
+        .unwrap_or(first);
+    PortRange::of(first..=last).ok_or_else(|| wrong("last_port", last, "port, or more"))
+}
+
 fn vni(value: u32) -> Result<u32> {
     if (1..1 << 24).contains(&value) {
         Ok(value)
@@ -193,7 +203,7 @@ impl Read for Served {
         Ok(Self {
             address: address("address", &message.address)?,
             protocol: protocol(message.protocol)?,
-            port: port("port", message.port)?,
+            ports: ports(message.port, message.last_port)?,
         })
     }
 }
@@ -328,7 +338,7 @@ impl Read for ServiceState {
             public: address("public", &message.public)?,
             whole_address: message.whole_address,
             protocol: protocol(message.protocol)?,
-            port: port("port", message.port)?,
+            ports: ports(message.port, message.last_port)?,
             idle_timeout_s: message.idle_timeout_s,
             bandwidth_mbps: message.bandwidth_mbps,
             mtu: message.mtu.map(mtu).transpose()?,

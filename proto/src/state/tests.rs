@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use kuafu_model::kinds::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy};
+use kuafu_model::kinds::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy, PortRange};
 use kuafu_model::state::*;
 
 use super::parse::Read;
@@ -31,7 +31,7 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         public: Ipv4Addr::new(203, 0, 113, 9),
         whole_address: true,
         protocol: 17,
-        port: 2342,
+        ports: PortRange::literal(2342, 2342),
         idle_timeout_s: 60,
         bandwidth_mbps: at_exit.then_some(50),
         mtu: at_exit.then_some(1400),
@@ -100,7 +100,7 @@ pub(crate) fn sample() -> HostState {
             serves: vec![Served {
                 address: Ipv4Addr::new(203, 0, 113, 5),
                 protocol: 6,
-                port: 443,
+                ports: PortRange::literal(8000, 8099),
             }],
         }],
         endpoints: vec![RemoteEndpoint {
@@ -301,6 +301,29 @@ fn wrong_checks_are_named() {
         "nothing that is known here"
     );
     assert!(of(|check| check.a2s = check.tcp).contains("the only one"));
+}
+
+#[test]
+fn wrong_ports_are_named() {
+    let of = |port, last_port| {
+        let served = &sample().ports[0].serves[0];
+        let message = v1::Served {
+            port,
+            last_port,
+            ..served.into()
+        };
+        Served::read(message)
+    };
+    assert_eq!(of(80, None).unwrap().ports, PortRange::literal(80, 80));
+    assert_eq!(of(80, Some(81)).unwrap().ports, PortRange::literal(80, 81));
+    for (port, last, field) in [
+        (0, None, "port"),
+        (80, Some(79), "last_port"),
+        (80, Some(1 << 16), "last_port"),
+    ] {
+        let error = of(port, last).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
+    }
 }
 
 #[test]

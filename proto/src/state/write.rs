@@ -1,6 +1,6 @@
 //! From model's types to messages.
 
-use kuafu_model::kinds::{Affinity, Cidr, PacketPolicy};
+use kuafu_model::kinds::{Affinity, Cidr, PacketPolicy, PortRange};
 use kuafu_model::state::{
     Announcement, Ask, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
     PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Target,
@@ -72,12 +72,18 @@ impl From<&PortState> for v1::PortState {
     }
 }
 
+/// The last of several ports.
+fn last_port(ports: PortRange) -> Option<u32> {
+    ports.only().is_none().then(|| ports.last().get().into())
+}
+
 impl From<&Served> for v1::Served {
     fn from(served: &Served) -> Self {
         Self {
             address: served.address.to_string(),
             protocol: served.protocol.into(),
-            port: served.port.into(),
+            port: served.ports.first().get().into(),
+            last_port: last_port(served.ports),
         }
     }
 }
@@ -187,7 +193,8 @@ impl From<&ServiceState> for v1::ServiceState {
             public: service.public.to_string(),
             whole_address: service.whole_address,
             protocol: service.protocol.into(),
-            port: service.port.into(),
+            port: service.ports.first().get().into(),
+            last_port: last_port(service.ports),
             idle_timeout_s: service.idle_timeout_s,
             bandwidth_mbps: service.bandwidth_mbps,
             mtu: service.mtu.map(Into::into),

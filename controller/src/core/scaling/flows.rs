@@ -74,7 +74,7 @@ impl Seen<'_> {
 /// The servers of services that scale, by the service's name: address, port and weight.
 fn counted(state: &HostState) -> impl Iterator<Item = (&str, Ipv4Addr, u16, u32)> {
     health::targets(state).filter_map(|(service, target)| {
-        let port = target.target.port().unwrap_or(service.port);
+        let port = service.port_of(&target.target);
         Some((
             target.counted.as_deref()?,
             target.target.server()?,

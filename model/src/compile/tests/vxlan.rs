@@ -80,7 +80,7 @@ fn leads(states: &States) -> Vec<(Ipv4Addr, Ipv4Addr)> {
 
 /// What ports serve, by their names.
 fn serve(states: &States, node: &str) -> Vec<(String, Vec<String>)> {
-    let one = |served: &Served| format!("{}:{}:{}", served.address, served.protocol, served.port);
+    let one = |served: &Served| format!("{}:{}:{}", served.address, served.protocol, served.ports.first());
     let ports = states[node].ports.iter();
     ports
         .map(|port| (port.name.clone(), port.serves.iter().map(one).collect()))

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use kuafu_pipeline::map::MOST_LISTED;
 
-use super::{Check, Claims, FieldOf, field, id, join};
+use super::{Check, FieldOf, field, id, join};
 use crate::contents::{MOST_LISTS, lists_fit};
 use crate::kinds::{
-    Accelerator, HostAddress, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress, Prefer,
-    Service, Shield, ShieldMode, Target,
+    Accelerator, HostAddress, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress,
+    PortNumber, PortRange, Prefer, Protocol, Service, Shield, ShieldMode, Target,
 };
 use crate::manifest::error::Conflict;
+
+/// Ports of addresses and protocols that listeners have, by the first.
+type Taken = BTreeMap<((HostAddress, Protocol), PortNumber), (PortRange, FieldOf)>;
 
 /// An object at whose addresses packets enter.
 struct Door<'a> {
@@ -101,8 +104,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A check without a port of its own asks in the protocol of the listeners that lead to the service: its own, and
-    /// these accelerators'.
+    /// A check without a port of its own asks in the protocol and at the port of the listeners that lead to the service:
+    /// its own, and these accelerators'.
     fn asks_where_it_is_answered(
         &mut self,
         me: &ObjectRef,
@@ -117,25 +120,34 @@ impl<'a> Check<'a> {
         else {
             return;
         };
+        let has_no_port = |target: &Target| target.port.is_none();
+        let is_unclear = self.targets_of(service).iter().any(has_no_port);
         let asks = health.protocol();
         let of_accelerators = accelerators
             .iter()
             .map(|accelerator| (id(Kind::Accelerator, accelerator), &accelerator.spec.listeners));
         let mut all = std::iter::once((me.clone(), &service.spec.listeners)).chain(of_accelerators);
         let found = all.find_map(|(object, listeners)| {
-            let other = listeners.iter().find(|listener| listener.protocol != asks)?;
-            Some((object, *other))
+            let is_wrong = |listener: &&Listener| {
+                listener.protocol != asks || is_unclear && listener.ports.only().is_none()
+            };
+            Some((object, *listeners.iter().find(is_wrong)?))
         });
         if let Some((object, listener)) = found {
             let because = field(&object, "spec.listeners");
             let (what, serves) = (listener.to_string(), listener.protocol);
-            let conflict = Conflict::AsksOtherwise {
-                asks,
-                what,
-                object,
-                serves,
+            let (name, conflict) = if serves == asks {
+                ("spec.health.port", Conflict::AsksWhere { what, object })
+            } else {
+                let conflict = Conflict::AsksOtherwise {
+                    asks,
+                    what,
+                    object,
+                    serves,
+                };
+                ("spec.health.type", conflict)
             };
-            self.add(field(me, "spec.health.type"), [because], conflict);
+            self.add(field(me, name), [because], conflict);
         }
     }
 
@@ -324,11 +336,10 @@ impl<'a> Check<'a> {
     /// A listener is alone on its address, protocol and port, whether an accelerator's or a service's, and where the address
     /// is a node's own it takes no port that the node needs itself.
     pub(super) fn listeners(&mut self) {
-        let mut claims: Claims<(HostAddress, Listener)> =
-            Claims::new("a port of an address is one listener's");
+        let mut taken = Taken::new();
         for door in self.doors() {
             for address in door.addresses {
-                self.listens(&mut claims, (&door.me, door.pool), address, door.listeners);
+                self.listens(&mut taken, (&door.me, door.pool), address, door.listeners);
             }
         }
     }
@@ -424,15 +435,28 @@ impl<'a> Check<'a> {
     /// The listeners of an object at an address of its pool.
     fn listens(
         &mut self,
-        claims: &mut Claims<(HostAddress, Listener)>,
+        taken: &mut Taken,
         (me, pool): (&ObjectRef, &Name),
         address: &PoolAddress,
         listeners: &[Listener],
     ) {
         for (index, listener) in listeners.iter().enumerate() {
-            let at = field(me, format!("spec.listeners[{index}].port"));
-            let what = format!("{listener} on {}", address.public);
-            self.claim(claims, (address.public, *listener), what, at.clone());
+            let at = field(me, format!("spec.listeners[{index}].{}", listener.field()));
+            let its = (address.public, listener.protocol);
+            let ports = listener.ports;
+            // Those that are taken do not overlap: of them the last one that begins before these end may.
+            let before = taken
+                .range((its, PortNumber::MIN)..=(its, ports.last()))
+                .next_back();
+            match before.filter(|(_, (other, _))| other.overlaps(ports)) {
+                Some((_, (_, holder))) => {
+                    let (what, holder) = (format!("{listener} on {}", address.public), holder.clone());
+                    self.taken(what, "a port of an address is one listener's", holder, at.clone());
+                }
+                None => {
+                    taken.insert((its, ports.first()), (ports, at.clone()));
+                }
+            }
             for node in address.nodes.iter() {
                 self.listener_on_node(pool, (address, node), *listener, at.clone());
             }
@@ -453,9 +477,9 @@ impl<'a> Check<'a> {
             return;
         }
         let (what, node_id) = (listener.to_string(), id(Kind::Node, node));
-        let own = listener.protocol == crate::kinds::Protocol::Udp;
+        let own = listener.protocol == Protocol::Udp;
         let range = node.spec.nat_ports.get();
-        let (name, conflict) = if let Some(holder) = node.spec.own_port(listener.port).filter(|_| own) {
+        let (name, conflict) = if let Some(holder) = node.spec.own_port(listener.ports).filter(|_| own) {
             let node = node_id.clone();
             (
                 "spec.udp_port",
@@ -466,7 +490,7 @@ impl<'a> Check<'a> {
                     holder,
                 },
             )
-        } else if range.contains(listener.port) {
+        } else if range.overlaps(listener.ports) {
             let node = node_id.clone();
             (
                 "spec.nat_ports",

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::bail;
-use kuafu_model::kinds::{AddressPool, Mode, Mtu, Name, Node, Port, Protocol, Service, Vpc};
+use kuafu_model::kinds::{AddressPool, Listener, Mode, Mtu, Name, Node, Port, Protocol, Service, Vpc};
 use kuafu_model::manifest::Intent;
 
 /// The MTU that servers are taken to have.
@@ -94,7 +94,9 @@ fn segments(service: &Service, addresses: &[Ipv4Addr], declared: Option<Mtu>) ->
         .listeners
         .iter()
         .filter(|listener| listener.protocol == Protocol::Tcp);
-    let ports: Vec<String> = tcp.map(|listener| listener.port.to_string()).collect();
+    let ports =
+        tcp.map(|Listener { ports, .. }| ports.only().map_or(ports.to_string(), |one| one.to_string()));
+    let ports: Vec<String> = ports.collect();
     if ports.is_empty() {
         return String::new();
     }
