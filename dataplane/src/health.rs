@@ -391,6 +391,7 @@ pub(crate) mod tests {
                 bandwidth_mbps: None,
                 mtu: None,
                 affinity: Default::default(),
+                connection_ids: None,
                 packets: Default::default(),
                 shield: None,
                 targets: vec![server(1), server(2)],

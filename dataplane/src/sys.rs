@@ -18,11 +18,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds,
-    ConnectionKey, Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter,
-    Hitter, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState,
-    PassedOn, Path as BackbonePath, PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
-    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
+    Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit,
+    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
+    Path as BackbonePath, PathState, Port, QuicServerKey, Sample, Seen, Service, ServiceKey, Shield,
+    ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -73,8 +73,8 @@ macro_rules! octets {
 }
 
 octets! {
-    AdmittedKey Bucket CachedFlows CaptureOrder CaptureRecord CaptureState Connection ConnectionIds ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
-    Pair PairState PassedOn BackbonePath PathState Port Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState TargetSigns Tracked
+    AdmittedKey Bucket CachedFlows CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
+    Pair PairState PassedOn BackbonePath PathState Port QuicServerKey Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState TargetSigns Tracked
     Vtep VtepKey Window
 }
 

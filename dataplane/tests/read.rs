@@ -150,7 +150,7 @@ fn sizes(world: &World) -> Sizes {
             slots: 1024,
             targets: 1024,
             members: 1024,
-            quic_servers: 1024,
+            quic_targets: 1024,
             limits: 1024,
             listed: 1024,
             ..Capacities::default()

@@ -4,10 +4,10 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds,
-    ConnectionKey, Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS,
-    Hitter, Limit, LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
-    PairState, PassedOn, Path, PathState, Port, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield,
+    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
+    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
+    LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
+    Path, PathState, Port, QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield,
     ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
@@ -116,13 +116,9 @@ pub static SEEN: Array<Seen, SEEN_PLACES, MAPPED> = Array::new();
 /// Places in [`SEEN`]: a power of two.
 pub const SEEN_PLACES: usize = 131_072;
 
-/// How QUIC's connection ids are laid out.
-#[btf_map(name = "connection_ids")]
-pub static CONNECTION_IDS: Array<ConnectionIds, 1> = Array::new();
-
-/// Targets, by the server's id in a connection id.
-#[btf_map(name = "quic_servers")]
-pub static QUIC_SERVERS: HashMap<u64, u32, 65_536, ON_DEMAND> = HashMap::new();
+/// Targets, by the server's id in connection ids.
+#[btf_map(name = "quic_targets")]
+pub static QUIC_TARGETS: HashMap<QuicServerKey, u32, 65_536, ON_DEMAND> = HashMap::new();
 
 /// Limits of accelerators, by number.
 #[btf_map(name = "limits")]

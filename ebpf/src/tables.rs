@@ -9,11 +9,11 @@ use core::sync::atomic::{
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{
-    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionIds, ConnectionKey, Endpoint,
-    EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey,
-    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
-    SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot, SlotState, Tally,
-    TargetSigns, Tracked, Vtep, VtepKey, Window, said,
+    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint, EndpointKey,
+    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
+    QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot,
+    SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window, said,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables};
 
@@ -235,13 +235,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn connection_ids(&self) -> Option<&ConnectionIds> {
-        look_up!(CONNECTION_IDS, 0)
-    }
-
-    #[inline(always)]
-    fn quic_server(&self, id: u64) -> Option<u32> {
-        look_up!(QUIC_SERVERS, id).copied()
+    fn quic_target(&self, key: &QuicServerKey) -> Option<u32> {
+        look_up!(QUIC_TARGETS, key).copied()
     }
 
     #[inline(always)]

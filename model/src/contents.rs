@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    Be16, Be32, ConnectionIds, Endpoint, EndpointKey, HopKind, Limit, MemberKey, NextHop, NodeConfig, Pair,
-    Path, Port, Service, ServiceKey, Shield, Slot, Vtep, VtepKey,
+    Be16, Be32, Endpoint, EndpointKey, HopKind, Limit, MemberKey, NextHop, NodeConfig, Pair, Path, Port,
+    QuicServerKey, Service, ServiceKey, Shield, Slot, Vtep, VtepKey,
 };
 
 pub use balancer::{BalancedService, Balancer, balancer};
@@ -108,7 +108,7 @@ pub struct Capacities {
     /// Targets of all services, each counted for each of its services.
     pub members: u32,
     /// Servers that QUIC's connection ids name.
-    pub quic_servers: u32,
+    pub quic_targets: u32,
     /// Accelerators with their limits, number 0 included.
     pub limits: u32,
     /// Shields, number 0 included.
@@ -134,7 +134,7 @@ impl Default for Capacities {
             rings: 8_650_752,
             targets: 65_536,
             members: 262_144,
-            quic_servers: 65_536,
+            quic_targets: 65_536,
             limits: 65_536,
             shields: 1024,
             listed: 1_048_576,
@@ -176,10 +176,8 @@ pub struct Contents {
     pub targets: BTreeMap<u32, NextHop>,
     /// Which targets are whose, and what they take.
     pub members: HashMap<MemberKey, u32>,
-    /// How QUIC's connection ids are laid out.
-    pub connection_ids: ConnectionIds,
     /// Targets, by the server's id in a connection id.
-    pub quic_servers: BTreeMap<u64, u32>,
+    pub quic_targets: HashMap<QuicServerKey, u32>,
     /// Limits of the accelerators that have a listener here, by number.
     pub limits: BTreeMap<u32, Limit>,
     /// Shields of the services that have one and a listener here, by number.

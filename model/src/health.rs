@@ -239,6 +239,7 @@ mod tests {
             bandwidth_mbps: None,
             mtu: None,
             affinity: Default::default(),
+            connection_ids: None,
             packets: Default::default(),
             shield: None,
             targets,

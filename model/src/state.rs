@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::kinds::{Affinity, Cidr, PacketPolicy, PortRange};
+use crate::kinds::{Affinity, Cidr, ConnectionIds, PacketPolicy, PortRange};
 
 /// Everything one host needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,6 +252,8 @@ pub struct ServiceState {
     pub mtu: Option<u16>,
     /// Which of its flows lead to one target.
     pub affinity: Affinity,
+    /// Of QUIC: how its connection ids are laid out.
+    pub connection_ids: Option<ConnectionIds>,
     /// What becomes of unusual packets to its address.
     pub packets: PacketPolicy,
     /// Where it leads, with weights.
@@ -323,6 +325,8 @@ pub struct TargetState {
     pub target: Target,
     /// How this host finds out whether it serves; `None`: it counts as if it did.
     pub check: Option<Arc<Check>>,
+    /// What it is called in connection ids; `None`: nothing.
+    pub server_id: Option<u64>,
     /// When it loses the flows that it has, in seconds since 1970; `None`: never.
     pub ends_s: Option<u64>,
     /// Targets among which the nearest get the new flows; 0: those that are as near as any.
@@ -341,6 +345,7 @@ impl TargetState {
             weight,
             target,
             check: None,
+            server_id: None,
             ends_s: None,
             group: 0,
             rank: 0,

@@ -13,14 +13,16 @@ use kuafu_model::contents::{
     self as contents_of, ArpFacts, Batch, Capacities, Contents, Error, HostFacts, contents, recovered,
 };
 use kuafu_model::health::{Servers, Subject, subjects, targets};
-use kuafu_model::kinds::{Echo, Fragments, Options, Oversize, PacketPolicy, PortRange};
+use kuafu_model::kinds::{
+    ConfigNumber, ConnectionIds, Echo, Fragments, IdOctets, Options, Oversize, PacketPolicy, PortRange,
+};
 use kuafu_model::state::{
     Ask, Check, Host, HostState, LegKey, LegState, PairState, PathState, PortState, RemoteEndpoint,
     ServiceState, SlotAction, SlotState, Target, TargetState, VtepState,
 };
 use kuafu_pipeline::map::{
-    Be16, EndpointKey, HopKind, IpKey, KEEPS, Limit, MemberKey, NO_PATH, NextHop, ServiceKey, SlotKind,
-    policy,
+    Be16, EndpointKey, HopKind, IpKey, KEEPS, Limit, MemberKey, NO_PATH, NextHop, QuicServerKey, ServiceKey,
+    SlotKind, policy,
 };
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
@@ -162,6 +164,7 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
@@ -233,6 +236,51 @@ fn ports_have_an_entry_each_and_all_ports_one() {
     state.services[0].whole_address = false;
     let refused = contents(&state, &facts(), None).unwrap_err();
     assert!(refused.to_string().contains("services[0].ports"), "{refused}");
+}
+
+/// Of QUIC each listener says how ids are laid out, and each service's ids name its own targets.
+#[test]
+fn connection_ids_name_targets_of_their_service() {
+    let mut state = state();
+    let mut quic = ServiceState {
+        own: true,
+        connection_ids: Some(ConnectionIds::QuicLb {
+            config: ConfigNumber::new(2).unwrap(),
+            octets: IdOctets::new(3).unwrap(),
+        }),
+        ..service(true, 2)
+    };
+    quic.at_exit = false;
+    for (target, id) in quic.targets.iter_mut().zip([Some(7), None, Some(0x01_0203)]) {
+        target.server_id = id;
+    }
+    let plain = ServiceState {
+        vni: 101,
+        ports: PortRange::literal(7001, 7001),
+        connection_ids: None,
+        ..quic.clone()
+    };
+    state.services = vec![quic, plain];
+    let contents = compiled(&state, None);
+    let listener = contents.services[&key(0, 7000, 17)];
+    assert!(listener.has(policy::QUIC) && !contents.services[&key(0, 7001, 17)].has(policy::QUIC));
+    let named = |id: [u8; 3]| {
+        let first = [0b0100_0000, id[0], id[1], id[2], 0, 0, 0, 0];
+        let id = listener.connection_ids().server(first, 0, 8)?;
+        let number = contents.quic_targets.get(&QuicServerKey::new(listener.vni, id))?;
+        Some(contents.targets[number].address)
+    };
+    let server = |last| Some(IpKey::v4(u32::from(ip(203, 0, 113, last))));
+    assert_eq!(named([0, 0, 7]), server(1));
+    assert_eq!(named([1, 2, 3]), server(3));
+    assert_eq!(named([0, 0, 8]), None);
+    assert_eq!(contents.quic_targets.len(), 2, "of one service alone");
+    // One whose time is over is no member, and is named no more.
+    let mut facts = facts();
+    let over = (100, state.services[0].targets[0].target);
+    facts.servers.ended.insert(over);
+    let without = kuafu_model::contents::contents(&state, &facts, Some(&contents)).unwrap();
+    assert_eq!(without.quic_targets.len(), 1);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn service(vni: u32, at_exit: bool, shield: Option<Shield>) -> ServiceState {
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         targets: vec![TargetState::unchecked(1, server)],
         shield,

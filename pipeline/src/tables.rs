@@ -1,9 +1,9 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionIds, ConnectionKey, Endpoint,
-    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey,
-    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, Sample,
+    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint, EndpointKey,
+    FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, QuicServerKey, Sample,
     Seen, Service, ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, TargetSigns, Tracked, Vtep,
     VtepKey, Window,
 };
@@ -71,10 +71,8 @@ pub trait Tables: Atomics {
     fn cached_flows(&self, hash: u32) -> Option<&CachedFlows>;
     /// Where a UDP flow of this hash leaves its mark.
     fn seen(&self, hash: u32) -> Option<&Seen>;
-    /// How QUIC's connection ids are laid out.
-    fn connection_ids(&self) -> Option<&ConnectionIds>;
-    /// The target's number for a server's id in a connection id.
-    fn quic_server(&self, id: u64) -> Option<u32>;
+    /// The target that is the server of an id in connection ids.
+    fn quic_target(&self, key: &QuicServerKey) -> Option<u32>;
     /// The limit of an accelerator, by its number here.
     fn limit(&self, number: u32) -> Option<&Limit>;
     /// What packets change in a limit.

@@ -8,8 +8,8 @@ use kuafu_dataplane::bpf::Bpf;
 use kuafu_model::contents::{BalancedService, Balancer, Contents, balancer};
 use kuafu_pipeline::header::ipv4::TCP;
 use kuafu_pipeline::map::{
-    AdmittedKey, Be32, ConnectionIds, IpKey, Mac, Neighbour, NextHop, NodeConfig, Rate, Shield, Tunnel, Wrap,
-    guard, listed_key,
+    AdmittedKey, Be32, IpKey, Mac, Neighbour, NextHop, NodeConfig, Rate, Shield, Tunnel, Wrap, guard,
+    listed_key,
 };
 
 use super::host::{self, HERE, SERVER};
@@ -65,7 +65,6 @@ pub(super) fn fill(bpf: &Bpf, interface: u32) -> Result<()> {
             service(IpKey::v4(ADDRESS.into()), SLOW, by_ipip),
         ],
         policy: 0,
-        connection_ids: ConnectionIds::default(),
         quic_servers: Vec::new(),
     };
     let facts = facts(bpf.maps.capacities(), 250, 0);

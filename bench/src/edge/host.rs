@@ -187,6 +187,7 @@ pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) ->
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: vec![TargetState::unchecked(1, target)],

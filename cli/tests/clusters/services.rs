@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -123,16 +123,25 @@ fn policies(stage: &Stage, address: Ipv4Addr) {
     assert!(!answers(), "echo: drop");
 }
 
-/// All ports of TCP and a range of UDP's lead to the servers.
+/// All ports of TCP and a range of UDP's lead to the servers, and connection ids of QUIC to those that they name.
 fn many_ports(stage: &Stage, address: Ipv4Addr, servers: &[Server]) {
     let text = manifests(&stage.world).unwrap();
     let text = text.replacen(
         &format!(
             "pool: pool-1\n  listeners: [{{protocol: tcp, port: {HTTP}}}, {{protocol: udp, port: {UDP}}}]"
         ),
-        "pool: pool-1\n  listeners: [{protocol: tcp, ports: all}, {protocol: udp, ports: 7700-7799}]",
+        "pool: pool-1\n  listeners: [{protocol: tcp, ports: all}, {protocol: udp, ports: 7700-7799}]\n  \
+         quic: {layout: quic-lb, config: 2, server_id_octets: 2}",
         1,
     );
+    let (others, its) = text.split_at(text.find("name: web-1").unwrap());
+    let mut its = its.to_owned();
+    for (index, name) in SERVERS.iter().enumerate() {
+        let server = stage.world.site(name).unwrap().address().public;
+        let named = format!("{{address: {server}, server_id: {}}}", 0x0100 + index);
+        its = its.replacen(&format!("{{address: {server}}}"), &named, 1);
+    }
+    let text = others.to_owned() + &its;
     stage.cluster.apply(&stage.world, "world.yaml", &text).unwrap();
     soon("a server refuses what comes to a port without a program", || {
         let to = SocketAddrV4::new(address, HTTP + 1).into();
@@ -143,6 +152,31 @@ fn many_ports(stage: &Stage, address: Ipv4Addr, servers: &[Server]) {
     });
     ask(&stage.world, address).expect("an answer");
     stream(&stage.world, (address, 2), servers);
+    let arrived = || -> Vec<u64> {
+        servers
+            .iter()
+            .map(|server| server.decapsulator.unwrapped().gue[0])
+            .collect()
+    };
+    for index in 0..SERVERS.len() {
+        let mut expected = arrived();
+        expected[index] += REQUESTS as u64;
+        // A short header, the configuration's number, the server's id, and what the server likes.
+        let id = u8::try_from(index).unwrap();
+        let packet = [0x40, 0b0100_0000, 0x01, id, 9, 9, 9, 9, 9, 9];
+        let player = stage.world.netns("player").unwrap();
+        let sent = player.run(|| -> std::io::Result<()> {
+            for port in (7700..7800).cycle().take(REQUESTS) {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                socket.send_to(&packet, (address, port))?;
+            }
+            Ok(())
+        });
+        sent.unwrap().unwrap();
+        soon("all arrive at the server that they name", || {
+            (arrived() == expected).then_some(())
+        });
+    }
 }
 
 fn manifests(world: &World) -> anyhow::Result<String> {

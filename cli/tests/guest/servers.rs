@@ -307,6 +307,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: vec![TargetState {

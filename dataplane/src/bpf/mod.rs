@@ -26,11 +26,11 @@ use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionIds,
-    ConnectionKey, Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter,
-    Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
-    Path as BackbonePath, PathState, Port, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts,
-    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
+    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path as BackbonePath,
+    PathState, Port, QuicServerKey, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState,
+    Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::stage::flow::Flow;
 
@@ -109,10 +109,8 @@ maps! {
     flow_cache: Map<u32, CachedFlows>,
     /// Marks of UDP flows.
     seen: Map<u32, Seen>,
-    /// How QUIC's connection ids are laid out.
-    connection_ids: Map<u32, ConnectionIds>,
-    /// Targets, by the server's id in a connection id.
-    quic_servers: Map<u64, u32>,
+    /// Targets, by the server's id in connection ids.
+    quic_targets: Map<QuicServerKey, u32>,
     /// Limits of accelerators.
     limits: Map<u32, Limit>,
     /// What packets change in limits.
@@ -224,7 +222,7 @@ impl Maps {
             rings: self.rings.capacity(),
             targets: self.targets.capacity(),
             members: self.members.capacity(),
-            quic_servers: self.quic_servers.capacity(),
+            quic_targets: self.quic_targets.capacity(),
             limits: self.limits.capacity(),
             shields: self.shields.capacity(),
             listed: self.listed.capacity(),

@@ -69,7 +69,7 @@ impl Sizes {
             ("targets", of.targets),
             ("target_signs", of.targets),
             ("members", of.members),
-            ("quic_servers", of.quic_servers),
+            ("quic_targets", of.quic_targets),
             ("limits", of.limits),
             ("limit_states", of.limits),
             ("shields", of.shields),

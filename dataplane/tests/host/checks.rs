@@ -81,6 +81,7 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: vec![TargetState {

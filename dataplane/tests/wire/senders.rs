@@ -140,6 +140,7 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: vec![TargetState::unchecked(1, to.map_or(server, Target::Pair))],

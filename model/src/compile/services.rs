@@ -10,8 +10,8 @@ use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
     self, Accelerator, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment,
-    Mtu, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, Service, ShieldMode,
-    Statuses, UrlPath, Word,
+    Mtu, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, ServerId, Service,
+    ShieldMode, Statuses, UrlPath, Word,
 };
 use crate::state::{
     Ask, Check, Encapsulation, HostState, PrefixListState, ServiceState, Shield, Target, TargetState,
@@ -85,6 +85,7 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
                     shield: service.spec.shield.as_ref().and_then(shield),
                     mtu,
                     affinity: service.spec.affinity,
+                    connection_ids: service.spec.quic.filter(|_| listener.protocol == Protocol::Udp),
                     packets: pool.spec.packets,
                     ..of((vni, name), address, (*listener, IdleTimeout::default()))
                 };
@@ -111,6 +112,7 @@ fn servers<'a>(
     world.targets(service).iter().filter_map(move |target| {
         let server = Weighed {
             check: check.cloned(),
+            server_id: target.server_id.map(ServerId::get),
             ends_s: target.drain_until.map(Moment::unix_s),
             group,
             rank: own.map_or(0, |own| world.locations.rank(service, &own.spec, target)),
@@ -322,6 +324,7 @@ struct Weighed {
     weight: u128,
     target: Target,
     check: Option<Arc<Check>>,
+    server_id: Option<u64>,
     ends_s: Option<u64>,
     group: u32,
     rank: u32,
@@ -334,6 +337,7 @@ impl Weighed {
             weight,
             target,
             check: None,
+            server_id: None,
             ends_s: None,
             group: 0,
             rank: 0,
@@ -407,6 +411,7 @@ fn of(
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         targets: Vec::new(),
         shield: None,
@@ -506,6 +511,7 @@ fn shared(targets: impl Iterator<Item = Weighed>) -> Vec<TargetState> {
             weight: if target.weight > 0 { weight.max(1) } else { 0 },
             target: target.target,
             check: target.check,
+            server_id: target.server_id,
             ends_s: target.ends_s,
             group: target.group,
             rank: target.rank,

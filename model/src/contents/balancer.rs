@@ -1,6 +1,6 @@
 //! Services on their own: what the edge needs to balance, without the rest of a host's state.
 
-use kuafu_pipeline::map::{Be16, ConnectionIds, IpKey, NextHop, NodeConfig, Service, ServiceKey, policy};
+use kuafu_pipeline::map::{Be16, IpKey, NextHop, NodeConfig, QuicServerKey, Service, ServiceKey, policy};
 
 use super::error::fits;
 use super::service::{Listener, Share, all_ports, numbers, place};
@@ -15,9 +15,7 @@ pub struct Balancer {
     pub services: Vec<BalancedService>,
     /// Bits of [`policy`] that each service's whole address gets. What no listener takes there is the host's own.
     pub policy: u32,
-    /// How QUIC's connection ids are laid out.
-    pub connection_ids: ConnectionIds,
-    /// The server of each id in a connection id.
+    /// The server of each id in connection ids.
     pub quic_servers: Vec<(u64, NextHop)>,
 }
 
@@ -81,7 +79,6 @@ pub fn balancer(
     let previous = previous.unwrap_or(&empty);
     let mut contents = Contents {
         node: balancer.node,
-        connection_ids: balancer.connection_ids,
         ..Contents::default()
     };
     let vnis = vnis(&balancer.services, previous);
@@ -99,18 +96,20 @@ pub fn balancer(
     let listeners = balancer.services.iter().zip(&vnis).map(listener).collect();
     place(&mut contents, listeners, previous, host)?;
     let numbers = numbers(&contents);
-    // Where no service is of QUIC, there is no number, and nobody asks.
-    let servers = balancer.quic_servers.iter();
-    contents.quic_servers = servers
-        .filter_map(|(id, hop)| Some((*id, *numbers.get(&ring::identity(hop))?)))
-        .collect();
+    let of_quic = balancer.services.iter().zip(&vnis);
+    for (_, vni) in of_quic.filter(|(service, _)| service.policy & policy::QUIC != 0) {
+        let servers = balancer.quic_servers.iter();
+        contents.quic_targets.extend(servers.filter_map(|(id, hop)| {
+            Some((QuicServerKey::new(*vni, *id), *numbers.get(&ring::identity(hop))?))
+        }));
+    }
     for service in &balancer.services {
         whole_address(&mut contents, service, balancer.policy);
     }
     fits(
-        "quic_servers",
-        contents.quic_servers.len(),
-        host.capacities.quic_servers,
+        "quic_targets",
+        contents.quic_targets.len(),
+        host.capacities.quic_targets,
     )?;
     fits("services", contents.services.len(), host.capacities.services)?;
     Ok(contents)

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
-    Be16, IpKey, KEEPS, Mac, MemberKey, NextHop, Service, ServiceKey, TAKES, Tunnel, Wrap, policy,
+    self, Be16, IpKey, KEEPS, Mac, MemberKey, NextHop, QuicServerKey, Service, ServiceKey, TAKES, Tunnel,
+    Wrap, policy,
 };
 use kuafu_pipeline::stage::check;
 
@@ -15,7 +16,7 @@ use super::error::{entry, fits, in_range};
 use super::vpc::{v4, vni};
 use super::{Contents, Error, HostFacts, limit, ring, shield};
 use crate::health::{self, Subject};
-use crate::kinds::{Affinity, Echo, Fragments, Options, Oversize};
+use crate::kinds::{Affinity, ConnectionIds, Echo, Fragments, Options, Oversize};
 use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
 
 /// For how many seconds flows that may have begun before a change of their ring belong to the ring before it, on a host
@@ -63,6 +64,12 @@ pub(super) fn fill(
         });
     }
     place(contents, listeners, previous, host)?;
+    contents.quic_targets = quic_targets(contents, state);
+    fits(
+        "quic_targets",
+        contents.quic_targets.len(),
+        capacities.quic_targets,
+    )?;
     whole_addresses(contents, state, host);
     fits("services", contents.services.len(), capacities.services)
 }
@@ -75,7 +82,33 @@ fn policy_of(service: &ServiceState) -> u32 {
         Affinity::Port => policy::BY_PORT,
     };
     let is_silent = service.packets.oversize == Oversize::Drop && !service.at_exit;
-    affinity | if is_silent { policy::SILENT } else { 0 }
+    let silent = if is_silent { policy::SILENT } else { 0 };
+    let quic = service.connection_ids.map(|declared| {
+        policy::quic(match declared {
+            ConnectionIds::Tagged => map::ConnectionIds::tagged(),
+            ConnectionIds::QuicLb { config, octets } => {
+                map::ConnectionIds::quic_lb(config.get().into(), octets.get().into())
+            }
+        })
+    });
+    affinity | silent | quic.unwrap_or_default()
+}
+
+/// The targets that connection ids of QUIC name: those that keep flows. The edge asks no further.
+fn quic_targets(contents: &Contents, state: &HostState) -> HashMap<QuicServerKey, u32> {
+    let of_quic = |(service, _): &(&ServiceState, _)| service.connection_ids.is_some();
+    let mut named = health::targets(state).filter(of_quic).peekable();
+    if named.peek().is_none() {
+        return HashMap::new();
+    }
+    let numbers = numbers(contents);
+    let target = |(service, target): (&ServiceState, &TargetState)| {
+        let (vni, id) = (service.vni, target.server_id?);
+        let target = *numbers.get(&ring::identity(&bare(&target.target)))?;
+        let is_member = contents.members.contains_key(&MemberKey { vni, target });
+        is_member.then_some((QuicServerKey::new(vni, id), target))
+    };
+    named.filter_map(target).collect()
 }
 
 /// Bits of a whole address's policy.

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    ConnectionIds, Endpoint, EndpointKey, Leg, Limit, MemberKey, NO_PATH, NextHop, NodeConfig, Pair, Path,
-    Port, Service, ServiceKey, Shield, Slot, SlotKind, Vtep, VtepKey,
+    Endpoint, EndpointKey, Leg, Limit, MemberKey, NO_PATH, NextHop, NodeConfig, Pair, Path, Port,
+    QuicServerKey, Service, ServiceKey, Shield, Slot, SlotKind, Vtep, VtepKey,
 };
 
 use super::Contents;
@@ -27,8 +27,7 @@ pub struct Update {
     targets: Changes<u32, NextHop>,
     rings: Vec<(u32, Vec<u32>)>,
     members: Changes<MemberKey, u32>,
-    connection_ids: Option<ConnectionIds>,
-    quic_servers: Changes<u64, u32>,
+    quic_targets: Changes<QuicServerKey, u32>,
     limits: Changes<u32, Limit>,
     shield_states: Vec<u32>,
     shields: Changes<u32, Shield>,
@@ -98,12 +97,10 @@ pub enum Batch<'u> {
     Members(&'u [(MemberKey, u32)]),
     /// Delete these.
     NoMembers(&'u [MemberKey]),
-    /// Write how QUIC's connection ids are laid out.
-    ConnectionIds(&'u ConnectionIds),
     /// Enter or replace these servers of connection ids.
-    QuicServers(&'u [(u64, u32)]),
+    QuicTargets(&'u [(QuicServerKey, u32)]),
     /// Delete these.
-    NoQuicServers(&'u [u64]),
+    NoQuicTargets(&'u [QuicServerKey]),
     /// Write these limits.
     Limits(&'u [(u32, Limit)]),
     /// Write empty entries.
@@ -178,8 +175,7 @@ impl Contents {
             targets: ordered(&before.targets, &self.targets),
             rings: ordered(&before.rings, &self.rings).set,
             members: hashed(&before.members, &self.members),
-            connection_ids: (self.connection_ids != before.connection_ids).then_some(self.connection_ids),
-            quic_servers: ordered(&before.quic_servers, &self.quic_servers),
+            quic_targets: hashed(&before.quic_targets, &self.quic_targets),
             limits: ordered(&before.limits, &self.limits),
             shield_states: renewed(&before.shields, &self.shields, |old, new| old.vni == new.vni),
             shields: ordered(&before.shields, &self.shields),
@@ -210,7 +206,6 @@ impl Update {
     pub fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
         self.additions()
             .into_iter()
-            .chain(self.connection_ids.iter().map(Batch::ConnectionIds))
             .chain(self.node.iter().map(Batch::Node))
             .chain(self.removals())
             .filter(|batch| !batch.is_empty())
@@ -231,8 +226,8 @@ impl Update {
             Batch::Rings(&self.rings),
             Batch::Members(&self.members.set),
             Batch::NoMembers(&self.members.gone),
-            Batch::QuicServers(&self.quic_servers.set),
-            Batch::NoQuicServers(&self.quic_servers.gone),
+            Batch::QuicTargets(&self.quic_targets.set),
+            Batch::NoQuicTargets(&self.quic_targets.gone),
             Batch::Limits(&self.limits.set),
             Batch::Listed(&self.listed.set),
             Batch::ListAreas(&self.list_areas.set),
@@ -270,9 +265,9 @@ impl Update {
 impl Batch<'_> {
     fn is_empty(&self) -> bool {
         match self {
-            Self::Node(_) | Self::ConnectionIds(_) => false,
-            Self::QuicServers(entries) => entries.is_empty(),
-            Self::NoQuicServers(keys) => keys.is_empty(),
+            Self::Node(_) => false,
+            Self::QuicTargets(entries) => entries.is_empty(),
+            Self::NoQuicTargets(keys) => keys.is_empty(),
             Self::Neighbours(entries) => entries.is_empty(),
             Self::Vteps(entries) => entries.is_empty(),
             Self::Paths(entries) => entries.is_empty(),

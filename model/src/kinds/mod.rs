@@ -32,6 +32,7 @@ mod object;
 mod policy;
 mod port;
 mod prefix_list;
+mod quic;
 mod reach;
 mod scaling;
 mod service;
@@ -56,6 +57,7 @@ pub use object::{Kind, Object, ObjectRef, Resource};
 pub use policy::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy};
 pub use port::{Port, PortSpec};
 pub use prefix_list::{PrefixList, PrefixListSpec};
+pub use quic::{ConfigNumber, ConnectionIds, IdLayout, IdOctets};
 pub use reach::{
     AsNumber, Bfd, BfdInterval, BfdMultiplier, Bgp, BgpDaemon, BgpPeer, CommandPath, Community, FilePath,
     Hook, HookTimeout, Med, Multihop, Reach,
@@ -65,6 +67,6 @@ pub use scaling::{
     TargetCount,
 };
 pub(crate) use service::MOST_TARGETS;
-pub use service::{Gue, Mode, Prefer, Select, Service, ServiceSpec, Target, Variant, Weight};
+pub use service::{Gue, Mode, Prefer, Select, ServerId, Service, ServiceSpec, Target, Variant, Weight};
 pub use shield::{Admission, Hold, NewFlows, Shield, ShieldMode};
 pub use vpc::{Vpc, VpcSpec};

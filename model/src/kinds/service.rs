@@ -1,11 +1,13 @@
 //! `Service`: where connections end.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::common::{Invalid, Moment, integers, refuse_twice, words};
 use super::listener::LISTENERS;
-use super::network::{HostAddress, PortNumber};
-use super::{Affinity, Health, Labels, Listener, Name, Resource, Scaling, Shield, listener};
+use super::network::{HostAddress, PortNumber, Protocol};
+use super::{Affinity, ConnectionIds, Health, Labels, Listener, Name, Resource, Scaling, Shield, listener};
 use crate::manifest::{Field, Fields, Place, Problem};
 
 /// Targets of a service.
@@ -61,6 +63,9 @@ pub struct ServiceSpec {
     /// With a pool: which flows lead to one target. Default: flow, each by itself.
     #[serde(skip_serializing_if = "Affinity::is_default")]
     pub affinity: Affinity,
+    /// Of QUIC, with a pool: how connection ids name a target, which their connections keep. Default: they name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic: Option<ConnectionIds>,
     /// How packets reach a server, and what it sees as its client. Default: nat.
     pub mode: Mode,
     /// Of mode vxlan: the VPC whose ports the targets are.
@@ -89,6 +94,7 @@ impl Field for ServiceSpec {
             let scaling = fields.optional("scaling");
             let prefer = fields.or("prefer", Prefer::None);
             let affinity = fields.or("affinity", Affinity::default());
+            let quic = fields.optional("quic");
             let mode = fields.or("mode", Mode::Nat);
             let vpc = fields.optional("vpc");
             let gue = fields.optional("gue");
@@ -118,6 +124,7 @@ impl Field for ServiceSpec {
                 scaling: scaling?,
                 prefer: prefer?,
                 affinity: affinity?,
+                quic: quic?,
                 mode: mode?,
                 vpc: vpc?,
                 gue: gue?.unwrap_or_default(),
@@ -149,6 +156,7 @@ impl ServiceSpec {
             let why = "needs a pool: an accelerator leads each flow by itself; leave it out";
             fields.refuse("affinity", Invalid::new(self.affinity.word(), why));
         }
+        self.refuse_wrong_ids(fields);
         if has_gue && self.mode != Mode::Gue {
             let why = "is for mode: gue alone; choose that, or leave it out";
             fields.refuse("gue", Invalid::new("this", why));
@@ -187,6 +195,39 @@ impl ServiceSpec {
     }
 }
 
+impl ServiceSpec {
+    /// QUIC without what it needs, and ids of servers that connection ids cannot have.
+    fn refuse_wrong_ids(&self, fields: &Fields<'_>) {
+        if self.quic.is_some() && !self.listeners.iter().any(|one| one.protocol == Protocol::Udp) {
+            let why = "needs a pool and a listener of udp, where QUIC's clients come";
+            fields.refuse("quic", Invalid::new("this", why));
+        }
+        let mut named = HashMap::new();
+        for (index, target) in self.targets.iter().enumerate() {
+            let Some(id) = target.server_id.map(ServerId::get) else {
+                continue;
+            };
+            let at = format!("targets[{index}].server_id");
+            match self.quic.map(ConnectionIds::largest_id) {
+                None => {
+                    let why = "is for a service with quic; declare that, or leave it out";
+                    fields.refuse(&at, Invalid::new(&id.to_string(), why));
+                }
+                Some(most) if id > most => {
+                    let why = format!("is more than this service's connection ids hold, {most}");
+                    fields.refuse(&at, Invalid::new(&id.to_string(), why));
+                }
+                Some(_) => {}
+            }
+            if let Some(first) = named.insert(id, index) {
+                let value = id.to_string();
+                let first = fields.path_of(&format!("targets[{first}].server_id"));
+                fields.refuse(&at, Problem::Twice { value, first });
+            }
+        }
+    }
+}
+
 const TARGETS: &str =
     "at least one {address}, with a port where it is not the listener's, or select or scaling";
 
@@ -198,6 +239,9 @@ pub struct Target {
     /// Its port. Default: the listener's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortNumber>,
+    /// Of QUIC: its id in the connection ids that it chooses. Default: they name no target, and their flows lead to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<ServerId>,
     /// Its share of new connections, beside the other targets'; 0: none, and it keeps those that it has. Default: 1.
     #[serde(skip_serializing_if = "Weight::is_default")]
     pub weight: Weight,
@@ -240,6 +284,7 @@ impl Field for Target {
         place.fields(|fields| {
             let address = fields.required("address");
             let port = fields.optional("port");
+            let server_id = fields.optional("server_id");
             let weight = fields.or("weight", Weight::DEFAULT);
             let drain = fields.or("drain", false);
             let drain_until: Option<Option<Moment>> = fields.optional("drain_until");
@@ -252,6 +297,7 @@ impl Field for Target {
             Some(Self {
                 address: address?,
                 port: port?,
+                server_id: server_id?,
                 weight: weight?,
                 drain: drain?,
                 drain_until: drain_until?,
@@ -309,6 +355,8 @@ impl Field for Select {
 integers! {
     /// A share of new connections.
     Weight(u16), "a weight", 0..=1000;
+    /// A server's id in QUIC's connection ids.
+    ServerId(u64), "a server's id", 0..=4611686018427387903;
     /// A variant of GUE.
     Variant(u8), "a variant of GUE", 0..=1;
 }

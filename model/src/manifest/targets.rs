@@ -90,6 +90,7 @@ impl Intent {
         nodes.map(|node| Target {
             address: node.spec.address.local,
             port: select.port,
+            server_id: None,
             weight: select.weight,
             drain: node.spec.drain,
             drain_until: None,
@@ -109,6 +110,7 @@ impl Intent {
         ports.map(|port| Target {
             address: port.spec.address,
             port: None,
+            server_id: None,
             weight: select.weight,
             drain: self
                 .nodes()

@@ -4,9 +4,9 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionIds, ConnectionKey, Endpoint,
-    EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey,
-    Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question,
+    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint, EndpointKey,
+    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
+    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, QuicServerKey,
     SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot,
     SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
@@ -349,15 +349,11 @@ impl Tables for Run<'_> {
         marks.0.get((place % BLOCK) as usize)
     }
 
-    fn connection_ids(&self) -> Option<&ConnectionIds> {
-        Some(&self.host.contents.connection_ids)
-    }
-
-    fn quic_server(&self, id: u64) -> Option<u32> {
-        let found = self.host.contents.quic_servers.get(&id);
+    fn quic_target(&self, key: &QuicServerKey) -> Option<u32> {
+        let found = self.host.contents.quic_targets.get(key);
         self.looked_up(
-            "quic_servers",
-            || id.to_string(),
+            "quic_targets",
+            || format!("{} of {}", key.id, key.vni),
             found,
             |target| format!("target {target}"),
         )

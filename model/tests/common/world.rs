@@ -17,7 +17,7 @@ use kuafu_model::state::{
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
     AdmittedKey, Be32, ConnectionIds, Fragmenter, IpKey, JIFFY, Limit, Mac, MacPair, Neighbour, NextHop,
-    NodeConfig, PathState, Rate, Shield, TAGGED, Wrap, guard, listed_key, policy,
+    NodeConfig, PathState, Rate, Shield, Wrap, guard, listed_key, policy,
 };
 use kuafu_pipeline::{Reason, Route};
 
@@ -563,6 +563,7 @@ fn limited(server: Ipv4Addr) -> [ServiceState; 3] {
         bandwidth_mbps: Some(1),
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         ..service
     })
@@ -583,6 +584,7 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: target
@@ -628,7 +630,12 @@ fn balancer(common: u32, of_services: u32) -> Balancer {
             services.push(service(is_v6, (protocol, 7030), 0, Vec::new()));
         }
         let ipip = || servers(Wrap::Ipip, is_v6);
-        services.push(service(is_v6, (UDP, 443), policy::QUIC, ipip()));
+        services.push(service(
+            is_v6,
+            (UDP, 443),
+            policy::quic(ConnectionIds::tagged()),
+            ipip(),
+        ));
         services.push(service(is_v6, (TCP, 7040), policy::BY_CLIENT, ipip()));
         services.push(service(is_v6, (TCP, 0), policy::BY_PORT, ipip()));
     }
@@ -643,10 +650,6 @@ fn balancer(common: u32, of_services: u32) -> Balancer {
         },
         services,
         policy: common,
-        connection_ids: ConnectionIds {
-            kind: TAGGED,
-            ..ConnectionIds::default()
-        },
         quic_servers: vec![
             server(0x0401, IpKey::v4(0xc000_0251)),
             server(0x0402, ipv6(0x199)),

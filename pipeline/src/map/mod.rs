@@ -33,7 +33,7 @@ pub use node::{Counter, Drop, FRAME_START, NodeConfig};
 pub use path::{
     End, Leg, NO_PATH, Pair, PairState, Path, PathState, Slot, SlotKind, SlotState, TagKey, watch,
 };
-pub use quic::{ConnectionIds, QUIC_LB, TAGGED};
+pub use quic::{ConnectionIds, QuicServerKey};
 pub use sample::Sample;
 pub use service::{KEEPS, MemberKey, Phase, Seen, Service, ServiceKey, TAKES, Tracked, policy};
 pub use shared::{Atomics, Shared, SingleThreaded};

@@ -85,7 +85,8 @@ pub mod policy {
     pub const BY_CLIENT: u32 = 1;
     /// Of a listener: all flows to a port lead to one target.
     pub const BY_PORT: u32 = 1 << 1;
-    /// Of a listener: QUIC, whose connections are told by their ids.
+    /// Of a listener: QUIC, whose connections are told by their ids. How these are laid out stands from
+    /// [`CONNECTION_IDS`] on.
     pub const QUIC: u32 = 1 << 2;
     /// Of a whole address: what no listener takes is the host's own.
     pub const OPEN: u32 = 1 << 8;
@@ -107,6 +108,14 @@ pub mod policy {
     pub const SILENT: u32 = 1 << 16;
     /// Of a whole address: ARP requests for it are answered.
     pub const ANSWER_ARP: u32 = 1 << 17;
+    /// The first of the nine bits of a listener's [`ConnectionIds`](crate::map::ConnectionIds).
+    pub const CONNECTION_IDS: u32 = 18;
+
+    /// What a listener of QUIC does, by how its ids are laid out.
+    #[must_use]
+    pub const fn quic(ids: crate::map::ConnectionIds) -> u32 {
+        QUIC | ids.in_policy(CONNECTION_IDS)
+    }
 }
 
 /// A member that takes new flows.
@@ -115,6 +124,13 @@ pub const TAKES: u32 = 1;
 pub const KEEPS: u32 = 2;
 
 impl Service {
+    /// Of QUIC: how connection ids are laid out.
+    #[inline(always)]
+    #[must_use]
+    pub const fn connection_ids(&self) -> crate::map::ConnectionIds {
+        crate::map::ConnectionIds::of_policy(self.policy, policy::CONNECTION_IDS)
+    }
+
     /// Whether a policy's bit is set.
     #[inline(always)]
     #[must_use]

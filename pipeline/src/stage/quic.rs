@@ -3,7 +3,7 @@
 use super::flow::{Address, Flow, Part};
 use super::ring::NOBODY;
 use crate::header::ipv4;
-use crate::map::{Service, policy};
+use crate::map::{QuicServerKey, Service, policy};
 use crate::{Frame, Tables};
 
 /// Octets in a UDP header.
@@ -35,8 +35,7 @@ pub fn server<F: Frame, T: Tables, A: Address>(
     }
     let id = (first >> 8 | second << 56).to_le_bytes();
     let ninth = (second >> 8) as u8;
-    let ids = tables.connection_ids();
-    let server = ids.and_then(|ids| ids.server(id, ninth, payload - 1));
-    let number = server.and_then(|server| tables.quic_server(server));
+    let server = service.connection_ids().server(id, ninth, payload - 1);
+    let number = server.and_then(|id| tables.quic_target(&QuicServerKey::new(service.vni, id)));
     number.unwrap_or(NOBODY)
 }

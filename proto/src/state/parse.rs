@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use kuafu_model::kinds::{Cidr, PacketPolicy, PortRange};
+use kuafu_model::kinds::{Cidr, ConfigNumber, ConnectionIds, IdOctets, PacketPolicy, PortRange};
 use kuafu_model::state::{
     Announcement, Ask, Bfd, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState,
     PathState, PortState, PrefixListState, RemoteEndpoint, Router, Served, ServiceState, Shield, SlotAction,
@@ -325,6 +325,23 @@ impl Read for PairState {
     }
 }
 
+impl Read for ConnectionIds {
+    type Message = v1::ConnectionIds;
+
+    fn read(message: v1::ConnectionIds) -> Result<Self> {
+        let Some(message) = message.quic_lb else {
+            return Ok(Self::Tagged);
+        };
+        let octet = |value| u8::try_from(value).ok();
+        let config = octet(message.config).and_then(ConfigNumber::new);
+        let octets = octet(message.octets).and_then(IdOctets::new);
+        Ok(Self::QuicLb {
+            config: config.ok_or_else(|| wrong("quic_lb.config", message.config, "0 to 6"))?,
+            octets: octets.ok_or_else(|| wrong("quic_lb.octets", message.octets, "1 to 8"))?,
+        })
+    }
+}
+
 impl Read for ServiceState {
     type Message = v1::ServiceState;
 
@@ -343,6 +360,10 @@ impl Read for ServiceState {
             bandwidth_mbps: message.bandwidth_mbps,
             mtu: message.mtu.map(mtu).transpose()?,
             affinity: word("affinity", message.affinity)?.unwrap_or_default(),
+            connection_ids: message
+                .connection_ids
+                .map(|ids| ConnectionIds::read(ids).map_err(|error| error.within("connection_ids")))
+                .transpose()?,
             packets: message
                 .packets
                 .map(|packets| PacketPolicy::read(packets).map_err(|error| error.within("packets")))
@@ -488,6 +509,7 @@ impl Read for TargetState {
                 .map(|check| Check::read(check).map_err(|error| error.within("check")))
                 .transpose()?
                 .map(Arc::new),
+            server_id: message.server_id,
             ends_s: message.ends_s,
             group: message.group,
             rank: message.rank,

@@ -1,7 +1,10 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use kuafu_model::kinds::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy, PortRange};
+use kuafu_model::kinds::{
+    Affinity, ConfigNumber, ConnectionIds, Echo, Fragments, IdOctets, Options, Oversize, PacketPolicy,
+    PortRange,
+};
 use kuafu_model::state::*;
 
 use super::parse::Read;
@@ -36,6 +39,10 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         bandwidth_mbps: at_exit.then_some(50),
         mtu: at_exit.then_some(1400),
         affinity: if at_exit { Affinity::Flow } else { Affinity::Client },
+        connection_ids: (!at_exit).then_some(ConnectionIds::QuicLb {
+            config: ConfigNumber::new(2).unwrap(),
+            octets: IdOctets::new(3).unwrap(),
+        }),
         packets: if at_exit {
             PacketPolicy::default()
         } else {
@@ -256,6 +263,7 @@ fn checks_survive_and_their_change_is_a_delta() {
         let (before, mut state) = (sample(), sample());
         state.services[1].targets[0].check = Some(Arc::new(check));
         state.services[1].targets[0].ends_s = Some(1_796_104_800);
+        state.services[1].targets[0].server_id = Some(7);
         (
             state.services[1].targets[0].group,
             state.services[1].targets[0].rank,

@@ -1,6 +1,6 @@
 //! From model's types to messages.
 
-use kuafu_model::kinds::{Affinity, Cidr, PacketPolicy, PortRange};
+use kuafu_model::kinds::{Affinity, Cidr, ConnectionIds, PacketPolicy, PortRange};
 use kuafu_model::state::{
     Announcement, Ask, Check, Daemon, Encapsulation, Host, HostState, LegKey, LegState, PairState, PathState,
     PortState, PrefixListState, RemoteEndpoint, Served, ServiceState, Shield, SlotAction, SlotState, Target,
@@ -11,6 +11,7 @@ use super::SCHEMA;
 use crate::v1;
 use crate::v1::announcement::{Arp, Bfd, Bgp, Frr, Hook, Peer};
 use crate::v1::check::{Grpc, Http, Plain, Quic, Udp};
+use crate::v1::connection_ids::QuicLb;
 
 /// An Ethernet address as people write it.
 pub(crate) fn mac(bytes: [u8; 6]) -> String {
@@ -182,6 +183,20 @@ impl From<&PairState> for v1::PairState {
     }
 }
 
+impl From<ConnectionIds> for v1::ConnectionIds {
+    fn from(ids: ConnectionIds) -> Self {
+        Self {
+            quic_lb: match ids {
+                ConnectionIds::Tagged => None,
+                ConnectionIds::QuicLb { config, octets } => Some(QuicLb {
+                    config: config.get().into(),
+                    octets: octets.get().into(),
+                }),
+            },
+        }
+    }
+}
+
 impl From<&ServiceState> for v1::ServiceState {
     fn from(service: &ServiceState) -> Self {
         Self {
@@ -199,6 +214,7 @@ impl From<&ServiceState> for v1::ServiceState {
             bandwidth_mbps: service.bandwidth_mbps,
             mtu: service.mtu.map(Into::into),
             affinity: (service.affinity != Affinity::default()).then(|| service.affinity.word().to_owned()),
+            connection_ids: service.connection_ids.map(Into::into),
             packets: (service.packets != PacketPolicy::default()).then(|| service.packets.into()),
             targets: all(&service.targets),
             shield: service.shield.as_ref().map(Into::into),
@@ -250,6 +266,7 @@ impl From<&TargetState> for v1::TargetState {
         let mut message = Self {
             weight: state.weight,
             check: state.check.as_deref().map(Into::into),
+            server_id: state.server_id,
             ends_s: state.ends_s,
             group: state.group,
             rank: state.rank,

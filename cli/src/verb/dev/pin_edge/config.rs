@@ -8,9 +8,7 @@ use ipnetwork::IpNetwork;
 use kuafu_dataplane::balancer::GATEWAY;
 use kuafu_model::contents::{BalancedService, Balancer, ring};
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
-use kuafu_pipeline::map::{
-    Be32, ConnectionIds, IpKey, Mac, NextHop, NodeConfig, QUIC_LB, TAGGED, Wrap, policy,
-};
+use kuafu_pipeline::map::{Be32, ConnectionIds, IpKey, Mac, NextHop, NodeConfig, Wrap, policy};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -260,7 +258,6 @@ impl Config {
             node: self.node()?,
             services: self.services()?,
             policy: self.policy()?,
-            connection_ids: self.connection_ids()?,
             quic_servers: servers?,
         };
         Ok(Edge {
@@ -406,7 +403,7 @@ impl Config {
         );
         let by_port = matches!(service.select_by, SelectBy::DestinationPort);
         let bits = [
-            (service.quic, policy::QUIC),
+            (service.quic, policy::quic(self.connection_ids()?)),
             (by_port, policy::BY_PORT),
             (matches!(self.policy.oversize, Oversize::Drop), policy::SILENT),
         ];
@@ -460,15 +457,9 @@ impl Config {
     }
 
     fn connection_ids(&self) -> Result<ConnectionIds> {
-        let ids = |kind, rotation, octets| ConnectionIds {
-            kind,
-            rotation,
-            octets,
-            spare: 0,
-        };
         match self.quic.cid_layout {
             None => Ok(ConnectionIds::default()),
-            Some(Layout::Tagged) => Ok(ids(TAGGED, 0, 0)),
+            Some(Layout::Tagged) => Ok(ConnectionIds::tagged()),
             Some(Layout::QuicLbPlain {
                 config_rotation,
                 server_id_bytes,
@@ -481,7 +472,7 @@ impl Config {
                     (1..=8).contains(&server_id_bytes),
                     "quic.cid_layout.server_id_bytes is {server_id_bytes}; allowed: 1 to 8, longer ones are not supported"
                 );
-                Ok(ids(QUIC_LB, config_rotation, server_id_bytes))
+                Ok(ConnectionIds::quic_lb(config_rotation, server_id_bytes))
             }
         }
     }
