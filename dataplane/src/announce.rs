@@ -158,7 +158,9 @@ impl Announcing {
         let withheld = |one: &Announcement| match one.way {
             _ if !one.here => None,
             Way::Arp | Way::Hook { .. } => self.may_be_anothers(one).map(str::to_owned),
-            Way::Bgp { .. } => (!serves(state, host.servers(), one.local)).then(|| UNSERVED.to_owned()),
+            Way::Bgp { .. } => {
+                (!serves(state, host.servers(), one.local.into())).then(|| UNSERVED.to_owned())
+            }
         };
         let all = state.announcements.iter();
         let orders = Orders {

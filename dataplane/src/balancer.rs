@@ -74,6 +74,7 @@ pub fn facts(capacities: Capacities, hz: u64, now: u64) -> HostFacts {
         hz,
         interfaces: Default::default(),
         hand_over: 0,
+        local6: None,
         capacities,
         now,
         servers: Servers::default(),

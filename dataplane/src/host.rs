@@ -17,7 +17,7 @@ mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -154,6 +154,7 @@ impl Host {
             links: Links::new(pins.clone()),
             facts: HostFacts {
                 underlay: contents.node.underlay,
+                local6: None,
                 underlay_mtu: contents.node.mtu.into(),
                 incarnation,
                 hz: clock.hz(),
@@ -302,6 +303,17 @@ impl Host {
         self.links.attached()
     }
 
+    /// The address from which packets go to servers of IPv6: the one from which the host itself would send to the first.
+    fn source_of_v6(&self, state: &HostState) -> Result<Option<Ipv6Addr>> {
+        let servers = health::targets(state).filter_map(|(_, target)| match target.target.server() {
+            Some(IpAddr::V6(server)) => Some(server),
+            _ => None,
+        });
+        servers
+            .min()
+            .map_or(Ok(None), |server| self.net.source_to(server))
+    }
+
     /// What a state finds here: the underlay, and the devices of its ports that are there.
     fn survey(&self, state: &HostState, servers: Servers) -> Result<Ground> {
         let local = state.node.local;
@@ -317,6 +329,7 @@ impl Host {
         interfaces.insert(overlay::NAME.to_owned(), overlay);
         let facts = HostFacts {
             underlay: underlay.index,
+            local6: self.source_of_v6(state)?,
             underlay_mtu: underlay.mtu,
             arp: ArpFacts {
                 mac: underlay.mac,
@@ -358,7 +371,10 @@ impl Host {
     /// [`Error::Cut`]; else why it cannot be known.
     pub(crate) fn refuse_cut(&self, state: &HostState, controller_port: u16) -> Result<()> {
         for control in control::connections(controller_port)? {
-            let device = self.net.step_to(control.remote)?.map(|step| step.interface);
+            let device = self
+                .net
+                .step_to(control.remote.into())?
+                .map(|step| step.interface);
             let cut = |what: String, over: String| Err(Error::Cut { what, over });
             let numbered = |name: &str| nix::net::if_::if_nametoindex(name).ok();
             let taken = |port: &&PortState| device.is_some() && numbered(&port.interface) == device;
@@ -376,7 +392,7 @@ impl Host {
             }
             let ours = |service: &&ServiceState| {
                 let is_one = service.ports.numbers().contains(&local.port());
-                (service.local, service.protocol) == (*local.ip(), TCP) && is_one
+                (service.local, service.protocol) == (IpAddr::V4(*local.ip()), TCP) && is_one
             };
             if let Some(service) = state.services.iter().find(ours) {
                 let kind = if service.own { "service" } else { "accelerator" };
@@ -527,7 +543,7 @@ fn write_one(maps: &Maps, neighbours: &mut Neighbours, net: &Net, batch: &Batch<
 
 /// Gives new neighbours a moment to answer, so that the packets of what is written next find them. One that is silent
 /// keeps nothing back.
-fn look_for(hosts: &[(u32, Ipv4Addr)], maps: &Maps, neighbours: &mut Neighbours, net: &Net) -> Result<()> {
+fn look_for(hosts: &[(u32, IpAddr)], maps: &Maps, neighbours: &mut Neighbours, net: &Net) -> Result<()> {
     let (pause, times) = LOOK;
     for _ in 0..times {
         neighbours.look_for(net, maps, hosts)?;

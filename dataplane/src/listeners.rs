@@ -24,7 +24,7 @@ impl<T> Listeners<T> {
     pub(crate) fn of(state: &HostState, known: impl Fn(&ServiceState) -> T) -> Self {
         let mut all: HashMap<Door, Vec<(PortRange, T)>> = HashMap::new();
         for service in &state.services {
-            let address = IpKey::v4(u32::from(service.local));
+            let address = IpKey::from(service.local);
             let door = (service.vni, address, u32::from(service.protocol));
             all.entry(door).or_default().push((service.ports, known(service)));
         }
@@ -68,7 +68,7 @@ mod tests {
         state.services = vec![with(8000, 8009, 6), with(443, 443, 6), with(1, 65_535, 17)];
         let listeners = Listeners::of(&state, |service| service.protocol);
         let at = |vni, protocol: u8, port| {
-            let local = IpKey::v4(u32::from(web.local));
+            let local = IpKey::from(web.local);
             let key = ConnectionKey::new(
                 vni,
                 [IpKey::v4(1), local],

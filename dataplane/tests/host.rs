@@ -17,6 +17,9 @@ mod site;
 #[path = "host/upgrade.rs"]
 mod upgrade;
 
+#[path = "host/v6.rs"]
+mod v6;
+
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

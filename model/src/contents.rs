@@ -18,11 +18,11 @@ mod update;
 mod vpc;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kuafu_pipeline::map::{
-    Be16, Be32, Endpoint, EndpointKey, HopKind, Limit, MemberKey, NextHop, NodeConfig, Pair, Path, Port,
-    QuicServerKey, Service, ServiceKey, Shield, Slot, Vtep, VtepKey,
+    Be16, Be32, Endpoint, EndpointKey, HopKind, IpKey, Limit, MemberKey, NextHop, NodeConfig, Pair, Path,
+    Port, QuicServerKey, Service, ServiceKey, Shield, Slot, Vtep, VtepKey,
 };
 
 pub use balancer::{BalancedService, Balancer, balancer};
@@ -45,6 +45,8 @@ const SMALLEST_UNDERLAY: u32 = 576 + 60;
 pub struct HostFacts {
     /// Interface number of the underlay.
     pub underlay: u32,
+    /// The address from which packets go to servers of IPv6; `None`: the host has none.
+    pub local6: Option<Ipv6Addr>,
     /// MTU of the underlay, octets of an IP packet; what is beyond 65,535 counts as that.
     pub underlay_mtu: u32,
     /// How often the host has lost its maps; counts modulo 16 from there on.
@@ -157,7 +159,7 @@ pub struct Contents {
     pub vteps: BTreeMap<u32, Vtep>,
     /// For each neighbour's number the host that it must lead to: the agent finds gateway, interface and Ethernet
     /// addresses, and writes them.
-    pub neighbours: BTreeMap<u32, Ipv4Addr>,
+    pub neighbours: BTreeMap<u32, IpAddr>,
     /// What labels mean.
     pub slots: BTreeMap<u32, Slot>,
     /// Windows that slots name.
@@ -273,6 +275,10 @@ fn node(node: &Host, host: &HostFacts) -> Result<NodeConfig, Error> {
         mtu: underlay_mtu(host),
         incarnation: host.incarnation & 15,
         hand_over: host.hand_over,
+        local6: host
+            .local6
+            .map(|address| IpKey::v6(address.octets()))
+            .unwrap_or_default(),
         ..NodeConfig::default()
     })
 }
@@ -295,24 +301,27 @@ impl Contents {
     /// Fills in [`neighbours`](Self::neighbours) from the VTEPs, paths, relaying slots and targets that name them: what an
     /// agent does that has read the other maps back after a restart.
     pub fn recover_neighbours(&mut self) {
-        let of_vteps = self.vteps.values().map(|vtep| (vtep.neighbour, vtep.address));
+        let v4 = |address: Be32| IpAddr::from(Ipv4Addr::from(address.get()));
+        let of_vteps = self.vteps.values().map(|vtep| (vtep.neighbour, v4(vtep.address)));
         let of_paths = self
             .paths
             .values()
-            .map(|path| (path.leg.neighbour, path.leg.address));
+            .map(|path| (path.leg.neighbour, v4(path.leg.address)));
         let of_slots = self
             .slots
             .values()
-            .map(|slot| (slot.next.neighbour, slot.next.address));
+            .map(|slot| (slot.next.neighbour, v4(slot.next.address)));
         let direct = |hop: &&NextHop| matches!(hop.kind(), HopKind::Direct(_));
         let of_targets = self.targets.values().filter(direct);
-        let of_targets = of_targets.filter_map(|hop| Some((hop.index, Be32::new(hop.behind()?))));
+        let of_targets = of_targets.map(|hop| {
+            let on_v4 = hop.behind().map(|address| v4(Be32::new(address)));
+            (hop.index, on_v4.unwrap_or_else(|| hop.address.into()))
+        });
         self.neighbours = of_vteps
             .chain(of_paths)
             .chain(of_slots)
             .chain(of_targets)
             .filter(|(number, _)| *number != 0)
-            .map(|(number, address)| (number, Ipv4Addr::from(address.get())))
             .collect();
     }
 }

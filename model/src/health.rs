@@ -1,7 +1,7 @@
 //! Health checks of a host: whom it asks, and what follows from who is down.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
@@ -104,7 +104,7 @@ pub fn ended(state: &HostState, now_s: u64) -> Targets {
 
 /// Whether one target of one listener at an address is neither down nor has ended.
 #[must_use]
-pub fn serves(state: &HostState, servers: &Servers, local: Ipv4Addr) -> bool {
+pub fn serves(state: &HostState, servers: &Servers, local: IpAddr) -> bool {
     let down = down(state, &servers.down);
     targets(state).any(|(service, target)| {
         let name = (service.vni, target.target);
@@ -119,7 +119,7 @@ pub fn targets(state: &HostState) -> impl Iterator<Item = (&ServiceState, &Targe
     services.flat_map(|service| service.targets.iter().map(move |target| (service, target)))
 }
 
-/// Whom a host asks of a listener's target, if it is checked.
+/// Whom a host asks of a listener's target, if it is checked; nobody of IPv6.
 #[must_use]
 pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> {
     let check = Arc::clone(target.check.as_ref()?);
@@ -129,10 +129,10 @@ pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> 
         Target::Direct {
             address,
             encapsulation,
-        } => (address, Some(encapsulation)),
+        } => (v4(address)?, Some(encapsulation)),
     };
     let address = if encapsulation.is_some() {
-        service.local
+        v4(service.local)?
     } else {
         server
     };
@@ -143,6 +143,13 @@ pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> 
         server,
         encapsulation,
     })
+}
+
+const fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// Everybody whom a host asks.
@@ -230,8 +237,8 @@ mod tests {
             name: "web".into(),
             own: false,
             at_exit: true,
-            local: Ipv4Addr::new(198, 51, 100, 1),
-            public: Ipv4Addr::new(198, 51, 100, 1),
+            local: Ipv4Addr::new(198, 51, 100, 1).into(),
+            public: Ipv4Addr::new(198, 51, 100, 1).into(),
             whole_address: true,
             protocol: 6,
             ports: PortRange::literal(443, 443),
@@ -347,16 +354,16 @@ mod tests {
         let check = check("web", 0);
         let first = service(vec![server(0, 1, Some(&check))]);
         let mut second = first.clone();
-        second.local = Ipv4Addr::new(198, 51, 100, 2);
+        second.local = Ipv4Addr::new(198, 51, 100, 2).into();
         let of = |service: &ServiceState| subject(service, &service.targets[0]);
         assert_eq!(of(&first), of(&second));
         second.ports = PortRange::literal(80, 80);
         assert_ne!(of(&first), of(&second), "it asks where packets go");
         let direct = |local: u8| {
             let mut service = first.clone();
-            service.local = Ipv4Addr::new(198, 51, 100, local);
+            service.local = Ipv4Addr::new(198, 51, 100, local).into();
             service.targets[0].target = Target::Direct {
-                address: Ipv4Addr::new(192, 0, 2, 1),
+                address: Ipv4Addr::new(192, 0, 2, 1).into(),
                 encapsulation: Encapsulation::Ipip,
             };
             of(&service)

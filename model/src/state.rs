@@ -3,7 +3,7 @@
 //! It names things by address and interface name. What only the host itself can know (interface numbers, Ethernet
 //! addresses of next hops, its incarnation) is added by `contents`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -235,9 +235,9 @@ pub struct ServiceState {
     /// Whether this host is an exit of the listener; otherwise it is an entry.
     pub at_exit: bool,
     /// The accelerated address as packets carry it.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// The accelerated address as people know it.
-    pub public: Ipv4Addr,
+    pub public: IpAddr,
     /// Whether the whole address is Kuafu's, so that what no listener takes is dropped.
     pub whole_address: bool,
     /// TCP (6) or UDP (17).
@@ -434,8 +434,8 @@ pub enum Target {
     },
     /// A server that answers its clients itself.
     Direct {
-        /// Its address: on the underlay, or in the VPC.
-        address: Ipv4Addr,
+        /// Its address: on the underlay, or in the VPC. Of the family of the service's own.
+        address: IpAddr,
         /// What is put around packets for it.
         encapsulation: Encapsulation,
     },
@@ -453,10 +453,11 @@ impl Target {
 
     /// The server's address; `None`: it is an exit.
     #[must_use]
-    pub const fn server(&self) -> Option<Ipv4Addr> {
+    pub const fn server(&self) -> Option<IpAddr> {
         match self {
             Self::Pair(_) => None,
-            Self::Server { address, .. } | Self::Direct { address, .. } => Some(*address),
+            Self::Server { address, .. } => Some(IpAddr::V4(*address)),
+            Self::Direct { address, .. } => Some(*address),
         }
     }
 

@@ -37,6 +37,7 @@ fn facts() -> HostFacts {
         hz: 250,
         interfaces: BTreeMap::from([("p1".into(), 11), ("p2".into(), 12)]),
         hand_over: 0,
+        local6: None,
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
@@ -155,8 +156,8 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         name: "game".into(),
         own: false,
         at_exit,
-        local: ip(198, 51, 100, 1),
-        public: ip(198, 51, 100, 1),
+        local: ip(198, 51, 100, 1).into(),
+        public: ip(198, 51, 100, 1).into(),
         whole_address: true,
         protocol: 17,
         ports: PortRange::literal(7000, 7000),
@@ -305,7 +306,7 @@ fn every_map_has_its_entries() {
     assert_eq!((hop(22).kind(), hop(22).index), (HopKind::Vtep, 1));
     assert_eq!(
         contents.neighbours,
-        BTreeMap::from([(1, ip(192, 0, 2, 2)), (2, ip(192, 0, 2, 3))])
+        BTreeMap::from([(1, ip(192, 0, 2, 2).into()), (2, ip(192, 0, 2, 3).into())])
     );
     assert_eq!(contents.slots[&5].kind(), SlotKind::Relay);
     assert_eq!(

@@ -1,7 +1,7 @@
 //! What changes one revision of a host's state into another.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_model::HostState;
 use kuafu_model::state::{
@@ -9,7 +9,7 @@ use kuafu_model::state::{
     SlotState, VtepState,
 };
 
-use crate::state::{Read, StateError, address, all, protocol};
+use crate::state::{Read, StateError, address, all, ip, protocol};
 use crate::v1;
 
 /// An entry of a state's section, with the key by which a delta replaces or removes it.
@@ -25,7 +25,7 @@ pub trait Entry: Clone + PartialEq {
 pub type EndpointKey = (u32, Ipv4Addr);
 
 /// Whether at the exit, accelerated address, protocol, the first port.
-pub type ServiceKey = (bool, Ipv4Addr, u8, u16);
+pub type ServiceKey = (bool, IpAddr, u8, u16);
 
 macro_rules! entries {
     ($( $entry:ty => $key:ty: |$it:ident| $expression:expr; )+) => {
@@ -291,7 +291,7 @@ fn keys(keys: Vec<v1::EndpointKey>) -> Result<Vec<EndpointKey>, StateError> {
 }
 
 fn read_service_key(key: v1::ServiceKey) -> Result<ServiceKey, StateError> {
-    let local = address("removed.local", &key.local)?;
+    let local = ip("removed.local", &key.local)?;
     let port = u16::try_from(key.port).map_err(|_| StateError::Field {
         field: "removed.port".to_owned(),
         value: key.port.to_string(),

@@ -7,7 +7,7 @@ use kuafu_model::HostState;
 use prost::Message;
 
 use crate::v1;
-pub(crate) use parse::{Read, address, all, protocol};
+pub(crate) use parse::{Read, address, all, ip, protocol};
 
 /// Version of the message's meaning.
 pub const SCHEMA: u32 = 1;

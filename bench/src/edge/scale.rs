@@ -246,7 +246,7 @@ fn target(number: u32) -> TargetState {
     TargetState::unchecked(
         1,
         Target::Direct {
-            address: Ipv4Addr::from(FIRST_TARGET + number),
+            address: Ipv4Addr::from(FIRST_TARGET + number).into(),
             encapsulation: Encapsulation::Ipip,
         },
     )

@@ -45,6 +45,7 @@ fn host(side: &Side, other: &Side) -> Result<Connected> {
     let (underlay, port) = (side.host.index_of(UNDERLAY)?, side.host.index_of(PORT)?);
     let facts = HostFacts {
         hand_over: 0,
+        local6: None,
         underlay,
         underlay_mtu: UNDERLAY_MTU,
         incarnation: 1,

@@ -315,7 +315,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
             ..TargetState::unchecked(
                 1,
                 Target::Direct {
-                    address: SERVER,
+                    address: SERVER.into(),
                     encapsulation,
                 },
             )

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kuafu_model::compile::{Down, Server};
-use kuafu_model::kinds::{HostAddress, Name, PortNumber};
+use kuafu_model::kinds::{HostIp, Name, PortNumber};
 use serde::{Deserialize, Serialize};
 
 use super::rollout::put_json;
@@ -14,7 +14,7 @@ use crate::store::Write;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredServer {
     service: Name,
-    address: HostAddress,
+    address: HostIp,
     port: PortNumber,
 }
 

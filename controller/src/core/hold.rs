@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kuafu_model::compile::{Candidates, Holder, Holders, Server, candidates};
-use kuafu_model::kinds::{HostAddress, Name};
+use kuafu_model::kinds::{HostIp, Name};
 use serde::{Deserialize, Serialize};
 
 use super::rollout::put_json;
@@ -32,9 +32,9 @@ const BARREN_MS: Now = 3_000;
 pub(super) struct Hold {
     heard: BTreeMap<Name, Heard>,
     /// Since when each address is known here, and one of its nodes was heard.
-    known: BTreeMap<HostAddress, Now>,
+    known: BTreeMap<HostIp, Now>,
     /// Since when holders have had no server that serves while another node had one, by address.
-    barren: BTreeMap<HostAddress, Now>,
+    barren: BTreeMap<HostIp, Now>,
     /// When the last look was.
     looked: Option<Now>,
 }
@@ -81,7 +81,7 @@ impl Hold {
         self.heard.remove(node);
     }
 
-    fn is_dead(&self, now: Now, address: HostAddress, node: &Name) -> bool {
+    fn is_dead(&self, now: Now, address: HostIp, node: &Name) -> bool {
         let known = self.known.get(&address).copied().unwrap_or(now);
         match self.heard.get(node).filter(|heard| heard.last >= known) {
             Some(heard) => now.saturating_sub(heard.last) >= DEAD_MS,
@@ -100,7 +100,7 @@ impl Hold {
 /// A holder as the store keeps it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredHolder {
-    address: HostAddress,
+    address: HostIp,
     node: Name,
     term: u64,
 }
@@ -170,7 +170,7 @@ impl Core {
                 !self.serves(candidates, &held.node) && self.best(now, candidates, &held.node).is_some()
             })
         };
-        let since = |public: HostAddress| self.hold.barren.get(&public).copied().unwrap_or(now);
+        let since = |public: HostIp| self.hold.barren.get(&public).copied().unwrap_or(now);
         let barren = candidates(&self.intent).filter(is_barren);
         self.hold.barren = barren.map(|one| (one.public, since(one.public))).collect();
     }

@@ -11,7 +11,7 @@ mod answer;
 mod flows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kuafu_model::kinds::{Moment, Name, Scaling, Service, Target};
@@ -278,7 +278,7 @@ impl Core {
         if leaving.is_empty() && before.is_none_or(BTreeMap::is_empty) {
             return None;
         }
-        let addresses: BTreeSet<Ipv4Addr> = leaving.iter().map(|target| target.address.get()).collect();
+        let addresses: BTreeSet<IpAddr> = leaving.iter().map(|target| target.address.get()).collect();
         let seen = self.seen_at_hosts(name, &addresses);
         let since: BTreeMap<String, Now> = leaving
             .iter()

@@ -1,7 +1,7 @@
 //! Gateways and next hops: found by the host's own routes, kept fresh by the kernel, written for the programs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_pipeline::map::{Mac, MacPair, Neighbour};
 
@@ -20,7 +20,7 @@ pub(super) struct Neighbours {
 /// One number.
 #[derive(Debug)]
 struct Known {
-    host: Ipv4Addr,
+    host: IpAddr,
     step: Option<Step>,
     written: Neighbour,
     /// Whether somebody answers there.
@@ -29,7 +29,7 @@ struct Known {
 
 impl Neighbours {
     /// Takes up what an agent before this one has written.
-    pub(super) fn adopt(&mut self, maps: &Maps, of: &BTreeMap<u32, Ipv4Addr>) -> Result<()> {
+    pub(super) fn adopt(&mut self, maps: &Maps, of: &BTreeMap<u32, IpAddr>) -> Result<()> {
         for (number, host) in of {
             let written = maps.neighbours.get(number)?.unwrap_or_default();
             self.known.insert(*number, Known::new(*host, written));
@@ -38,7 +38,7 @@ impl Neighbours {
     }
 
     /// From now on these numbers lead to these hosts.
-    pub(super) fn keep(&mut self, maps: &Maps, hosts: &[(u32, Ipv4Addr)]) -> Result<()> {
+    pub(super) fn keep(&mut self, maps: &Maps, hosts: &[(u32, IpAddr)]) -> Result<()> {
         for (number, host) in hosts {
             if self.known.get(number).is_none_or(|known| known.host != *host) {
                 maps.neighbours.set(number, &Neighbour::default())?;
@@ -59,8 +59,8 @@ impl Neighbours {
     }
 
     /// Whether a way is known to all of these.
-    pub(super) fn are_known(&self, hosts: &[(u32, Ipv4Addr)]) -> bool {
-        let known = |(number, _): &(u32, Ipv4Addr)| self.known.get(number);
+    pub(super) fn are_known(&self, hosts: &[(u32, IpAddr)]) -> bool {
+        let known = |(number, _): &(u32, IpAddr)| self.known.get(number);
         let is_known = |known: &Known| !known.written.macs.is_unknown();
         hosts.iter().all(|host| known(host).is_none_or(is_known))
     }
@@ -77,7 +77,7 @@ impl Neighbours {
     }
 
     /// Looks up the routes to these alone, and writes what has changed.
-    pub(super) fn look_for(&mut self, net: &Net, maps: &Maps, hosts: &[(u32, Ipv4Addr)]) -> Result<()> {
+    pub(super) fn look_for(&mut self, net: &Net, maps: &Maps, hosts: &[(u32, IpAddr)]) -> Result<()> {
         for (number, host) in hosts {
             if let Some(known) = self.known.get_mut(number) {
                 known.step = net.step_to(*host)?;
@@ -159,7 +159,7 @@ impl Neighbours {
 }
 
 impl Known {
-    fn new(host: Ipv4Addr, written: Neighbour) -> Self {
+    fn new(host: IpAddr, written: Neighbour) -> Self {
         Self {
             host,
             step: None,
@@ -173,8 +173,14 @@ impl Known {
             None => Some(format!("no route leads to {}", self.host)),
             Some(_) if self.answers => None,
             Some(step) => Some(format!(
-                "{} does not answer ARP, so that {} cannot be reached",
-                step.address, self.host
+                "{} does not answer {}, so that {} cannot be reached",
+                step.address,
+                if step.address.is_ipv4() {
+                    "ARP"
+                } else {
+                    "neighbour solicitations"
+                },
+                self.host
             )),
         }
     }

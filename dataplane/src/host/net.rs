@@ -1,7 +1,7 @@
 //! What the host's network is asked and told, by netlink.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::{Stream, TryStreamExt};
 use rtnetlink::packet_route::AddressFamily;
@@ -57,7 +57,7 @@ pub(crate) struct Step {
     /// The device to send out of.
     pub(crate) interface: u32,
     /// The gateway, or the host itself.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
 }
 
 /// Where packets leave.
@@ -157,20 +157,36 @@ impl Net {
     }
 
     /// The first step of the host's own route; `None` where there is no route, or it ends here.
-    pub(crate) fn step_to(&self, to: Ipv4Addr) -> Result<Option<Step>> {
+    pub(crate) fn step_to(&self, to: IpAddr) -> Result<Option<Step>> {
         Ok(self.route_to(to, 0)?.and_then(|route| step(&route, to)))
+    }
+
+    /// The address from which the host itself would send to one of IPv6; `None` where there is no route.
+    pub(crate) fn source_to(&self, to: Ipv6Addr) -> Result<Option<Ipv6Addr>> {
+        let route = self.route_to(to.into(), 0)?;
+        let source = |attribute: &RouteAttribute| match attribute {
+            RouteAttribute::PrefSource(RouteAddress::Inet6(source)) => Some(*source),
+            _ => None,
+        };
+        Ok(route.and_then(|route| route.attributes.iter().find_map(source)))
     }
 
     /// Where a packet with this mark leaves; `None` where there is no route, or it ends here.
     pub(super) fn way_of(&self, to: Ipv4Addr, mark: u32) -> Result<Option<Way>> {
-        Ok(self.route_to(to, mark)?.and_then(|route| way(&route)))
+        Ok(self.route_to(to.into(), mark)?.and_then(|route| way(&route)))
     }
 
-    fn route_to(&self, to: Ipv4Addr, mark: u32) -> Result<Option<RouteMessage>> {
-        let query = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(to, 32)
-            .mark(mark)
-            .build();
+    fn route_to(&self, to: IpAddr, mark: u32) -> Result<Option<RouteMessage>> {
+        let query = match to {
+            IpAddr::V4(to) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to, 32)
+                .mark(mark)
+                .build(),
+            IpAddr::V6(to) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to, 128)
+                .mark(mark)
+                .build(),
+        };
         let found = self.list("look up a route", self.handle.route().get(query).execute());
         let mut routes = match found {
             Err(Error::Netlink { source, .. }) if is_no_route(&source) => return Ok(None),
@@ -204,13 +220,9 @@ impl Net {
         was_there(self.wait(action, self.handle.rule().del(rule).execute()))
     }
 
-    /// The kernel's table of IPv4 neighbours.
+    /// The kernel's table of neighbours.
     pub(crate) fn neighbours(&self) -> Result<Vec<Entry>> {
-        let request = self
-            .handle
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
+        let request = self.handle.neighbours().get();
         let found = self.list("read neighbours", request.execute())?;
         Ok(found.iter().filter_map(entry).collect())
     }
@@ -220,7 +232,7 @@ impl Net {
         let mut request = self
             .handle
             .neighbours()
-            .add(step.interface, step.address.into())
+            .add(step.interface, step.address)
             .state(NeighbourState::None)
             .replace();
         let flags = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
@@ -233,7 +245,7 @@ impl Net {
         let request = self
             .handle
             .neighbours()
-            .add(step.interface, step.address.into())
+            .add(step.interface, step.address)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace();
@@ -389,7 +401,7 @@ fn octets(mac: &[u8]) -> Option<[u8; 6]> {
     mac.try_into().ok()
 }
 
-fn step(route: &RouteMessage, to: Ipv4Addr) -> Option<Step> {
+fn step(route: &RouteMessage, to: IpAddr) -> Option<Step> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
@@ -398,7 +410,8 @@ fn step(route: &RouteMessage, to: Ipv4Addr) -> Option<Step> {
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => address = *gateway,
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => address = (*gateway).into(),
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => address = (*gateway).into(),
             _ => {}
         }
     }
@@ -429,7 +442,12 @@ fn entry(message: &NeighbourMessage) -> Option<Entry> {
     let (mut address, mut mac, mut is_managed) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(IpAddr::from(*found));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some(IpAddr::from(*found));
+            }
             NeighbourAttribute::LinkLayerAddress(found) => mac = octets(found),
             NeighbourAttribute::ExtFlags(flags) => is_managed = flags.contains(NeighbourExtFlags::Managed),
             _ => {}

@@ -1,7 +1,7 @@
 //! Servers' flows: of those that get no new ones, and of services that scale.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const CLOSES: u64 = (tcp::FIN | tcp::RST) as u64;
 const OPENS_WITHIN: Duration = Duration::from_secs(5);
 
 /// By address and port.
-type Counts = BTreeMap<(Ipv4Addr, u16), u64>;
+type Counts = BTreeMap<(IpAddr, u16), u64>;
 
 /// The servers of this host that have no weight, and their flows.
 pub(super) fn draining(view: &View<'_>) -> Result<Vec<v1::Draining>> {
@@ -43,7 +43,7 @@ pub(super) fn draining(view: &View<'_>) -> Result<Vec<v1::Draining>> {
             },
         )?;
     }
-    let server = |((address, port), flows): ((Ipv4Addr, u16), u64)| v1::Draining {
+    let server = |((address, port), flows): ((IpAddr, u16), u64)| v1::Draining {
         address: address.to_string(),
         port: port.into(),
         flows,
@@ -71,7 +71,7 @@ pub(crate) fn each_flow(
     maps: &Maps,
     clock: &Clock,
     (state, contents): (&HostState, &Contents),
-    mut count: impl FnMut(u32, Ipv4Addr, [u16; 2]),
+    mut count: impl FnMut(u32, IpAddr, [u16; 2]),
 ) -> Result<()> {
     let listeners = Listeners::of(state, |_| ());
     let ports = |key: &ConnectionKey, port: Be16| {
@@ -84,7 +84,7 @@ pub(crate) fn each_flow(
     // Rewritten ones.
     maps.connections.for_each(|key, there| {
         if key.vni != 0 && there.flags.get() & CLOSES == 0 {
-            let server = Ipv4Addr::from(there.destination.low());
+            let server = IpAddr::from(there.destination);
             count(key.vni, server, ports(&key, there.destination_port));
         }
     })?;
@@ -122,7 +122,7 @@ pub(crate) fn scaled(
     contents: &Contents,
     state: &HostState,
 ) -> Result<Vec<v1::ServerFlows>> {
-    let mut servers: BTreeMap<(u32, Ipv4Addr, u16), Shared> = BTreeMap::new();
+    let mut servers: BTreeMap<(u32, IpAddr, u16), Shared> = BTreeMap::new();
     for (service, target) in health::targets(state) {
         if let (Some(address), Some(counted)) = (target.target.server(), &target.counted) {
             let port = service.port_of(&target.target);
@@ -140,13 +140,13 @@ pub(crate) fn scaled(
         })?;
     }
     // One server may be behind several listeners.
-    let mut flows: BTreeMap<(Arc<str>, Ipv4Addr, u16), u64> = BTreeMap::new();
+    let mut flows: BTreeMap<(Arc<str>, IpAddr, u16), u64> = BTreeMap::new();
     for ((_, address, port), shared) in servers {
         for service in shared.services {
             *flows.entry((service, address, port)).or_default() += shared.flows;
         }
     }
-    let server = |((service, address, port), flows): ((Arc<str>, Ipv4Addr, u16), u64)| v1::ServerFlows {
+    let server = |((service, address, port), flows): ((Arc<str>, IpAddr, u16), u64)| v1::ServerFlows {
         server: Some(v1::Server {
             service: service.to_string(),
             address: address.to_string(),

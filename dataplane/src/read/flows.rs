@@ -1,7 +1,7 @@
 //! Accelerated flows, from the connections of the exit.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use kuafu_model::HostState;
 use kuafu_model::state::ServiceState;
@@ -83,7 +83,7 @@ fn flow(
 }
 
 fn end(address: IpKey, port: Be16) -> String {
-    SocketAddrV4::new(Ipv4Addr::from(address.low()), port.get()).to_string()
+    SocketAddr::new(IpAddr::from(address), port.get()).to_string()
 }
 
 fn listed(service: &ServiceState) -> String {
@@ -100,7 +100,7 @@ struct Names<'s> {
     peers: HashMap<u32, &'s str>,
     /// Accelerators by their name, services by kind and name.
     accelerators: HashMap<u32, String>,
-    publics: HashMap<Ipv4Addr, Ipv4Addr>,
+    publics: HashMap<IpAddr, IpAddr>,
 }
 
 impl<'s> Names<'s> {
@@ -132,8 +132,8 @@ impl<'s> Names<'s> {
 
     /// The accelerated address and port, as people know them.
     fn service(&self, key: &ConnectionKey) -> String {
-        let local = Ipv4Addr::from(key.destination.low());
+        let local = IpAddr::from(key.destination);
         let public = self.publics.get(&local).copied().unwrap_or(local);
-        SocketAddrV4::new(public, key.destination_port.get()).to_string()
+        SocketAddr::new(public, key.destination_port.get()).to_string()
     }
 }

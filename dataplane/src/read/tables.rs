@@ -1,7 +1,7 @@
 //! The maps, read back: what programs would meet now.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_model::contents::Contents;
 use kuafu_pipeline::map::{Limit, Neighbour, NextHop, Pair, Path, Service, Shield, Slot, SlotKind, Vtep};
@@ -49,7 +49,7 @@ pub fn contents(maps: &Maps) -> Result<Contents> {
 }
 
 /// The links of the neighbours that the agent knows, by the address that they lead to.
-pub(crate) fn links(maps: &Maps, contents: &Contents) -> Result<Vec<(Ipv4Addr, Neighbour)>> {
+pub(crate) fn links(maps: &Maps, contents: &Contents) -> Result<Vec<(IpAddr, Neighbour)>> {
     let mut links = Vec::new();
     for (number, address) in &contents.neighbours {
         let link = maps.neighbours.get(number)?;

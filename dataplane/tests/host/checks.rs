@@ -72,8 +72,8 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
         name: "web".into(),
         own: true,
         at_exit: false,
-        local: SERVICE,
-        public: SERVICE,
+        local: SERVICE.into(),
+        public: SERVICE.into(),
         whole_address: true,
         protocol,
         ports: PortRange::literal(port, port),
@@ -99,7 +99,7 @@ fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
 fn target(wrap: Wrap) -> Target {
     let gue = |variant| Encapsulation::Gue { port: GUE, variant };
     Target::Direct {
-        address: SERVER,
+        address: SERVER.into(),
         encapsulation: match wrap {
             Wrap::Ipip => Encapsulation::Ipip,
             Wrap::Gue0 => gue(0),

@@ -6,7 +6,7 @@ use super::Server;
 use super::allocations::NodeId;
 use super::hosts::World;
 use crate::kinds::{
-    AddressPoolSpec, BgpDaemon, BgpPeer, Carriers, Community, FilePath, HostAddress, Listener, Med, Multihop,
+    AddressPoolSpec, BgpDaemon, BgpPeer, Carriers, Community, FilePath, HostIp, Listener, Med, Multihop,
     Name, PoolAddress, Reach, Service,
 };
 use crate::manifest::Intent;
@@ -22,13 +22,13 @@ pub struct Holder {
 }
 
 /// Who holds which address, by the public one.
-pub type Holders = BTreeMap<HostAddress, Holder>;
+pub type Holders = BTreeMap<HostIp, Holder>;
 
 /// An address that one of several nodes holds, and who these are.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
     /// The address as people know it.
-    pub public: HostAddress,
+    pub public: HostIp,
     /// The nodes, the preferred first.
     pub nodes: &'a Carriers,
     address: &'a PoolAddress,
@@ -104,7 +104,7 @@ pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
 }
 
 /// The addresses at which something listens.
-fn used(intent: &Intent) -> BTreeSet<HostAddress> {
+fn used(intent: &Intent) -> BTreeSet<HostIp> {
     let pools = intent
         .services()
         .values()
@@ -157,6 +157,11 @@ fn peer(peer: &BgpPeer) -> Router {
 }
 
 fn announce(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, way: &Way) {
+    // Of IPv6 somebody routes them.
+    let (Some(local), Some(public)) = (address.local.v4(), address.public.v4()) else {
+        return;
+    };
+    let (local, public) = (local.get(), public.get());
     let holder = world.holders.get(&address.public);
     let holds = |node: &Name| match holder.filter(|holder| address.nodes.contains(&holder.node)) {
         Some(holder) => holder.node == *node,
@@ -176,8 +181,8 @@ fn announce(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, address
             Way::Arp | Way::Hook { .. } => (holds(node), holder.map_or(0, |holder| holder.term)),
         };
         state.announcements.push(Announcement {
-            local: address.local.get(),
-            public: address.public.get(),
+            local,
+            public,
             here,
             term,
             way: way.clone(),

@@ -27,7 +27,7 @@ mod vpc;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kinds::{Class, HostAddress, Name, ObjectRef, PortNumber, Vni};
+use crate::kinds::{Class, HostIp, Name, ObjectRef, PortNumber, Vni};
 use crate::manifest::Intent;
 use crate::state::HostState;
 
@@ -84,7 +84,7 @@ pub struct Server {
     /// The service.
     pub service: Name,
     /// Its address.
-    pub address: HostAddress,
+    pub address: HostIp,
     /// Its port.
     pub port: PortNumber,
 }

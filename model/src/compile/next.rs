@@ -1,7 +1,7 @@
 //! What each host gets now: make-before-break.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::fleet::{Fleet, Running, legs};
 use super::hosts;
@@ -313,7 +313,9 @@ impl<'a> Surroundings<'a> {
                 ..
             } => {
                 let has = |old: &ServiceState| old.targets.iter().any(|old| old.target == target.target);
-                let served = served(new);
+                let Some(served) = served(new) else {
+                    return true;
+                };
                 return old.is_some_and(has) || self.is_served((host, vni, mac, served), from);
             }
             Target::Server { .. } | Target::Direct { .. } => return true,
@@ -329,13 +331,16 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-/// What a port must serve that a listener leads to.
-const fn served(service: &ServiceState) -> Served {
-    Served {
-        address: service.local,
+/// What a port must serve that a listener leads to: no VPC has IPv6.
+const fn served(service: &ServiceState) -> Option<Served> {
+    let IpAddr::V4(address) = service.local else {
+        return None;
+    };
+    Some(Served {
+        address,
         protocol: service.protocol,
         ports: service.ports,
-    }
+    })
 }
 
 /// What a host sends to ports of VPCs.
@@ -344,7 +349,7 @@ fn leading(state: &HostState) -> impl Iterator<Item = Leading> {
         Target::Direct {
             encapsulation: Encapsulation::Vxlan { vni, mac, host },
             ..
-        } => Some((host, vni, mac, served(service))),
+        } => Some((host, vni, mac, served(service)?)),
         Target::Pair(_) | Target::Server { .. } | Target::Direct { .. } => None,
     })
 }

@@ -1,7 +1,7 @@
 //! Listeners: of accelerators at their entries and at their exits, and of services themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Server;
@@ -18,7 +18,7 @@ use crate::state::{
 };
 
 /// Where on a host listeners are apart by their ports alone: whether at the exit, the object's number, address, protocol.
-pub(super) type Door = (bool, u32, Ipv4Addr, u8);
+pub(super) type Door = (bool, u32, IpAddr, u8);
 /// What makes a listener one of its own on a host: also the first of its ports.
 pub(super) type Key = (Door, u16);
 
@@ -471,7 +471,7 @@ fn listen(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, node: &Na
 fn reached(world: &World<'_>, node: &Name, (service, target): (&Service, &kinds::Target)) -> Option<Target> {
     let encapsulation = match service.spec.mode {
         Mode::Nat => {
-            let (address, port) = (target.address.get(), target.port.map(|port| port.get()));
+            let (address, port) = (target.address.v4()?.get(), target.port.map(|port| port.get()));
             return Some(Target::Server { address, port });
         }
         Mode::Ipip => Encapsulation::Ipip,

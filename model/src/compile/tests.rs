@@ -168,6 +168,7 @@ pub(super) fn accepted(state: &HostState) {
         hz: 250,
         interfaces: BTreeMap::new(),
         hand_over: 0,
+        local6: None,
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
@@ -441,7 +442,8 @@ fn shares(states: &States, node: &str, listener: usize) -> BTreeMap<String, u32>
                 let pair = state.pairs.iter().find(|known| known.index == *pair);
                 pair.unwrap().peer.clone()
             }
-            Target::Server { address, .. } | Target::Direct { address, .. } => address.to_string(),
+            Target::Server { address, .. } => address.to_string(),
+            Target::Direct { address, .. } => address.to_string(),
         };
         (to, target.weight)
     };

@@ -55,9 +55,12 @@ fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, OfServices<'a>> {
         for address in addresses.flat_map(|pool| &pool.spec.addresses) {
             served.senders.extend(address.nodes.iter());
             for target in world.targets(service) {
-                let of_port = served.by_port.entry(target.address).or_default();
+                let (Some(port), Some(of)) = (target.address.v4(), address.local.v4()) else {
+                    continue;
+                };
+                let of_port = served.by_port.entry(port).or_default();
                 of_port.extend(ends(service).map(|(protocol, ports)| Served {
-                    address: address.local.get(),
+                    address: of.get(),
                     protocol,
                     ports,
                 }));

@@ -1,6 +1,6 @@
 //! Labels, paths and pairs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_pipeline::map::{Be16, Be32, End, Leg, NO_PATH, Pair, Path, Slot, TagKey};
 
@@ -13,7 +13,7 @@ use crate::state::{HostState, LegKey, LegState, PairState, PathState, SlotAction
 /// Fills in what the backbone needs.
 pub(super) fn fill(
     contents: &mut Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    neighbours: &mut Numbers<'_, IpAddr>,
     state: &HostState,
     host: &HostFacts,
     previous: &Contents,
@@ -40,7 +40,7 @@ pub(super) fn fill(
 
 fn add_path(
     contents: &mut Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    neighbours: &mut Numbers<'_, IpAddr>,
     (index, path): (usize, &PathState),
     capacities: &Capacities,
 ) -> Result<(), Error> {
@@ -52,7 +52,7 @@ fn add_path(
 
 fn add_slot(
     contents: &mut Contents,
-    (neighbours, own_windows): (&mut Numbers<'_, Ipv4Addr>, &mut Numbers<'_, (u32, u32)>),
+    (neighbours, own_windows): (&mut Numbers<'_, IpAddr>, &mut Numbers<'_, (u32, u32)>),
     (index, slot): (usize, &SlotState),
     capacities: &Capacities,
 ) -> Result<(), Error> {
@@ -127,7 +127,7 @@ fn add_pair(
 }
 
 /// A leg as its sender needs it.
-fn leg(field: &str, leg: &LegState, neighbours: &mut Numbers<'_, Ipv4Addr>) -> Result<Leg, Error> {
+fn leg(field: &str, leg: &LegState, neighbours: &mut Numbers<'_, IpAddr>) -> Result<Leg, Error> {
     in_range(
         format!("{field}.label"),
         leg.label,
@@ -154,7 +154,7 @@ fn leg(field: &str, leg: &LegState, neighbours: &mut Numbers<'_, Ipv4Addr>) -> R
         address: Be32::new(u32::from(leg.address)),
         source_port: Be16::new(leg.source_port),
         port: Be16::new(leg.port),
-        neighbour: neighbours.of(leg.address)?,
+        neighbour: neighbours.of(leg.address.into())?,
         spare: 0,
     })
 }

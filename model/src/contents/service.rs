@@ -28,7 +28,7 @@ const RING_BEFORE_UDP: u64 = 30;
 /// Fills in what listeners need.
 pub(super) fn fill(
     contents: &mut Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    neighbours: &mut Numbers<'_, IpAddr>,
     state: &HostState,
     host: &HostFacts,
     previous: &Contents,
@@ -39,6 +39,7 @@ pub(super) fn fill(
     let down = health::down(state, &host.servers.down);
     let mut listeners = Vec::with_capacity(state.services.len());
     for (index, service) in state.services.iter().enumerate() {
+        is_of_one_family(index, service)?;
         let hop = |(target, (is_used, weight)): (&TargetState, (bool, u64))| {
             let from = (index, service.at_exit, state.node.local);
             let hop = hop(contents, neighbours, from, &target.target)?;
@@ -331,6 +332,42 @@ const fn low(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }
 
+/// IPv6 is for servers of IPv6 that answer themselves, and without what there is of IPv4 alone.
+fn is_of_one_family(index: usize, service: &ServiceState) -> Result<(), Error> {
+    let refused = |name: &str, value: &dyn ToString, allowed: &str| {
+        Err(Error::Value {
+            field: entry("services", index, name),
+            value: value.to_string(),
+            allowed: allowed.into(),
+        })
+    };
+    let is_v6 = service.local.is_ipv6();
+    for target in &service.targets {
+        let is_wrapped = match target.target {
+            Target::Direct { encapsulation, .. } => !matches!(encapsulation, Encapsulation::Vxlan { .. }),
+            Target::Pair(_) | Target::Server { .. } => false,
+        };
+        let server = target.target.server();
+        let has_v6 = server.is_some_and(|server| server.is_ipv6());
+        if is_v6 != has_v6 || has_v6 && !is_wrapped {
+            let what = server.map_or_else(|| "a pair".to_owned(), |server| server.to_string());
+            let allowed = if is_v6 {
+                "servers of IPv6 that answer themselves, by IP in IP or GUE, since the listener is of IPv6"
+            } else {
+                "no servers of IPv6, since the listener is of IPv4"
+            };
+            return refused("targets", &what, allowed);
+        }
+        if let Some(check) = target.check.as_ref().filter(|_| is_v6) {
+            return refused("targets.check", &check.service, "none yet of a listener of IPv6");
+        }
+    }
+    if service.shield.is_some() && is_v6 {
+        return refused("shield", &service.local, "none yet of a listener of IPv6");
+    }
+    Ok(())
+}
+
 /// What a listener is called in the table of services: by each of its ports, or by none, where it has all. For all the
 /// [whole address](whole_addresses) says that there is one.
 fn keys(index: usize, service: &ServiceState) -> Result<Vec<ServiceKey>, Error> {
@@ -356,7 +393,7 @@ fn keys(index: usize, service: &ServiceState) -> Result<Vec<ServiceKey>, Error> 
     };
     let key = |port| ServiceKey {
         vni: if service.at_exit { service.vni } else { 0 },
-        address: v4(service.local),
+        address: IpKey::from(service.local),
         port: Be16::new(port),
         protocol: service.protocol,
         spare: 0,
@@ -405,7 +442,7 @@ pub fn marks<'s>(
 ) -> HashMap<&'s Subject, u32> {
     let numbers = numbers(contents);
     let mark = |subject: &'s Subject| {
-        let hop = direct(subject.server, subject.encapsulation?, 0);
+        let hop = direct(subject.server.into(), subject.encapsulation?, 0);
         let number = numbers.get(&ring::identity(&hop))?;
         Some((subject, check::MARK | number))
     };
@@ -414,7 +451,7 @@ pub fn marks<'s>(
 
 /// The addresses of servers that answer clients themselves, by number.
 #[must_use]
-pub fn direct_servers(state: &HostState, contents: &Contents) -> HashMap<u32, Ipv4Addr> {
+pub fn direct_servers(state: &HostState, contents: &Contents) -> HashMap<u32, IpAddr> {
     let numbers = numbers(contents);
     let server = |(_, target): (_, &TargetState)| match target.target {
         Target::Direct { address, .. } => {
@@ -494,7 +531,7 @@ fn slots(
 /// Where a target is.
 fn hop(
     contents: &Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    neighbours: &mut Numbers<'_, IpAddr>,
     (index, at_exit, local): (usize, bool, Ipv4Addr),
     target: &Target,
 ) -> Result<NextHop, Error> {
@@ -527,7 +564,7 @@ fn hop(
         } => {
             let neighbour = match encapsulation {
                 Encapsulation::Vxlan { host, .. } if *host == local => 0,
-                Encapsulation::Vxlan { host, .. } => neighbours.of(*host)?,
+                Encapsulation::Vxlan { host, .. } => neighbours.of((*host).into())?,
                 Encapsulation::Ipip | Encapsulation::Gue { .. } => neighbours.of(*address)?,
             };
             Ok(direct(*address, *encapsulation, neighbour))
@@ -536,7 +573,7 @@ fn hop(
 }
 
 /// A server that answers clients itself.
-fn direct(address: Ipv4Addr, encapsulation: Encapsulation, neighbour: u32) -> NextHop {
+fn direct(address: IpAddr, encapsulation: Encapsulation, neighbour: u32) -> NextHop {
     let (wrap, port) = match encapsulation {
         Encapsulation::Ipip => (Wrap::Ipip, 0),
         Encapsulation::Gue { variant: 0, port } => (Wrap::Gue0, port),
@@ -550,7 +587,7 @@ fn direct(address: Ipv4Addr, encapsulation: Encapsulation, neighbour: u32) -> Ne
             return NextHop::tunnelled(tunnel, neighbour);
         }
     };
-    NextHop::direct(wrap, v4(address), port, neighbour)
+    NextHop::direct(wrap, IpKey::from(address), port, neighbour)
 }
 
 /// Where rings lie.
@@ -590,14 +627,15 @@ impl<'p> Rings<'p> {
 /// one that would tell of the entry alone.
 fn whole_addresses(contents: &mut Contents, state: &HostState, host: &HostFacts) {
     let answered = state.announcements.iter().filter(|one| one.is_answered());
-    let answered: BTreeSet<Ipv4Addr> = answered
+    let answered: BTreeSet<IpAddr> = answered
         .map(|one| one.local)
         .filter(|local| !host.arp.let_go.contains(local))
+        .map(IpAddr::V4)
         .collect();
     for service in &state.services {
         if service.whole_address && !service.at_exit {
             let key = ServiceKey {
-                address: IpKey::v4(u32::from(service.local)),
+                address: IpKey::from(service.local),
                 ..ServiceKey::default()
             };
             let whole = contents.services.entry(key).or_default();

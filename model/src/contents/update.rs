@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_pipeline::map::{
     Endpoint, EndpointKey, Leg, Limit, MemberKey, NO_PATH, NextHop, NodeConfig, Pair, Path, Port,
@@ -15,7 +15,7 @@ use super::Contents;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     node: Option<NodeConfig>,
-    neighbours: Changes<u32, Ipv4Addr>,
+    neighbours: Changes<u32, IpAddr>,
     vteps: Changes<u32, Vtep>,
     windows: Vec<u32>,
     own_windows: Vec<u32>,
@@ -60,7 +60,7 @@ impl<K, V> Default for Changes<K, V> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batch<'u> {
     /// Find the way to these hosts and keep it in their neighbours' entries, from now on. Wait for none.
-    Neighbours(&'u [(u32, Ipv4Addr)]),
+    Neighbours(&'u [(u32, IpAddr)]),
     /// Keep these no longer; write empty entries.
     ForgetNeighbours(&'u [u32]),
     /// Begin these replay windows anew: write zeros.

@@ -1,7 +1,7 @@
 //! Ports, endpoints, VTEPs, and who may send.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_pipeline::map::{Be32, Endpoint, EndpointKey, IpKey, Mac, NextHop, Port, Vtep, VtepKey};
 
@@ -16,7 +16,7 @@ const SMALLEST_PORT: u16 = 576;
 /// Fills in what VPCs need.
 pub(super) fn fill(
     contents: &mut Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    neighbours: &mut Numbers<'_, IpAddr>,
     state: &HostState,
     host: &HostFacts,
     previous: &Contents,
@@ -108,7 +108,7 @@ fn port_mtu(index: usize, port: &PortState, host: &HostFacts) -> Result<u16, Err
 /// Endpoints on other hosts, and these hosts.
 fn remote_endpoints(
     contents: &mut Contents,
-    neighbours: &mut Numbers<'_, Ipv4Addr>,
+    neighbours: &mut Numbers<'_, IpAddr>,
     state: &HostState,
     host: &HostFacts,
     previous: &Contents,
@@ -131,7 +131,7 @@ fn remote_endpoints(
     for (number, address) in vteps.given() {
         let vtep = Vtep {
             address: Be32::new(u32::from(address)),
-            neighbour: neighbours.of(address)?,
+            neighbour: neighbours.of(address.into())?,
         };
         contents.vteps.insert(number, vtep);
     }

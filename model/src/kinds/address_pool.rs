@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::common::{Invalid, refuse_twice};
-use super::network::HostAddress;
+use super::network::HostIp;
 use super::reach::{Bgp, Hook, Reach};
 use super::{Name, PacketPolicy, Resource};
 use crate::manifest::{Field, Fields, Place, Problem};
@@ -92,6 +92,41 @@ impl AddressPoolSpec {
                 fields.refuse(&field, Invalid::new(&count.to_string(), why));
             }
         }
+        self.refuse_mixed_families(fields);
+    }
+
+    /// Addresses are of one family, and of IPv6 somebody routes them.
+    fn refuse_mixed_families(&self, fields: &Fields<'_>) {
+        let Some(first) = self.addresses.first().map(|address| address.public) else {
+            return;
+        };
+        for (index, address) in self.addresses.iter().enumerate() {
+            for (name, one) in [("public", address.public), ("local", address.local)] {
+                // A local one that is not given is the public one.
+                let is_given = name == "public" || address.local != address.public;
+                if one.is_v6() != first.is_v6() && is_given {
+                    let why = format!(
+                        "is of {}, and {first} of {}: the addresses of a pool are of one family; declare a pool for each",
+                        one.family(),
+                        first.family()
+                    );
+                    let field = format!("addresses[{index}].{name}");
+                    fields.refuse(&field, Invalid::new(&one.to_string(), why));
+                }
+            }
+        }
+        if first.is_v6() && self.reach != Reach::Routed {
+            let why = format!("is not supported yet of IPv6 ({first}); choose reach: routed");
+            fields.refuse("reach", Invalid::new(&self.reach.to_string(), why));
+        }
+    }
+
+    /// Whether its addresses are of IPv6.
+    #[must_use]
+    pub fn is_v6(&self) -> bool {
+        self.addresses
+            .first()
+            .is_some_and(|address| address.public.is_v6())
     }
 }
 
@@ -102,10 +137,10 @@ pub struct PoolAddress {
     #[serde(flatten)]
     pub nodes: Carriers,
     /// The address that clients use, and that is shown.
-    pub public: HostAddress,
+    pub public: HostIp,
     /// The address in packets as they reach the node; differs behind a 1:1 NAT, and may be the node's own.
     /// Default: `public`.
-    pub local: HostAddress,
+    pub local: HostIp,
 }
 
 impl Field for PoolAddress {

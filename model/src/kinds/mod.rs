@@ -51,7 +51,7 @@ pub use health::{
 };
 pub use listener::Listener;
 pub use name::{Labels, Metadata, Name};
-pub use network::{Cidr, HostAddress, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
+pub use network::{Cidr, HostAddress, HostIp, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};
 pub use object::{Kind, Object, ObjectRef, Resource};
 pub use policy::{Affinity, Echo, Fragments, Options, Oversize, PacketPolicy};

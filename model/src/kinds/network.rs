@@ -1,7 +1,7 @@
 //! Addresses, prefixes, ports and numbers of the network, as manifests write them.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -53,6 +53,94 @@ impl FromStr for HostAddress {
 }
 
 impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An address of either family that a host can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostIp(IpAddr);
+
+impl HostIp {
+    /// The address itself.
+    #[must_use]
+    pub const fn get(self) -> IpAddr {
+        self.0
+    }
+
+    /// The same, where it is of IPv4.
+    #[must_use]
+    pub const fn v4(self) -> Option<HostAddress> {
+        match self.0 {
+            IpAddr::V4(address) => Some(HostAddress(address)),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Whether it is of IPv6.
+    #[must_use]
+    pub const fn is_v6(self) -> bool {
+        self.0.is_ipv6()
+    }
+
+    /// The name of its family.
+    #[must_use]
+    pub const fn family(self) -> &'static str {
+        if self.is_v6() { "IPv6" } else { "IPv4" }
+    }
+}
+
+impl From<HostAddress> for HostIp {
+    fn from(address: HostAddress) -> Self {
+        Self(address.0.into())
+    }
+}
+
+impl PartialEq<HostAddress> for HostIp {
+    fn eq(&self, other: &HostAddress) -> bool {
+        *self == Self::from(*other)
+    }
+}
+
+/// The same of IPv6 as [`not_for_hosts`].
+fn not_for_hosts_v6(address: Ipv6Addr) -> Option<&'static str> {
+    if address.to_ipv4_mapped().is_some() {
+        return Some("IPv4-mapped");
+    }
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some("loopback"),
+        [0xfe80..=0xfebf, ..] => Some("link-local"),
+        [0xff00..=0xffff, ..] => Some("multicast"),
+        _ => None,
+    }
+}
+
+impl Text for HostIp {
+    const FORM: &'static str = "the IPv4 or IPv6 address of a host, such as 192.0.2.7 or 2001:db8::7";
+}
+
+impl FromStr for HostIp {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let address: IpAddr = text.parse().map_err(|_| Invalid::not::<Self>(text))?;
+        let what = match address {
+            IpAddr::V4(address) => not_for_hosts(address),
+            IpAddr::V6(address) => not_for_hosts_v6(address),
+        };
+        match what {
+            Some(kind) => Err(Invalid::new(
+                text,
+                format!("is a {kind} address; expected {}", Self::FORM),
+            )),
+            None => Ok(Self(address)),
+        }
+    }
+}
+
+impl fmt::Display for HostIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -343,7 +431,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-serde_as_text!(HostAddress, Cidr, Mac, InterfaceName, PortRange);
+serde_as_text!(HostAddress, HostIp, Cidr, Mac, InterfaceName, PortRange);
 
 integers! {
     /// A TCP or UDP port.

@@ -1,12 +1,13 @@
 //! `Service`: where connections end.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
 use super::common::{Invalid, Moment, integers, refuse_twice, words};
 use super::listener::LISTENERS;
-use super::network::{HostAddress, PortNumber, Protocol};
+use super::network::{HostIp, PortNumber, Protocol};
 use super::{Affinity, ConnectionIds, Health, Labels, Listener, Name, Resource, Scaling, Shield, listener};
 use crate::manifest::{Field, Fields, Place, Problem};
 
@@ -235,7 +236,7 @@ const TARGETS: &str =
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
     /// Its address; with mode vxlan that of a port, inside the VPC.
-    pub address: HostAddress,
+    pub address: HostIp,
     /// Its port. Default: the listener's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortNumber>,
@@ -271,7 +272,7 @@ impl Target {
     #[must_use]
     pub fn end(&self) -> String {
         match self.port {
-            Some(port) => format!("{}:{port}", self.address),
+            Some(port) => SocketAddr::new(self.address.get(), port.get()).to_string(),
             None => self.address.to_string(),
         }
     }

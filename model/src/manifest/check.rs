@@ -13,7 +13,7 @@ use super::intent::Intent;
 use super::locations::Locations;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
-    Accelerator, AddressPool, HostAddress, InterfaceName, Kind, Mac, Mode, Name, Node, ObjectRef,
+    Accelerator, AddressPool, HostAddress, HostIp, InterfaceName, Kind, Mac, Mode, Name, Node, ObjectRef,
     PoolAddress, Port, Reach, Target, Vni, Vpc,
 };
 
@@ -256,8 +256,8 @@ impl<'a> Check<'a> {
     /// address of the one node that carries it, but no other's. On a node, local addresses are unique, and all pools
     /// that it announces by BGP name the same routers. What is answered for by ARP is no node's own address.
     fn pools(&mut self, node_addresses: &Claims<HostAddress>) {
-        let mut publics: Claims<HostAddress> = Claims::new("a public address has one holder");
-        let mut locals: Claims<(&Name, HostAddress)> =
+        let mut publics: Claims<HostIp> = Claims::new("a public address has one holder");
+        let mut locals: Claims<(&Name, HostIp)> =
             Claims::new("packets for two addresses would look the same on the node");
         let mut speakers: BTreeMap<&Name, &AddressPool> = BTreeMap::new();
         for pool in self.in_order(Kind::AddressPool, self.intent.address_pools()) {
@@ -265,7 +265,8 @@ impl<'a> Check<'a> {
             for (index, address) in pool.spec.addresses.iter().enumerate() {
                 let at = |name| field(&me, format!("spec.addresses[{index}].{name}"));
                 self.carriers(pool, address, index, &mut speakers);
-                let holder = node_addresses.holders.get(&address.public);
+                let holder = address.public.v4();
+                let holder = holder.and_then(|public| node_addresses.holders.get(&public));
                 if let Some(holder) = holder.filter(|(holder, _)| !address.nodes.is_alone(&holder.name)) {
                     self.taken(
                         address.public.to_string(),
@@ -307,7 +308,7 @@ impl<'a> Check<'a> {
                 };
                 self.add(at, [field(&node_id, "spec.agent")], conflict);
             }
-            if pool.spec.reach == Reach::Arp && node.spec.address.local == address.local {
+            if pool.spec.reach == Reach::Arp && address.local == node.spec.address.local {
                 let own = field(&node_id, "spec.address.local");
                 let conflict = Conflict::AnsweredAlready {
                     address: address.local,
@@ -359,6 +360,15 @@ impl<'a> Check<'a> {
             );
             if let Some(pool) = pool {
                 self.entries(&me, accelerator, pool);
+                if pool.spec.is_v6() {
+                    let pool = id(Kind::AddressPool, pool);
+                    let because = field(&pool, "spec.addresses");
+                    self.add(
+                        field(&me, "spec.pool"),
+                        [because],
+                        Conflict::AcceleratesV6 { pool },
+                    );
+                }
             }
             for (index, group) in accelerator.spec.groups.iter().enumerate() {
                 let at = |name| field(&me, format!("spec.groups[{index}].{name}"));

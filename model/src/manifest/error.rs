@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::kinds::{Cidr, HostAddress, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Prefer, Protocol};
+use crate::kinds::{
+    Cidr, HostAddress, HostIp, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Prefer, Protocol,
+};
 
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,7 +153,7 @@ pub enum Conflict {
         /// The service's mode.
         mode: Mode,
         /// The address.
-        public: HostAddress,
+        public: HostIp,
     },
     /// A node's own address at which servers would answer clients themselves.
     #[error(
@@ -162,7 +164,7 @@ pub enum Conflict {
         /// The service's mode.
         mode: Mode,
         /// The address.
-        public: HostAddress,
+        public: HostIp,
         /// Whose it is.
         node: ObjectRef,
     },
@@ -174,11 +176,46 @@ pub enum Conflict {
         /// The node that carries the service's address.
         node: ObjectRef,
     },
+    /// IPv6 where packets would have to be rewritten, or a VPC's.
+    #[error("{address} is of IPv6, which mode: {mode} does not have; choose mode: ipip or gue, or {instead}")]
+    ModeWithoutV6 {
+        /// The target, or an address of the service.
+        address: HostIp,
+        /// The service's mode.
+        mode: Mode,
+        /// What it may be of IPv4.
+        instead: &'static str,
+    },
+    /// A target of another family than the service's addresses.
+    #[error(
+        "{address} is of {family}, and {pool} has addresses of the other family, whose packets do not reach it; name the \
+         server's address of that family, or choose another pool"
+    )]
+    OtherFamily {
+        /// The target.
+        address: HostIp,
+        /// Its family.
+        family: &'static str,
+        /// The service's pool.
+        pool: ObjectRef,
+    },
+    /// What is there of IPv4 alone so far.
+    #[error("is not supported yet with the IPv6 addresses of {pool}; leave it out, or choose a pool of IPv4")]
+    NotYetV6 {
+        /// The pool.
+        pool: ObjectRef,
+    },
+    /// An accelerator at addresses of IPv6.
+    #[error("{pool} has IPv6 addresses, and the backbone carries IPv4; choose a pool of IPv4")]
+    AcceleratesV6 {
+        /// The pool.
+        pool: ObjectRef,
+    },
     /// A target that is no port.
     #[error("{address} is no port of {vpc}; declare that, or name the address of one that is")]
     NoPortOf {
         /// The target's address.
-        address: HostAddress,
+        address: HostIp,
         /// The VPC.
         vpc: ObjectRef,
     },
@@ -186,7 +223,7 @@ pub enum Conflict {
     #[error("{public} is inside {vpc} ({cidr}), whose ports are the service's targets; choose another pool")]
     InsideVpc {
         /// The service's address.
-        public: HostAddress,
+        public: HostIp,
         /// The VPC.
         vpc: ObjectRef,
         /// Its addresses.
@@ -231,7 +268,7 @@ pub enum Conflict {
     )]
     RanksDiffer {
         /// The address.
-        public: HostAddress,
+        public: HostIp,
         /// A node that may hold it.
         node: ObjectRef,
         /// Another one.
@@ -373,7 +410,7 @@ pub enum Conflict {
     )]
     AnsweredAlready {
         /// The address.
-        address: HostAddress,
+        address: HostIp,
         /// Whose it is.
         node: ObjectRef,
     },
@@ -414,7 +451,7 @@ pub enum Conflict {
         /// Protocol and port.
         what: String,
         /// The address.
-        address: HostAddress,
+        address: HostIp,
         /// The node.
         node: ObjectRef,
         /// What the node uses the port for.
@@ -429,7 +466,7 @@ pub enum Conflict {
         /// Protocol and port.
         what: String,
         /// The address.
-        address: HostAddress,
+        address: HostIp,
         /// The node.
         node: ObjectRef,
         /// The NAT's ports.

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use super::Intent;
-use crate::kinds::{HostAddress, Name, Node, NodeSpec, Port, Prefer, Service, Target};
+use crate::kinds::{HostAddress, HostIp, Name, Node, NodeSpec, Port, Prefer, Service, Target};
 
 /// Where targets are.
 pub(crate) struct Locations<'a> {
@@ -42,8 +42,8 @@ impl<'a> Locations<'a> {
     }
 
     /// The port of this address of a VPC that has targets of services.
-    pub(crate) fn port(&self, vpc: &Name, address: HostAddress) -> Option<&'a Port> {
-        self.ports.get(&(vpc, address)).copied()
+    pub(crate) fn port(&self, vpc: &Name, address: HostIp) -> Option<&'a Port> {
+        self.ports.get(&(vpc, address.v4()?)).copied()
     }
 
     /// The node where a target is: the one whose address it has, or whose port it is.
@@ -53,7 +53,7 @@ impl<'a> Locations<'a> {
                 let port = self.port(vpc, target.address)?;
                 self.intent.nodes().get(&port.spec.node).map(AsRef::as_ref)
             }
-            None => self.nodes.get(&target.address).copied().flatten(),
+            None => self.nodes.get(&target.address.v4()?).copied().flatten(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::Conflict;
 use super::{Intent, check};
-use crate::kinds::{HostAddress, Kind, Name, ObjectRef, Port, Select, Service, Target};
+use crate::kinds::{HostIp, Kind, Name, ObjectRef, Port, Select, Service, Target};
 
 impl Intent {
     /// The targets of a service: those that it declares, those that it selects (nodes, or ports of its VPC), in the order of
@@ -69,7 +69,7 @@ impl Intent {
         }
         let mut targets = spec.targets.clone();
         let declared = spec.targets.iter().map(|target| target.address);
-        let mut taken: HashSet<HostAddress> = declared.collect();
+        let mut taken: HashSet<HostIp> = declared.collect();
         if let Some(select) = &spec.select {
             let selected: Vec<Target> = match &spec.vpc {
                 None => self.selected_nodes(select).collect(),
@@ -88,7 +88,7 @@ impl Intent {
         let nodes = self.nodes().values();
         let nodes = nodes.filter(|node| select.takes(&node.metadata.labels));
         nodes.map(|node| Target {
-            address: node.spec.address.local,
+            address: node.spec.address.local.into(),
             port: select.port,
             server_id: None,
             weight: select.weight,
@@ -108,7 +108,7 @@ impl Intent {
     ) -> impl Iterator<Item = Target> {
         let ports = ports.filter(|port| select.takes(&port.metadata.labels));
         ports.map(|port| Target {
-            address: port.spec.address,
+            address: port.spec.address.into(),
             port: None,
             server_id: None,
             weight: select.weight,
@@ -243,10 +243,10 @@ impl Intent {
     }
 
     /// The addresses of the ports of a service's VPC; `None`: its targets are in none.
-    fn addresses_in_vpc(&self, service: &Service) -> Option<HashSet<HostAddress>> {
+    fn addresses_in_vpc(&self, service: &Service) -> Option<HashSet<HostIp>> {
         let vpc = service.spec.vpc.as_ref()?;
         let ports = self.ports().values().filter(|port| port.spec.vpc == *vpc);
-        Some(ports.map(|port| port.spec.address).collect())
+        Some(ports.map(|port| port.spec.address.into()).collect())
     }
 
     /// The same without asking whether they agree, as they did when they were kept.
@@ -283,7 +283,7 @@ impl Intent {
 }
 
 /// Whether a target is one of these ports, where it is to be one.
-fn has_port(ports: &Option<HashSet<HostAddress>>, target: &Target) -> bool {
+fn has_port(ports: &Option<HashSet<HostIp>>, target: &Target) -> bool {
     ports.as_ref().is_none_or(|ports| ports.contains(&target.address))
 }
 

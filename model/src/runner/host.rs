@@ -1,7 +1,7 @@
 //! One host in userland: its maps, its clock, and the programs that run over them.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
@@ -52,7 +52,7 @@ pub struct Host {
     pub(super) drops: Vec<Drop>,
     pub(super) routes: Vec<(Ipv4Network, Result<Route, Reason>)>,
     pub(super) router: Option<Router>,
-    pub(super) links: HashMap<Ipv4Addr, Neighbour>,
+    pub(super) links: HashMap<IpAddr, Neighbour>,
     pub(super) jiffies: u64,
     pub(super) nanoseconds: u64,
     pub(super) cpu: u32,
@@ -197,13 +197,13 @@ impl Host {
     }
 
     /// Says by which link a host is reached: what an agent learns from the kernel's neighbours.
-    pub fn set_neighbour(&mut self, host: Ipv4Addr, link: Neighbour) {
-        self.links.insert(host, link);
+    pub fn set_neighbour(&mut self, host: impl Into<IpAddr>, link: Neighbour) {
+        self.links.insert(host.into(), link);
         self.resolve();
     }
 
     fn resolve(&mut self) {
-        let entry = |(number, host): (&u32, &Ipv4Addr)| Some((*number, *self.links.get(host)?));
+        let entry = |(number, host): (&u32, &IpAddr)| Some((*number, *self.links.get(host)?));
         self.neighbours = self.contents.neighbours.iter().filter_map(entry).collect();
     }
 

@@ -4,7 +4,7 @@
 //! an exit. The others are `host` with one thing changed.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kuafu_model::contents::{self, ArpFacts, BalancedService, Balancer, Capacities, Contents, HostFacts};
 use kuafu_model::health::Servers;
@@ -136,6 +136,7 @@ pub fn facts() -> HostFacts {
             .map(|(number, name)| ((*name).into(), *number))
             .collect(),
         hand_over: HAND_OVER,
+        local6: None,
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
@@ -152,7 +153,7 @@ impl World {
     pub fn contents(&self) -> Option<Contents> {
         if let Some(balancer) = &self.balancer {
             let mut contents = contents::balancer(balancer, &facts(), None).expect("services that fit");
-            contents.neighbours.insert(BEHIND_GATEWAY, GATEWAY);
+            contents.neighbours.insert(BEHIND_GATEWAY, GATEWAY.into());
             return Some(contents);
         }
         let state = self.state.as_ref()?;
@@ -179,7 +180,10 @@ impl World {
     pub fn neighbours(&self) -> BTreeMap<u32, Neighbour> {
         let contents = self.contents().unwrap_or_default();
         let known = |host: &Ipv4Addr| ON_LINK.iter().find(|(known, _)| known == host);
-        let entry = |(number, host): (&u32, &Ipv4Addr)| Some((*number, self.link(known(host)?.1)));
+        let entry = |(number, host): (&u32, &IpAddr)| match host {
+            IpAddr::V4(host) => Some((*number, self.link(known(host)?.1))),
+            IpAddr::V6(_) => None,
+        };
         contents.neighbours.iter().filter_map(entry).collect()
     }
 
@@ -535,7 +539,7 @@ fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
     ];
     let each = ways.into_iter().flat_map(|(port, address, encapsulation)| {
         let target = Target::Direct {
-            address,
+            address: address.into(),
             encapsulation,
         };
         [6, 17].map(|protocol| ServiceState {
@@ -575,8 +579,8 @@ fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<
         name: format!("accelerator-{vni}"),
         own: false,
         at_exit,
-        local: ip(198, 51, 100, 1),
-        public: ip(198, 51, 100, 1),
+        local: ip(198, 51, 100, 1).into(),
+        public: ip(198, 51, 100, 1).into(),
         whole_address: true,
         protocol,
         ports: PortRange::literal(port, port),

@@ -1,6 +1,6 @@
 //! From messages to model's types: each value is checked once, here.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -92,6 +92,17 @@ fn text(field: &str, value: String) -> Result<String> {
         return Err(wrong(field, value, "a text that is not empty"));
     }
     Ok(value)
+}
+
+/// An address of either family.
+pub(crate) fn ip(field: &str, value: &str) -> Result<IpAddr> {
+    let address = value.parse().map_err(|_| wrong(field, value, "an IP address"))?;
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Err(wrong(field, value, "an IPv4 address as such"))
+        }
+        address => Ok(address),
+    }
 }
 
 pub(crate) fn address(field: &str, value: &str) -> Result<Ipv4Addr> {
@@ -351,8 +362,8 @@ impl Read for ServiceState {
             name: message.name,
             own: message.own,
             at_exit: message.at_exit,
-            local: address("local", &message.local)?,
-            public: address("public", &message.public)?,
+            local: ip("local", &message.local)?,
+            public: ip("public", &message.public)?,
             whole_address: message.whole_address,
             protocol: protocol(message.protocol)?,
             ports: ports(message.port, message.last_port)?,
@@ -439,7 +450,7 @@ impl Read for PrefixListState {
 
 fn port_of_vpc(message: v1::VpcTarget) -> Result<Target> {
     Ok(Target::Direct {
-        address: address("vpc.address", &message.address)?,
+        address: address("vpc.address", &message.address)?.into(),
         encapsulation: Encapsulation::Vxlan {
             vni: vni(message.vni).map_err(|error| error.within("vpc"))?,
             mac: mac("vpc.mac", &message.mac)?,
@@ -480,7 +491,7 @@ impl Read for TargetState {
                 port: server.port.map(|value| port("server.port", value)).transpose()?,
             },
             (None, None, Some(direct), None) => Target::Direct {
-                address: address("direct.address", &direct.address)?,
+                address: ip("direct.address", &direct.address)?,
                 encapsulation: direct.gue.map_or(Ok(Encapsulation::Ipip), gue)?,
             },
             (None, None, None, Some(port)) => port_of_vpc(port)?,

@@ -81,6 +81,7 @@ impl Pop {
                 hz: kuafu_dataplane::live::MODEL_HZ,
                 interfaces: BTreeMap::from([(OVERLAY_DEVICE.to_owned(), OVERLAY)]),
                 hand_over: HAND_OVER,
+                local6: None,
                 capacities,
                 now: 0,
                 servers: Servers::default(),

@@ -28,6 +28,7 @@ pub(super) fn explain(state: &HostState, query: &ExplainQuery) -> Any<Explanatio
         hz: HZ,
         interfaces: names.clone(),
         hand_over: 0,
+        local6: None,
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),

@@ -1,7 +1,7 @@
 //! What hosts say of the flows of services that scale, and whether it can be believed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_model::compile::Server;
 use kuafu_model::kinds::{Name, Target};
@@ -59,7 +59,7 @@ impl Reports {
 /// A server of a service, as it stands in a state of a host.
 pub(super) struct Seen<'a> {
     node: &'a Name,
-    address: Ipv4Addr,
+    address: IpAddr,
     port: u16,
     weight: u32,
 }
@@ -72,7 +72,7 @@ impl Seen<'_> {
 }
 
 /// The servers of services that scale, by the service's name: address, port and weight.
-fn counted(state: &HostState) -> impl Iterator<Item = (&str, Ipv4Addr, u16, u32)> {
+fn counted(state: &HostState) -> impl Iterator<Item = (&str, IpAddr, u16, u32)> {
     health::targets(state).filter_map(|(service, target)| {
         let port = service.port_of(&target.target);
         Some((
@@ -125,7 +125,7 @@ impl Core {
 
     /// Where hosts have servers of a service with one of these addresses: in what they should run, and in all that they
     /// may be running or go back to.
-    pub(super) fn seen_at_hosts(&self, service: &Name, addresses: &BTreeSet<Ipv4Addr>) -> Vec<Seen<'_>> {
+    pub(super) fn seen_at_hosts(&self, service: &Name, addresses: &BTreeSet<IpAddr>) -> Vec<Seen<'_>> {
         let running = self.fleet.hosts();
         let running = running.flat_map(|(node, running)| running.states().map(move |state| (node, state)));
         let all = self.target.iter().chain(running);

@@ -75,12 +75,20 @@ fn names(world: &mut World, named: &[u8]) {
     answer(world, call, Ok(Some(&text)));
 }
 
+/// The last octet of an IPv4 address.
+fn last_of(address: std::net::IpAddr) -> u8 {
+    match address {
+        std::net::IpAddr::V4(address) => address.octets()[3],
+        std::net::IpAddr::V6(_) => panic!("{address}"),
+    }
+}
+
 /// Each target at osaka: its last octet, its weight, and its end.
 fn targets(agent: &Agent) -> Vec<(u8, u32, Option<u64>)> {
     let state = agent.state.as_ref().unwrap();
     let target = |target: &TargetState| {
         assert_eq!(target.counted.as_deref(), Some("web"));
-        let last = target.target.server().unwrap().octets()[3];
+        let last = last_of(target.target.server().unwrap());
         (last, target.weight, target.ends_s)
     };
     state.services[0].targets.iter().map(target).collect()
@@ -272,7 +280,7 @@ fn told(world: &mut World) -> (u64, u64) {
 fn named(world: &World) -> Vec<(u8, bool)> {
     let lists = world.core.intent().all_named_by_hooks().values();
     let targets = lists.flat_map(|list| list.iter());
-    let named = targets.map(|target| (target.address.get().octets()[3], target.drain));
+    let named = targets.map(|target| (last_of(target.address.get()), target.drain));
     named.collect()
 }
 

@@ -1,6 +1,6 @@
 //! Ports of a VPC as targets of a service.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::state::{Encapsulation, Served, Target, TargetState};
@@ -70,7 +70,7 @@ fn leads(states: &States) -> Vec<(Ipv4Addr, Ipv4Addr)> {
         .flat_map(|service| &service.targets);
     let end = |target: &TargetState| match target.target {
         Target::Direct {
-            address,
+            address: IpAddr::V4(address),
             encapsulation: Encapsulation::Vxlan { vni: 100, host, .. },
         } => (address, host),
         other => panic!("{other:?}"),

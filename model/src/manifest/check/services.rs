@@ -8,13 +8,13 @@ use kuafu_pipeline::map::MOST_LISTED;
 use super::{Check, FieldOf, field, id, join};
 use crate::contents::{MOST_LISTS, lists_fit};
 use crate::kinds::{
-    Accelerator, HostAddress, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress,
-    PortNumber, PortRange, Prefer, Protocol, Service, Shield, ShieldMode, Target,
+    Accelerator, HostIp, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress, PortNumber,
+    PortRange, Prefer, Protocol, Service, Shield, ShieldMode, Target,
 };
 use crate::manifest::error::Conflict;
 
 /// Ports of addresses and protocols that listeners have, by the first.
-type Taken = BTreeMap<((HostAddress, Protocol), PortNumber), (PortRange, FieldOf)>;
+type Taken = BTreeMap<((HostIp, Protocol), PortNumber), (PortRange, FieldOf)>;
 
 /// An object at whose addresses packets enter.
 struct Door<'a> {
@@ -42,6 +42,7 @@ impl<'a> Check<'a> {
             self.prefers_what_can_be_near(&me, service, accelerators);
             self.prefers_alike(&me, service);
             self.selects_not_too_many(&me, service);
+            self.is_of_one_family(&me, service);
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
@@ -57,6 +58,63 @@ impl<'a> Check<'a> {
                 let addresses = pool.map_or(&[][..], |pool| &pool.spec.addresses);
                 self.serves_in_vpc((&me, service), vpc, (name, addresses));
             }
+        }
+    }
+
+    /// IPv6 goes to servers that answer themselves, of plain hosts, each of the family of the pool's addresses; and has
+    /// not all that IPv4 has.
+    fn is_of_one_family(&mut self, me: &ObjectRef, service: &Service) {
+        let (spec, mode) = (&service.spec, service.spec.mode);
+        let has_v6 = matches!(mode, Mode::Ipip | Mode::Gue);
+        let pools = self.intent.address_pools();
+        let pool = spec.pool.as_ref().and_then(|name| pools.get(name));
+        let pool_id = pool.map(|pool| id(Kind::AddressPool, pool));
+        for (index, target) in self.targets_of(service).iter().enumerate() {
+            let address = target.address;
+            let is_other = pool.is_some_and(|pool| pool.spec.is_v6() != address.is_v6());
+            let conflict = if address.is_v6() && !has_v6 {
+                let instead = "the server's IPv4 address";
+                Conflict::ModeWithoutV6 {
+                    address,
+                    mode,
+                    instead,
+                }
+            } else if let Some(pool) = pool_id.clone().filter(|_| is_other && has_v6) {
+                let family = address.family();
+                Conflict::OtherFamily {
+                    address,
+                    family,
+                    pool,
+                }
+            } else {
+                continue;
+            };
+            let because = pool_id.iter().map(|pool| field(pool, "spec.addresses"));
+            let because: Vec<FieldOf> = because.collect();
+            self.add(self.place_of(me, service, (index, target)), because, conflict);
+        }
+        let (Some(pool), Some(pool_id)) = (pool.filter(|pool| pool.spec.is_v6()), pool_id) else {
+            return;
+        };
+        let because = field(&pool_id, "spec.addresses");
+        if let Some(address) = pool.spec.addresses.first().filter(|_| !has_v6) {
+            let (address, instead) = (address.public, "a pool of IPv4");
+            let conflict = Conflict::ModeWithoutV6 {
+                address,
+                mode,
+                instead,
+            };
+            self.add(field(me, "spec.mode"), [because.clone()], conflict);
+        }
+        let later = [
+            ("spec.select", spec.select.is_some()),
+            ("spec.scaling", spec.scaling.is_some()),
+            ("spec.health", spec.health.is_some()),
+            ("spec.shield", spec.shield.is_some()),
+        ];
+        for (name, _) in later.into_iter().filter(|(_, is_given)| *is_given) {
+            let pool = pool_id.clone();
+            self.add(field(me, name), [because.clone()], Conflict::NotYetV6 { pool });
         }
     }
 
@@ -89,7 +147,7 @@ impl<'a> Check<'a> {
         }
         let cidr = vpc.spec.cidr;
         for address in addresses {
-            if cidr.get().contains(address.local.get()) {
+            if address.local.v4().is_some_and(|local| cidr.contains(local)) {
                 let because = [
                     field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
                     field(&vpc_id, "spec.cidr"),
@@ -298,7 +356,7 @@ impl<'a> Check<'a> {
         for (index, target) in self.targets_of(service).iter().enumerate() {
             let is_sender = |name: &&Name| {
                 let node = self.intent.nodes().get(*name);
-                let own = node.map(|node| node.spec.address.local);
+                let own = node.map(|node| node.spec.address.local.into());
                 [Some(address.local), own].contains(&Some(target.address))
             };
             if let Some(name) = address.nodes.iter().find(is_sender) {
@@ -322,7 +380,7 @@ impl<'a> Check<'a> {
             let node = self.intent.nodes().get(name);
             let conflict = if address.public != address.local {
                 Conflict::AnswersPastNat { mode, public }
-            } else if node.is_some_and(|node| node.spec.address.local == address.local) {
+            } else if node.is_some_and(|node| address.local == node.spec.address.local) {
                 let node = node_id;
                 Conflict::NodesOwnAddress { mode, public, node }
             } else {

@@ -1,6 +1,6 @@
 //! What makes a stock Debian server receive the packets of a service.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -11,6 +11,8 @@ use kuafu_model::manifest::Intent;
 const MTU: u16 = 1500;
 /// Octets of IPv4's and TCP's headers in front of a segment.
 const HEADERS: u16 = 40;
+/// Octets that IPv6's header has more.
+const MORE_OF_V6: u16 = 20;
 
 /// The lines, each to be run as root.
 ///
@@ -26,6 +28,9 @@ pub(crate) fn of(intent: &Intent, service: &Service) -> anyhow::Result<String> {
     let addresses = addresses(pool);
     if service.spec.mode == Mode::Vxlan {
         return Ok(of_ports(intent, service, &addresses));
+    }
+    if pool.spec.is_v6() {
+        return Ok(of_v6(service, &addresses));
     }
     let mut text = head(service);
     let mut line = |text_of: String| text.push_str(&(text_of + "\n"));
@@ -61,13 +66,45 @@ pub(crate) fn of(intent: &Intent, service: &Service) -> anyhow::Result<String> {
 const OWN: &str = "# The service's address is this server's own, but nobody on its link shall hear that.";
 const SILENT: &str = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2";
 
-fn own(address: Ipv4Addr) -> String {
-    format!("ip address replace {address}/32 dev lo")
+fn own(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("ip address replace {address}/32 dev lo"),
+        IpAddr::V6(address) => format!("ip address replace {address}/128 dev lo nodad"),
+    }
 }
 
+/// The lines of IPv6. What comes from anybody is taken by a device that is `external`, not by the module's own `ip6tnl0`;
+/// and Linux answers neighbour solicitations for the addresses of the asked device alone, not for those of `lo`.
+fn of_v6(service: &Service, addresses: &[IpAddr]) -> String {
+    let port = service.spec.gue.port;
+    let mut lines = vec!["modprobe ip6_tunnel".to_owned()];
+    let from = if service.spec.mode == Mode::Gue {
+        lines.push("modprobe fou".to_owned());
+        lines.push(format!(
+            "ip fou show | grep -q 'port {port} .*-6' || ip fou add port {port} gue -6"
+        ));
+        format!("UDP port {port}")
+    } else {
+        "IP protocol 41".to_owned()
+    };
+    lines.push(format!(
+        "# Where a packet filter runs here or in front: let {from} in, from the nodes of the pool."
+    ));
+    lines.push(format!(
+        "ip link show {V6_DEVICE} >/dev/null 2>&1 || ip link add {V6_DEVICE} type ip6tnl external"
+    ));
+    lines.push(format!("ip link set dev {V6_DEVICE} up"));
+    lines.push(OWN.to_owned());
+    lines.extend(addresses.iter().map(|address| own(*address)));
+    head(service) + &lines.join("\n") + "\n" + &segments(service, addresses, None)
+}
+
+/// Out of it come IPv6 packets that were wrapped in IPv6.
+const V6_DEVICE: &str = "kuafu6";
+
 /// A pool's addresses, as packets carry them.
-fn addresses(pool: &AddressPool) -> Vec<Ipv4Addr> {
-    let mut addresses: Vec<Ipv4Addr> = pool.spec.addresses.iter().map(|at| at.local.get()).collect();
+fn addresses(pool: &AddressPool) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = pool.spec.addresses.iter().map(|at| at.local.get()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses
@@ -82,13 +119,13 @@ fn head(service: &Service) -> String {
 }
 
 /// Octets in the largest IP packet that a server gets, where its VPC or its port may say less than its link.
-fn largest(service: &Service, declared: Option<Mtu>) -> u16 {
-    let left = MTU - overhead(service);
+fn largest(overhead: u16, declared: Option<Mtu>) -> u16 {
+    let left = MTU - overhead;
     declared.map_or(left, |declared| left.min(declared.get()))
 }
 
 /// What clamps the segments that clients send; nothing without TCP.
-fn segments(service: &Service, addresses: &[Ipv4Addr], declared: Option<Mtu>) -> String {
+fn segments(service: &Service, addresses: &[IpAddr], declared: Option<Mtu>) -> String {
     let tcp = service
         .spec
         .listeners
@@ -100,9 +137,15 @@ fn segments(service: &Service, addresses: &[Ipv4Addr], declared: Option<Mtu>) ->
     if ports.is_empty() {
         return String::new();
     }
-    let (name, more) = (&service.metadata.name, overhead(service));
-    let largest = largest(service, declared);
-    let rules = rules(name, (addresses, &ports.join(", ")), largest - HEADERS);
+    let of_v6 = addresses.iter().any(IpAddr::is_ipv6);
+    let of_family = if of_v6 { MORE_OF_V6 } else { 0 };
+    let (name, more) = (&service.metadata.name, overhead(service) + of_family);
+    let largest = largest(more, declared);
+    let rules = rules(
+        name,
+        (addresses, &ports.join(", ")),
+        largest - HEADERS - of_family,
+    );
     let why = if largest + more == MTU {
         format!("Requests come with {more} octets more: clients shall send segments that fit {MTU}")
     } else {
@@ -112,7 +155,7 @@ fn segments(service: &Service, addresses: &[Ipv4Addr], declared: Option<Mtu>) ->
 }
 
 /// The lines of mode vxlan: one script for all targets, of which each server and each container runs its own part.
-fn of_ports(intent: &Intent, service: &Service, addresses: &[Ipv4Addr]) -> String {
+fn of_ports(intent: &Intent, service: &Service, addresses: &[IpAddr]) -> String {
     let targets = intent.targets(service);
     let is_target = |port: &&Arc<Port>| {
         let mut targets = targets.iter();
@@ -140,9 +183,9 @@ fn of_ports(intent: &Intent, service: &Service, addresses: &[Ipv4Addr]) -> Strin
 
 /// A port where an agent is: the VPC's device is there. What it answers as the service leaves by that device, whatever
 /// the container's routes; any next hop will do, since the host takes every packet.
-fn of_container(service: &Service, (port, vpc): (&Port, &Vpc), addresses: &[Ipv4Addr]) -> String {
+fn of_container(service: &Service, (port, vpc): (&Port, &Vpc), addresses: &[IpAddr]) -> String {
     let (name, node, own_address) = (&port.metadata.name, &port.spec.node, port.spec.address);
-    let segment = largest(service, port.spec.mtu_in(vpc)) - HEADERS;
+    let segment = largest(overhead(service), port.spec.mtu_in(vpc)) - HEADERS;
     let table = table(own_address.get());
     let mut lines = vec![
         format!("# port/{name} on node/{node}"),
@@ -179,7 +222,7 @@ const GATEWAY_MAC: &str = "02:00:a9:fe:4b:01";
 const UNFILTERED: &str = "sysctl -w net/ipv4/conf/all/rp_filter=0 net/ipv4/conf/$dev/rp_filter=0";
 
 /// A port of a host without agent: its VXLAN device, unless it has one that has the port's address.
-fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addresses: &[Ipv4Addr]) -> String {
+fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addresses: &[IpAddr]) -> String {
     let (name, node_name, local) = (&port.metadata.name, &node.metadata.name, node.spec.address.local);
     let vni = vpc.spec.vni.map(|vni| vni.to_string()).unwrap_or_default();
     let (own_address, mac) = (port.spec.address, port.spec.mac());
@@ -208,7 +251,7 @@ fn of_foreign(service: &Service, port: &Port, (node, vpc): (&Node, &Vpc), addres
     lines.join("\n") + "\n" + &segments(service, addresses, declared) + "fi\n"
 }
 
-/// Octets that the encapsulation adds.
+/// Octets that the encapsulation adds, over IPv4.
 fn overhead(service: &Service) -> u16 {
     match (service.spec.mode, service.spec.gue.variant.get()) {
         (Mode::Gue, 0) => 32,
@@ -219,11 +262,16 @@ fn overhead(service: &Service) -> u16 {
 }
 
 /// What clamps the segments that the server asks for.
-fn rules(name: &Name, (addresses, ports): (&[Ipv4Addr], &str), segment: u16) -> String {
+fn rules(name: &Name, (addresses, ports): (&[IpAddr], &str), segment: u16) -> String {
+    let family = if addresses.iter().any(IpAddr::is_ipv6) {
+        "ip6"
+    } else {
+        "ip"
+    };
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     format!(
-        "nft 'table ip kuafu-{name}; delete table ip kuafu-{name}; table ip kuafu-{name} {{ chain out {{ type filter hook \
-         output priority 0; ip saddr {{ {} }} tcp sport {{ {ports} }} tcp flags & syn == syn tcp option maxseg size set \
+        "nft 'table {family} kuafu-{name}; delete table {family} kuafu-{name}; table {family} kuafu-{name} {{ chain out {{ type \
+         filter hook output priority 0; {family} saddr {{ {} }} tcp sport {{ {ports} }} tcp flags & syn == syn tcp option maxseg size set \
          {segment}; }}; }}'",
         addresses.join(", ")
     )
@@ -306,6 +354,27 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
         ] {
             assert!(lines.lines().any(|known| known == line), "{line}\n{lines}");
         }
+    }
+
+    #[test]
+    fn ipv6_has_lines_of_its_own() {
+        let declared = DECLARED
+            .replace("203.0.113.7", "2001:db8::80")
+            .replace("192.0.2.9", "2001:db8::9");
+        let gue = intent(&declared);
+        let gue = of(&gue, &gue.services()["web"]).unwrap();
+        for line in [
+            "ip fou show | grep -q 'port 6080 .*-6' || ip fou add port 6080 gue -6",
+            "ip link show kuafu6 >/dev/null 2>&1 || ip link add kuafu6 type ip6tnl external",
+            "ip address replace 2001:db8::80/128 dev lo nodad",
+            "nft 'table ip6 kuafu-web; delete table ip6 kuafu-web; table ip6 kuafu-web { chain out { type filter hook output \
+             priority 0; ip6 saddr { 2001:db8::80 } tcp sport { 80 } tcp flags & syn == syn tcp option maxseg size set 1392; }; }'",
+        ] {
+            assert!(gue.lines().any(|known| known == line), "{line}\n{gue}");
+        }
+        let ipip = intent(&declared.replace("mode: gue", "mode: ipip"));
+        let ipip = of(&ipip, &ipip.services()["web"]).unwrap();
+        assert!(!ipip.contains("fou") && ipip.contains("size set 1400"), "{ipip}");
     }
 
     #[test]

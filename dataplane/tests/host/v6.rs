@@ -1,0 +1,92 @@
+//! Services of IPv6: packets leave to servers of IPv6 by the kernel's own routes and neighbours.
+
+use std::net::{Ipv6Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use kuafu_model::HostState;
+use kuafu_model::kinds::PortRange;
+use kuafu_model::state::{Encapsulation, ServiceState, Target, TargetState};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::site::{Site, sites};
+
+const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const SERVER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+const SERVICE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x80);
+
+fn state(site: &Site) -> HostState {
+    let target = Target::Direct {
+        address: SERVER.into(),
+        encapsulation: Encapsulation::Ipip,
+    };
+    let service = ServiceState {
+        vni: 103,
+        name: "web".into(),
+        own: true,
+        at_exit: false,
+        local: SERVICE.into(),
+        public: SERVICE.into(),
+        whole_address: true,
+        protocol: 17,
+        ports: PortRange::literal(7020, 7020),
+        idle_timeout_s: 60,
+        bandwidth_mbps: None,
+        mtu: None,
+        affinity: Default::default(),
+        packets: Default::default(),
+        shield: None,
+        targets: vec![TargetState::unchecked(1, target)],
+    };
+    HostState {
+        services: vec![service],
+        ..site.state()
+    }
+}
+
+#[test]
+fn packets_of_ipv6_reach_a_server_behind_the_kernels_neighbour() {
+    if let Some(why) = kuafu_lab::unavailable() {
+        return kuafu_lab::skip(why);
+    }
+    let [site, other] = sites("six");
+    for (site, address) in [(&site, HOST), (&other, SERVER)] {
+        let own = format!("address add {address}/64 dev eth0 nodad");
+        site.host.ip([own.as_str()]).unwrap();
+    }
+    let route = format!("-6 route add {SERVICE}/128 via {HOST}");
+    other.host.ip([route.as_str()]).unwrap();
+    let (mut host, mut behind) = (site.open(), other.open());
+    other.apply(&mut behind, &other.state()).unwrap();
+    site.apply(&mut host, &state(&site)).unwrap();
+    assert_eq!(host.facts().local6, Some(HOST));
+    assert_eq!(site.tick(&mut host), Vec::<String>::new());
+    let inside = other.host.run(|| {
+        // Whether or not this kernel has a device for IPv6 in IPv6.
+        let raw = socket(
+            AddressFamily::Packet,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        )?;
+        setsockopt(&raw, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
+        let client = UdpSocket::bind((SERVER, 0))?;
+        let mut packet = [0; 2048];
+        for _ in 0..30 {
+            client.send_to(b"six", (SERVICE, 7020))?;
+            while let Ok(length) = recv(raw.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+                // IPv6's next header, and where the packet goes.
+                if length > 80 && packet[6] == 41 && packet[24..40] == SERVER.octets() {
+                    return Ok(packet[..length].to_vec());
+                }
+            }
+        }
+        Err(std::io::Error::from(std::io::ErrorKind::TimedOut))
+    });
+    let packet = inside.unwrap().unwrap();
+    assert_eq!(packet[8..24], HOST.octets(), "the host's own address sends");
+    assert_eq!(packet[40 + 24..40 + 40], SERVICE.octets());
+    assert!(packet.ends_with(b"six"));
+}
