@@ -36,6 +36,7 @@ fn state(site: &Site) -> HostState {
         bandwidth_mbps: None,
         mtu: None,
         affinity: Default::default(),
+        connection_ids: None,
         packets: Default::default(),
         shield: None,
         targets: vec![TargetState::unchecked(1, target)],
