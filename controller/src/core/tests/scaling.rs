@@ -199,7 +199,7 @@ fn what_is_wrong_with_an_answer_is_named_and_the_targets_stay() {
         ),
         (
             Ok(Some(r#"{"targets": [{"address": "2001:db8::1"}]}"#)),
-            "names targets that cannot be: spec.targets[0].address: ",
+            "names targets that cannot be: 2001:db8::1 is of IPv6, which mode: nat does not have; choose ",
         ),
         (
             Ok(Some(
