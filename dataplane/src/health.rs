@@ -378,23 +378,15 @@ pub(crate) mod tests {
         };
         HostState {
             services: vec![ServiceState {
-                vni: 100,
                 name: "web".into(),
                 own: true,
-                at_exit: false,
-                local: Ipv4Addr::new(203, 0, 113, 1).into(),
-                public: Ipv4Addr::new(203, 0, 113, 1).into(),
                 whole_address: true,
-                protocol: 6,
-                ports: PortRange::literal(80, 80),
-                idle_timeout_s: 60,
-                bandwidth_mbps: None,
-                mtu: None,
-                affinity: Default::default(),
-                connection_ids: None,
-                packets: Default::default(),
-                shield: None,
                 targets: vec![server(1), server(2)],
+                ..ServiceState::blank(
+                    100,
+                    Ipv4Addr::new(203, 0, 113, 1).into(),
+                    (6, PortRange::literal(80, 80)),
+                )
             }],
             ..HostState::blank(
                 "test".into(),

@@ -204,23 +204,11 @@ fn state(site: &Site) -> HostState {
         Target::Pair(1)
     };
     state.services = vec![ServiceState {
-        vni: 100,
         name: "game".into(),
-        own: false,
         at_exit: is_exit,
-        local: ACCELERATED.into(),
-        public: ACCELERATED.into(),
         whole_address: !is_exit,
-        protocol: 17,
-        ports: PortRange::literal(7000, 7000),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: vec![TargetState::unchecked(1, target)],
+        ..ServiceState::blank(100, ACCELERATED.into(), (17, PortRange::literal(7000, 7000)))
     }];
     state
 }

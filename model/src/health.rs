@@ -233,23 +233,15 @@ mod tests {
 
     pub(super) fn service(targets: Vec<TargetState>) -> ServiceState {
         ServiceState {
-            vni: 7,
             name: "web".into(),
-            own: false,
             at_exit: true,
-            local: Ipv4Addr::new(198, 51, 100, 1).into(),
-            public: Ipv4Addr::new(198, 51, 100, 1).into(),
             whole_address: true,
-            protocol: 6,
-            ports: PortRange::literal(443, 443),
-            idle_timeout_s: 60,
-            bandwidth_mbps: None,
-            mtu: None,
-            affinity: Default::default(),
-            connection_ids: None,
-            packets: Default::default(),
-            shield: None,
             targets,
+            ..ServiceState::blank(
+                7,
+                Ipv4Addr::new(198, 51, 100, 1).into(),
+                (6, PortRange::literal(443, 443)),
+            )
         }
     }
 

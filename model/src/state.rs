@@ -263,6 +263,30 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
+    /// One at an entry that has no name, leads nowhere, and ends what is idle for a minute.
+    #[must_use]
+    pub fn blank(vni: u32, local: IpAddr, (protocol, ports): (u8, PortRange)) -> Self {
+        Self {
+            vni,
+            name: String::new(),
+            own: false,
+            at_exit: false,
+            local,
+            public: local,
+            whole_address: false,
+            protocol,
+            ports,
+            idle_timeout_s: 60,
+            bandwidth_mbps: None,
+            mtu: None,
+            affinity: Affinity::default(),
+            connection_ids: None,
+            packets: PacketPolicy::default(),
+            targets: Vec::new(),
+            shield: None,
+        }
+    }
+
     /// The port by which a target is named: its own, else the first that leads there.
     #[must_use]
     pub const fn port_of(&self, target: &Target) -> u16 {

@@ -155,23 +155,15 @@ fn service(at_exit: bool, more: u8) -> ServiceState {
         TargetState::unchecked(1, Target::Pair(4))
     };
     ServiceState {
-        vni: 100,
         name: "game".into(),
-        own: false,
         at_exit,
-        local: ip(198, 51, 100, 1).into(),
-        public: ip(198, 51, 100, 1).into(),
         whole_address: true,
-        protocol: 17,
-        ports: PortRange::literal(7000, 7000),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: std::iter::once(first).chain((2..2 + more).map(server)).collect(),
+        ..ServiceState::blank(
+            100,
+            ip(198, 51, 100, 1).into(),
+            (17, PortRange::literal(7000, 7000)),
+        )
     }
 }
 

@@ -60,23 +60,16 @@ fn service(vni: u32, at_exit: bool, shield: Option<Shield>) -> ServiceState {
         port: None,
     };
     ServiceState {
-        vni,
         name: format!("service-{vni}"),
-        own: false,
         at_exit,
-        local: ip(198, 51, 100, 1).into(),
-        public: ip(198, 51, 100, 1).into(),
         whole_address: true,
-        protocol: 6,
-        ports: PortRange::literal(port, port),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
         targets: vec![TargetState::unchecked(1, server)],
         shield,
+        ..ServiceState::blank(
+            vni,
+            ip(198, 51, 100, 1).into(),
+            (6, PortRange::literal(port, port)),
+        )
     }
 }
 

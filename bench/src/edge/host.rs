@@ -175,22 +175,10 @@ fn key(octet: u8) -> LegKey {
 
 pub(super) fn service((vni, port): (u32, u16), at_exit: bool, target: Target) -> ServiceState {
     ServiceState {
-        vni,
         name: format!("accelerator-{vni}"),
-        own: false,
         at_exit,
-        local: ACCELERATED.into(),
-        public: ACCELERATED.into(),
         whole_address: true,
-        protocol: UDP,
-        ports: PortRange::literal(port, port),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: vec![TargetState::unchecked(1, target)],
+        ..ServiceState::blank(vni, ACCELERATED.into(), (UDP, PortRange::literal(port, port)))
     }
 }

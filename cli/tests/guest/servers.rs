@@ -294,22 +294,9 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
     };
     let from = Ipv4Addr::new(192, 0, 2, 1);
     let service = |(port, encapsulation)| ServiceState {
-        vni: 103,
         name: "web".into(),
         own: true,
-        at_exit: false,
-        local: ADDRESS.parse().unwrap(),
-        public: ADDRESS.parse().unwrap(),
         whole_address: true,
-        protocol: 6,
-        ports: PortRange::literal(port, port),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: vec![TargetState {
             check: Some(Arc::new(check.clone())),
             ..TargetState::unchecked(
@@ -320,6 +307,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
                 },
             )
         }],
+        ..ServiceState::blank(103, ADDRESS.parse().unwrap(), (6, PortRange::literal(port, port)))
     };
     let state = HostState {
         services: ASKED.map(service).to_vec(),

@@ -68,26 +68,14 @@ fn check() -> Option<Arc<Check>> {
 /// A service of one's own behind each encapsulation, over TCP and UDP.
 fn state(site: &Site, check: Option<Arc<Check>>) -> HostState {
     let service = |protocol, (port, wrap)| ServiceState {
-        vni: 103,
         name: "web".into(),
         own: true,
-        at_exit: false,
-        local: SERVICE.into(),
-        public: SERVICE.into(),
         whole_address: true,
-        protocol,
-        ports: PortRange::literal(port, port),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: vec![TargetState {
             check: check.clone(),
             ..TargetState::unchecked(1, target(wrap))
         }],
+        ..ServiceState::blank(103, SERVICE.into(), (protocol, PortRange::literal(port, port)))
     };
     let services = [6, 17].map(|protocol| PORTS.map(|listener| service(protocol, listener)));
     HostState {

@@ -23,23 +23,11 @@ fn state(site: &Site) -> HostState {
         encapsulation: Encapsulation::Ipip,
     };
     let service = ServiceState {
-        vni: 103,
         name: "web".into(),
         own: true,
-        at_exit: false,
-        local: SERVICE.into(),
-        public: SERVICE.into(),
         whole_address: true,
-        protocol: 17,
-        ports: PortRange::literal(7020, 7020),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: vec![TargetState::unchecked(1, target)],
+        ..ServiceState::blank(103, SERVICE.into(), (17, PortRange::literal(7020, 7020)))
     };
     HostState {
         services: vec![service],

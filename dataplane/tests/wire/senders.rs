@@ -127,23 +127,15 @@ fn service(vni: u32, protocol: u8, port: u16, to: Option<u32>) -> ServiceState {
         port: Some(9000),
     };
     ServiceState {
-        vni,
         name: format!("accelerator-{vni}"),
-        own: false,
         at_exit: to.is_none(),
-        local: Ipv4Addr::new(198, 51, 100, 1).into(),
-        public: Ipv4Addr::new(198, 51, 100, 1).into(),
         whole_address: true,
-        protocol,
-        ports: PortRange::literal(port, port),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: vec![TargetState::unchecked(1, to.map_or(server, Target::Pair))],
+        ..ServiceState::blank(
+            vni,
+            Ipv4Addr::new(198, 51, 100, 1).into(),
+            (protocol, PortRange::literal(port, port)),
+        )
     }
 }
 

@@ -398,23 +398,14 @@ fn of(
         Protocol::Udp => idle.udp_s.get(),
     };
     ServiceState {
-        vni,
         name: name.to_string(),
-        own: false,
-        at_exit: false,
-        local: address.local.get(),
         public: address.public.get(),
-        whole_address: false,
-        protocol: listener.protocol.number(),
-        ports: listener.ports,
         idle_timeout_s,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        targets: Vec::new(),
-        shield: None,
+        ..ServiceState::blank(
+            vni,
+            address.local.get(),
+            (listener.protocol.number(), listener.ports),
+        )
     }
 }
 

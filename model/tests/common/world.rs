@@ -575,26 +575,18 @@ fn limited(server: Ipv4Addr) -> [ServiceState; 3] {
 
 fn service(vni: u32, at_exit: bool, (protocol, port): (u8, u16), target: Option<Target>) -> ServiceState {
     ServiceState {
-        vni,
         name: format!("accelerator-{vni}"),
-        own: false,
         at_exit,
-        local: ip(198, 51, 100, 1).into(),
-        public: ip(198, 51, 100, 1).into(),
         whole_address: true,
-        protocol,
-        ports: PortRange::literal(port, port),
-        idle_timeout_s: 60,
-        bandwidth_mbps: None,
-        mtu: None,
-        affinity: Default::default(),
-        connection_ids: None,
-        packets: Default::default(),
-        shield: None,
         targets: target
             .into_iter()
             .map(|target| TargetState::unchecked(1, target))
             .collect(),
+        ..ServiceState::blank(
+            vni,
+            ip(198, 51, 100, 1).into(),
+            (protocol, PortRange::literal(port, port)),
+        )
     }
 }
 
