@@ -87,11 +87,13 @@ fn on_the_oldest_kernel_programs_load_attach_and_pass_packets() {
 }
 
 /// What Debian's kernel needs for the lines that set a server up, those first that others need.
-const OF_SERVERS: [&str; 10] = [
+const OF_SERVERS: [&str; 12] = [
     "veth",
     "tunnel4",
     "ip_tunnel",
     "ipip",
+    "tunnel6",
+    "ip6_tunnel",
     "udp_tunnel",
     "ip6_udp_tunnel",
     "fou",

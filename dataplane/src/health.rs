@@ -11,7 +11,7 @@ mod pace;
 pub(crate) mod signs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use kuafu_model::HostState;
@@ -45,8 +45,8 @@ impl Standing {
 pub(crate) struct Order {
     /// Another one where the asking begins anew.
     serial: u64,
-    /// The host's own address.
-    from: Ipv4Addr,
+    /// The host's own address; unspecified where it has none of that family.
+    from: IpAddr,
     /// The socket's mark, where it goes behind an outer header.
     mark: Option<u32>,
     /// What is known of it when the asking begins.
@@ -138,9 +138,14 @@ impl Health {
     pub(crate) fn follow(&mut self, state: &HostState, contents: &Contents, down: &BTreeSet<Subject>) {
         let asked = subjects(state);
         let marks = marks(&asked, contents);
+        let local6 = Ipv6Addr::from(contents.node.local6.octets()).into();
         self.known.retain(|subject, _| asked.contains(subject));
         for subject in &asked {
-            let (from, mark) = (state.node.local, marks.get(subject).copied());
+            let from = match subject.server {
+                IpAddr::V4(_) => state.node.local.into(),
+                IpAddr::V6(_) => local6,
+            };
+            let mark = marks.get(subject).copied();
             if let Some(known) = self.known.get_mut(subject) {
                 if (known.order.from, known.order.mark) == (from, mark) {
                     continue;
@@ -296,7 +301,7 @@ impl Health {
             let port = service.port_of(&target.target);
             servers.insert((subject.check.service.clone(), subject.server, port));
         }
-        let server = |(service, address, port): (String, Ipv4Addr, u16)| v1::Server {
+        let server = |(service, address, port): (String, IpAddr, u16)| v1::Server {
             service,
             address: address.to_string(),
             port: port.into(),
@@ -344,6 +349,7 @@ fn percent(subject: &Subject, starts: Instant) -> Option<u32> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::Ipv4Addr;
     use kuafu_model::kinds::PortRange;
     use std::sync::Arc;
 

@@ -407,7 +407,8 @@ impl Host {
         let whole = with_port(state);
         ground.facts.now = self.clock.jiffies()?;
         let mut next = contents(&whole, &ground.facts, Some(&self.contents))?;
-        let (own, port) = overlay::ensure(&self.net, state.node.overlay)?;
+        let has_v6 = checks::Family::V6.is_wanted(state);
+        let (own, port) = overlay::ensure(&self.net, state.node.overlay, has_v6)?;
         let facts = &mut ground.facts;
         let before = std::mem::replace(&mut facts.hand_over, own);
         let port_before = facts.interfaces.insert(overlay::NAME.to_owned(), port);
@@ -436,10 +437,7 @@ impl Host {
         self.cut = sweep::Down::of(state, &self.facts.servers);
         // What this misses the next sweep finds.
         sweep::cut(&self.bpf.maps, &self.cut)?;
-        if !checks::are_wanted(state) {
-            checks::stop(&self.net)?;
-        }
-        Ok(())
+        checks::keep_only(&self.net, state)
     }
 
     /// Follows devices that came, went or changed.
@@ -468,10 +466,7 @@ impl Host {
 
     /// Leads health checks to the programs, where the state has any that take that way.
     fn lead_checks(&self, state: &HostState, facts: &HostFacts) -> Result<()> {
-        if checks::are_wanted(state) {
-            checks::lead(&self.net, facts.hand_over, facts.underlay_mtu)?;
-        }
-        Ok(())
+        checks::lead(&self.net, state, facts.hand_over, facts.underlay_mtu)
     }
 }
 

@@ -17,7 +17,7 @@ mod streams;
 mod web;
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use kuafu_dataplane::health::ask::{Way, ask};
@@ -28,7 +28,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::PrivateKeyDer;
 
 /// Whence servers are asked.
-const FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 5));
 /// Longer than any machine thinks about an answer.
 const LONG_MS: u32 = 30_000;
 /// For servers that do not answer.
@@ -52,7 +52,7 @@ async fn asked_within(timeout_ms: u32, what: Ask, port: u16) -> Result<(), Strin
     };
     let way = Way {
         from: FROM,
-        to: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+        to: (Ipv4Addr::LOCALHOST, port).into(),
         mark: None,
     };
     ask(&check, &way).await.map_err(|failure| failure.to_string())

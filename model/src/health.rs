@@ -1,7 +1,7 @@
 //! Health checks of a host: whom it asks, and what follows from who is down.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::state::{Ask, Check, Encapsulation, HostState, ServiceState, Target, TargetState};
@@ -14,9 +14,9 @@ pub use near::weights;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// The server's own address.
-    pub server: Ipv4Addr,
+    pub server: IpAddr,
     /// Where the check is addressed to: the server, or the service's own address behind an outer header.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// What is put around packets for it; `None`: they are rewritten.
     pub encapsulation: Option<Encapsulation>,
     /// What is asked.
@@ -66,7 +66,7 @@ impl Servers {
 }
 
 /// What is asked, and of whom.
-pub type Question<'s> = (Ipv4Addr, SocketAddrV4, Option<Encapsulation>, &'s str, &'s Ask);
+pub type Question<'s> = (IpAddr, SocketAddr, Option<Encapsulation>, &'s str, &'s Ask);
 
 /// Targets, each with the number of whose it is. A target is one in all listeners of its accelerator or service: where it
 /// does not serve one of them, it is left out of all.
@@ -119,37 +119,30 @@ pub fn targets(state: &HostState) -> impl Iterator<Item = (&ServiceState, &Targe
     services.flat_map(|service| service.targets.iter().map(move |target| (service, target)))
 }
 
-/// Whom a host asks of a listener's target, if it is checked; nobody of IPv6.
+/// Whom a host asks of a listener's target, if it is checked.
 #[must_use]
 pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> {
     let check = Arc::clone(target.check.as_ref()?);
     let (server, encapsulation) = match target.target {
         Target::Pair(_) => return None,
-        Target::Server { address, .. } => (address, None),
+        Target::Server { address, .. } => (address.into(), None),
         Target::Direct {
             address,
             encapsulation,
-        } => (v4(address)?, Some(encapsulation)),
+        } => (address, Some(encapsulation)),
     };
     let address = if encapsulation.is_some() {
-        v4(service.local)?
+        service.local
     } else {
         server
     };
     let port = check.port.unwrap_or_else(|| service.port_of(&target.target));
     Some(Subject {
-        to: SocketAddrV4::new(address, port),
+        to: SocketAddr::new(address, port),
         check,
         server,
         encapsulation,
     })
-}
-
-const fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
 }
 
 /// Everybody whom a host asks.
@@ -202,6 +195,8 @@ fn serving(service: &ServiceState, down: &Targets) -> Vec<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::kinds::PortRange;
     use crate::state::Host;

@@ -1,7 +1,7 @@
 //! What runs in the guest: a server that only the printed lines have set up, behind the programs on a device.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::inside::{Pinned, attach};
 use crate::kernel::namespace;
 use crate::lines;
 
-/// What the worlds' services are, as one would declare them: by port, IPIP and both variants of GUE.
+/// What the worlds' services are, as one would declare them, of both families: by port, an IP header and both variants of
+/// GUE.
 const DECLARED: &str = "
 kind: Node
 metadata: {name: host}
@@ -32,6 +33,10 @@ spec: {region: here, address: {local: 192.0.2.1}}
 kind: AddressPool
 metadata: {name: pool}
 spec: {addresses: [{node: host, public: 198.51.100.1}]}
+---
+kind: AddressPool
+metadata: {name: six}
+spec: {addresses: [{node: host, public: 2001:db8::1}]}
 ---
 kind: Service
 metadata: {name: plain}
@@ -45,10 +50,40 @@ spec:
   mode: gue
   gue: {variant: 0}
   targets: [{address: 192.0.2.80}]
+---
+kind: Service
+metadata: {name: plain-six}
+spec: {pool: six, listeners: [{protocol: tcp, port: 7020}], mode: ipip, targets: [{address: 2001:db8::180}]}
+---
+kind: Service
+metadata: {name: a-wrapped-six}
+spec:
+  pool: six
+  listeners: [{protocol: tcp, port: 7021}, {protocol: tcp, port: 7022}]
+  mode: gue
+  gue: {variant: 0}
+  targets: [{address: 2001:db8::180}]
 ";
-const ADDRESS: &str = "198.51.100.1";
 const PORTS: [u16; 3] = [7020, 7021, 7022];
-const CLIENT: &str = "203.0.113.7";
+/// A service's address, its server's and a client's.
+struct Ends {
+    service: IpAddr,
+    server: IpAddr,
+    client: IpAddr,
+}
+
+const ENDS: [Ends; 2] = [
+    Ends {
+        service: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        server: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 80)),
+        client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
+    },
+    Ends {
+        service: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x1)),
+        server: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x180)),
+        client: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 0x7)),
+    },
+];
 /// For a packet on its way.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Octets of an upload: many segments as large as the server lets them be.
@@ -67,10 +102,12 @@ fn clients_are_served() {
     wire(&host, &outside, &server);
     host.run(|| attach(&pins)).unwrap();
     set_up(&server);
-    for port in PORTS {
-        datagrams(&outside, &server, port);
-        upload(&outside, &server, port);
-        println!("port {port} is served");
+    for ends in &ENDS {
+        for port in PORTS {
+            datagrams(&outside, &server, (ends, port));
+            upload(&outside, &server, (ends, port));
+            println!("port {port} of {} is served", ends.service);
+        }
     }
     drop(pinned);
 }
@@ -91,15 +128,22 @@ fn wire(host: &Namespace, outside: &Namespace, server: &Namespace) {
             "link set under-peer address 02:00:00:00:00:03 mtu 1500 up".to_owned(),
             "addr add 192.0.2.3/25 dev under-peer".into(),
             "neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 nud permanent dev under-peer".into(),
-            format!("addr add {CLIENT}/32 dev lo"),
-            format!("route add {ADDRESS}/32 via 192.0.2.1 dev under-peer src {CLIENT}"),
+            "addr add 203.0.113.7/32 dev lo".into(),
+            "route add 198.51.100.1/32 via 192.0.2.1 dev under-peer src 203.0.113.7".into(),
             "link add to-server type veth peer name eth0".into(),
             format!("link set eth0 netns {}", server.name()),
             "addr add 10.1.0.1/24 dev to-server".into(),
             "link set to-server up".into(),
             "route add 192.0.2.80/32 via 10.1.0.2 dev to-server".into(),
+            "addr add 2001:db8::203/64 dev under-peer nodad".into(),
+            "neigh replace 2001:db8::201 lladdr 02:00:00:00:00:01 nud permanent dev under-peer".into(),
+            "addr add 2001:db8:f::7/128 dev lo nodad".into(),
+            "route add 2001:db8::1/128 via 2001:db8::201 dev under-peer src 2001:db8:f::7".into(),
+            "addr add 2001:db8:1::1/64 dev to-server nodad".into(),
+            "route add 2001:db8::180/128 via 2001:db8:1::2 dev to-server".into(),
         ])
         .unwrap();
+    outside.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
     for interface in ["all", "under-peer", "to-server"] {
         outside
             .sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")
@@ -114,6 +158,9 @@ fn wire(host: &Namespace, outside: &Namespace, server: &Namespace) {
             "addr add 192.0.2.80/32 dev lo",
             "link set eth0 up",
             "route add default via 10.1.0.1 dev eth0",
+            "addr add 2001:db8:1::2/64 dev eth0 nodad",
+            "addr add 2001:db8::180/128 dev lo nodad",
+            "route add default via 2001:db8:1::1 dev eth0",
         ])
         .unwrap();
     // A wire's checksums are complete, and no packet on it is larger than the MTU.
@@ -149,15 +196,15 @@ fn set_up(server: &Namespace) {
 }
 
 /// A client's datagram is answered from the service's address.
-fn datagrams(outside: &Namespace, server: &Namespace, port: u16) {
-    let there = SocketAddr::new(ADDRESS.parse().unwrap(), port);
+fn datagrams(outside: &Namespace, server: &Namespace, (ends, port): (&Ends, u16)) {
+    let there = SocketAddr::new(ends.service, port);
     let bound = |namespace: &Namespace, address: SocketAddr| {
         let socket = namespace.run(|| UdpSocket::bind(address)).unwrap().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     };
     let listens = bound(server, there);
-    let client = bound(outside, SocketAddr::new(CLIENT.parse().unwrap(), 4000));
+    let client = bound(outside, SocketAddr::new(ends.client, 4000));
     client.send_to(b"question", there).unwrap();
     let mut octets = [0; 64];
     let (length, from) = listens.recv_from(&mut octets).expect("a question in time");
@@ -171,8 +218,8 @@ fn datagrams(outside: &Namespace, server: &Namespace, port: u16) {
 }
 
 /// A client's stream, in segments that the server's lines have made small enough, arrives whole.
-fn upload(outside: &Namespace, server: &Namespace, port: u16) {
-    let there = SocketAddr::new(ADDRESS.parse().unwrap(), port);
+fn upload(outside: &Namespace, server: &Namespace, (ends, port): (&Ends, u16)) {
+    let there = SocketAddr::new(ends.service, port);
     let listens = server.run(|| TcpListener::bind(there)).unwrap().unwrap();
     let sends = || {
         let sent = outside.run(|| -> std::io::Result<Vec<u8>> {
@@ -189,7 +236,7 @@ fn upload(outside: &Namespace, server: &Namespace, port: u16) {
     std::thread::scope(|scope| {
         let client = scope.spawn(sends);
         let (mut connection, from) = listens.accept().unwrap();
-        assert_eq!(from.ip().to_string(), CLIENT);
+        assert_eq!(from.ip(), ends.client);
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut octets = Vec::new();
         connection.read_to_end(&mut octets).unwrap();
@@ -211,8 +258,6 @@ const ASKED: [(u16, Encapsulation); 2] = [
         },
     ),
 ];
-const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
-
 /// What its set-up lacks is said of a server that does not answer checks.
 #[test]
 #[ignore = "runs in a guest"]
@@ -224,7 +269,8 @@ fn what_a_server_lacks_is_named() {
     let pins = Pins::new(Path::new("/sys/fs/bpf/kuafu-guest"), "host");
     let (checking, asked) = host.run(|| checking(&pins)).unwrap();
     let pinned = Pinned(&pins);
-    let listen = |(port, _): &(u16, _)| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).unwrap();
+    // Of both families.
+    let listen = |(port, _): &(u16, _)| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).unwrap();
     let _listening = server
         .run(|| ASKED.iter().map(listen).collect::<Vec<_>>())
         .unwrap();
@@ -242,17 +288,23 @@ fn what_a_server_lacks_is_named() {
     ));
     set_up(&server);
     assert!(all(&said("by the printed lines"), "it answers"));
-    server.ip([format!("address del {ADDRESS}/32 dev lo")]).unwrap();
+    let services = ["198.51.100.1/32 dev lo", "2001:db8::1/128 dev lo nodad"];
+    server.ip(services.map(|at| format!("address del {at}"))).unwrap();
     assert!(all(
         &said("without the address"),
-        "198.51.100.1 is not its address: add that to lo"
+        " is not its address: add that to lo"
     ));
-    server.ip([format!("address add {ADDRESS}/32 dev lo")]).unwrap();
+    server.ip(services.map(|at| format!("address add {at}"))).unwrap();
     server.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
-    assert!(all(
-        &said("with a strict rp_filter"),
-        "rp_filter of the device that takes them out"
-    ));
+    // IPv6 has none.
+    let (of_v4, of_v6): (Vec<_>, Vec<_>) = asked
+        .iter()
+        .zip(said("with a strict rp_filter"))
+        .partition(|((subject, _), _)| subject.server.is_ipv4());
+    let words = "rp_filter of the device that takes them out";
+    assert!(of_v4.iter().all(|(_, said)| said.contains(words)));
+    assert!(of_v6.iter().all(|(_, said)| said == "it answers"));
+    assert_eq!([of_v4.len(), of_v6.len()], [2, 2]);
     server.sysctl("net/ipv4/conf/all/rp_filter", "0").unwrap();
     assert!(all(&said("set right again"), "it answers"));
     server.ip(["link set eth0 down"]).unwrap();
@@ -266,15 +318,17 @@ fn on_one_link(host: &Namespace, server: &Namespace) {
         "link add under type veth peer name eth0".to_owned(),
         format!("link set eth0 netns {}", server.name()),
         "addr add 192.0.2.1/24 dev under".into(),
+        "addr add 2001:db8::201/64 dev under nodad".into(),
         "link set under up".into(),
-        format!("route add default via {SERVER} dev under"),
+        "route add default via 192.0.2.80 dev under".into(),
     ])
     .unwrap();
     server
         .ip([
-            format!("addr add {SERVER}/24 dev eth0"),
-            "link set eth0 up".into(),
-            "route add default via 192.0.2.1 dev eth0".into(),
+            "addr add 192.0.2.80/24 dev eth0",
+            "addr add 2001:db8::180/64 dev eth0 nodad",
+            "link set eth0 up",
+            "route add default via 192.0.2.1 dev eth0",
         ])
         .unwrap();
 }
@@ -293,7 +347,7 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
         slow_start_s: 0,
     };
     let from = Ipv4Addr::new(192, 0, 2, 1);
-    let service = |(port, encapsulation)| ServiceState {
+    let service = |(ends, (port, encapsulation)): (&Ends, (u16, Encapsulation))| ServiceState {
         name: "web".into(),
         own: true,
         whole_address: true,
@@ -302,15 +356,16 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
             ..TargetState::unchecked(
                 1,
                 Target::Direct {
-                    address: SERVER.into(),
+                    address: ends.server,
                     encapsulation,
                 },
             )
         }],
-        ..ServiceState::blank(103, ADDRESS.parse().unwrap(), (6, PortRange::literal(port, port)))
+        ..ServiceState::blank(103, ends.service, (6, PortRange::literal(port, port)))
     };
+    let of_both = ENDS.iter().flat_map(|ends| ASKED.map(|asked| (ends, asked)));
     let state = HostState {
-        services: ASKED.map(service).to_vec(),
+        services: of_both.map(service).collect(),
         ..HostState::blank(
             "guest".into(),
             1,
@@ -338,6 +393,10 @@ fn checking(pins: &Pins) -> (Host, Vec<(Subject, Way)>) {
     let marks = marks(&asked, host.contents());
     let ways = asked.iter().map(|subject| {
         let (to, mark) = (subject.to, marks.get(subject).copied());
+        let from = match to {
+            SocketAddr::V4(_) => from.into(),
+            SocketAddr::V6(_) => host.facts().local6.unwrap().into(),
+        };
         (subject.clone(), Way { from, to, mark })
     });
     let ways = ways.collect();

@@ -13,7 +13,7 @@ mod quic;
 mod socket;
 mod tls;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use kuafu_model::state::{Ask, Check};
@@ -23,10 +23,10 @@ pub use failure::Failure;
 /// From where a server is asked, and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// An address of this host.
-    pub from: Ipv4Addr,
+    /// An address of this host, of the server's family; unspecified: it has none.
+    pub from: IpAddr,
     /// The server's address and port.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// The socket's mark, by which the port program of `kuafu0` knows a check that goes behind an outer header; `None`:
     /// an ordinary packet.
     pub mark: Option<u32>,

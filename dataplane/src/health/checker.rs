@@ -189,7 +189,7 @@ async fn suspicion(suspected: &mut mpsc::Receiver<Suspicion>, until: Instant) ->
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -199,7 +199,7 @@ mod tests {
     use super::super::line;
     use super::*;
 
-    const OWN: Ipv4Addr = Ipv4Addr::LOCALHOST;
+    const OWN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const WHY: Suspicion = Suspicion::Refused {
         refused: 12,
         begun: 12,
@@ -210,7 +210,7 @@ mod tests {
     fn subject(port: u16) -> Subject {
         Subject {
             server: OWN,
-            to: SocketAddrV4::new(OWN, port),
+            to: SocketAddr::new(OWN, port),
             encapsulation: None,
             check: Arc::new(Check {
                 service: "web".into(),

@@ -4,7 +4,7 @@
 //! refuses the header itself.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use kuafu_model::health::Subject;
@@ -21,20 +21,21 @@ use super::ask::{Way, ask};
 /// How long a refusal is waited for.
 const REFUSAL: Duration = Duration::from_millis(500);
 /// As long as an IP header, and none: whoever takes it out drops it.
-const NOTHING: [u8; 20] = [0; 20];
+const NOTHING: [u8; 40] = [0; 40];
 
 /// What keeps a server from answering that answers its clients itself; nothing where that cannot be told, since it
 /// answers nothing at all.
 pub async fn of(subject: &Subject, way: &Way) -> Option<String> {
     let encapsulation = subject.encapsulation?;
     let header = match encapsulation {
+        Encapsulation::Ipip if subject.server.is_ipv6() => "IP6IP6".to_owned(),
         Encapsulation::Ipip => "IPIP".to_owned(),
         Encapsulation::Gue { port, .. } => format!("GUE at port {port}"),
         // A port's own address is its VPC's: nothing can be asked there.
         Encapsulation::Vxlan { .. } => return None,
     };
     let (server, service) = (subject.server, way.to.ip());
-    let own = SocketAddrV4::new(server, way.to.port());
+    let own = SocketAddr::new(server, way.to.port());
     let lives = async |mark| {
         let way = Way {
             to: own,
@@ -59,6 +60,9 @@ pub async fn of(subject: &Subject, way: &Way) -> Option<String> {
     let asked = tokio::task::spawn_blocking(move || refuses(encapsulation, (from, server)));
     Some(if asked.await.is_ok_and(|refuses| refuses) {
         format!("it answers at {server}, but no device there takes packets out of {header}")
+    } else if server.is_ipv6() {
+        // There is no filter of sources in its kernel.
+        format!("it answers at {server}, but not what comes in {header}: see what its packet filter drops")
     } else {
         format!(
             "it answers at {server}, but not what comes in {header}: rp_filter of the device that takes them out, \
@@ -68,7 +72,7 @@ pub async fn of(subject: &Subject, way: &Way) -> Option<String> {
 }
 
 /// Whether a server's kernel says that it knows nothing of the header. Blocks.
-fn refuses(encapsulation: Encapsulation, ends: (Ipv4Addr, Ipv4Addr)) -> bool {
+fn refuses(encapsulation: Encapsulation, ends: (IpAddr, IpAddr)) -> bool {
     match encapsulation {
         Encapsulation::Ipip => refuses_ipip(ends).unwrap_or(false),
         Encapsulation::Gue { port, .. } => refuses_gue(ends, port).unwrap_or(false),
@@ -77,20 +81,27 @@ fn refuses(encapsulation: Encapsulation, ends: (Ipv4Addr, Ipv4Addr)) -> bool {
 }
 
 /// An ICMP error about the protocol.
-fn refuses_ipip((from, server): (Ipv4Addr, Ipv4Addr)) -> rustix::io::Result<bool> {
+fn refuses_ipip((from, server): (IpAddr, IpAddr)) -> rustix::io::Result<bool> {
     let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
-    let socket = socket_with(AddressFamily::INET, kind, flags, Some(ipproto::IPIP))?;
+    let (family, protocol) = match server {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::IPIP),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::IPV6),
+    };
+    let socket = socket_with(family, kind, flags, Some(protocol))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(REFUSAL))?;
-    bind(&socket, &SocketAddrV4::new(from, 0))?;
-    connect(&socket, &SocketAddrV4::new(server, 0))?;
+    bind(&socket, &SocketAddr::new(from, 0))?;
+    connect(&socket, &SocketAddr::new(server, 0))?;
     send(&socket, &NOTHING, SendFlags::empty())?;
     let heard = recv(&socket, &mut [0; 1], RecvFlags::empty());
-    // Without the module, and without a device.
-    Ok(matches!(heard, Err(Errno::NOPROTOOPT | Errno::CONNREFUSED)))
+    // Without the module, of IPv6 too, and without a device.
+    Ok(matches!(
+        heard,
+        Err(Errno::NOPROTOOPT | Errno::PROTO | Errno::CONNREFUSED)
+    ))
 }
 
 /// An ICMP error about the port.
-fn refuses_gue((from, server): (Ipv4Addr, Ipv4Addr), port: u16) -> std::io::Result<bool> {
+fn refuses_gue((from, server): (IpAddr, IpAddr), port: u16) -> std::io::Result<bool> {
     let socket = UdpSocket::bind((from, 0))?;
     socket.set_read_timeout(Some(REFUSAL))?;
     socket.connect((server, port))?;

@@ -192,7 +192,7 @@ fn flows(words: &Words, subject: &Subject, numbers: &BTreeSet<u32>) -> Flows {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::SocketAddr;
     use std::sync::Arc;
 
     use kuafu_model::state::{Ask, Check};
@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn who_gets_another_number_is_looked_at_anew() {
         let subject = |last| Subject {
-            server: Ipv4Addr::new(198, 51, 100, last),
-            to: SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, last), 80),
+            server: [198, 51, 100, last].into(),
+            to: SocketAddr::from(([198, 51, 100, last], 80)),
             encapsulation: None,
             check: Arc::new(Check {
                 service: "web".into(),

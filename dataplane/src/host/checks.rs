@@ -6,7 +6,7 @@
 //! service's address that is also the host's own cannot be asked this way: the kernel's rule for own addresses is
 //! before every other.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kuafu_model::HostState;
 use kuafu_model::state::Target;
@@ -25,51 +25,96 @@ use crate::error::Result;
 const TABLE: u8 = 75;
 /// The rule's place: behind the one for the host's own addresses, before all that say where other packets go.
 const PRIORITY: u32 = 75;
-/// An address that nobody has (RFC 1112, class E): where a packet to it goes, all go that are marked alike.
-const ANYWHERE: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
 
-/// Whether a state has a server that is asked through its encapsulation.
-pub(super) fn are_wanted(state: &HostState) -> bool {
-    let mut targets = state.services.iter().flat_map(|service| &service.targets);
-    targets.any(|target| target.check.is_some() && matches!(target.target, Target::Direct { .. }))
+/// A family of addresses by which servers are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
 }
 
-/// Leads checks out of this interface, in packets that fit behind any encapsulation. Where they are led there already,
-/// nothing is touched.
-pub(super) fn lead(net: &Net, interface: u32, underlay_mtu: u32) -> Result<()> {
-    let way = Way {
-        interface,
-        mtu: Some(underlay_mtu.saturating_sub(largest_wrap())),
-    };
-    if net.way_of(ANYWHERE, MARK)? == Some(way) {
-        return Ok(());
+impl Family {
+    const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// An address that nobody has (RFC 1112, class E; RFC 6666): where a packet to it goes, all go that are marked alike.
+    const fn anywhere(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
+        }
     }
-    // The rule first: a kernel without tables beside its own refuses it, and would take the route for a usual one.
-    net.add_rule("lead health checks to their route", rule())?;
-    net.set_route("route health checks", route(way))
+
+    /// Whether a state has a server of it that is asked through its encapsulation.
+    pub(super) fn is_wanted(self, state: &HostState) -> bool {
+        let mut targets = state.services.iter().flat_map(|service| &service.targets);
+        targets.any(|target| match target.target {
+            Target::Direct { address, .. } => {
+                target.check.is_some() && address.is_ipv6() == (self == Self::V6)
+            }
+            Target::Pair(_) | Target::Server { .. } => false,
+        })
+    }
+
+    /// Octets of the largest encapsulation.
+    fn largest_wrap(self) -> u32 {
+        let octets = |wrap: Wrap| match self {
+            Self::V4 => wrap.octets(),
+            Self::V6 => wrap.octets_v6(),
+        };
+        let wraps = [Wrap::Ipip, Wrap::Gue0, Wrap::Gue1, Wrap::Vxlan];
+        wraps.map(octets).into_iter().fold(0, u32::max)
+    }
+}
+
+/// Leads the checks that a state has out of this interface, in packets that fit behind any encapsulation. Where they are
+/// led there already, nothing is touched.
+pub(super) fn lead(net: &Net, state: &HostState, interface: u32, underlay_mtu: u32) -> Result<()> {
+    for family in Family::BOTH.into_iter().filter(|family| family.is_wanted(state)) {
+        let way = Way {
+            interface,
+            mtu: Some(underlay_mtu.saturating_sub(family.largest_wrap())),
+        };
+        if net.way_of(family.anywhere(), MARK)? == Some(way) {
+            continue;
+        }
+        // The rule first: a kernel without tables beside its own refuses it, and would take the route for a usual one.
+        net.add_rule("lead health checks to their route", rule(family))?;
+        net.set_route("route health checks", route(family, way))?;
+    }
+    Ok(())
+}
+
+/// Leads the checks nowhere any more that a state has none of.
+pub(super) fn keep_only(net: &Net, state: &HostState) -> Result<()> {
+    for family in Family::BOTH.into_iter().filter(|family| !family.is_wanted(state)) {
+        stop_of(net, family)?;
+    }
+    Ok(())
 }
 
 /// Leads checks nowhere any more; whether they were led.
 pub(crate) fn stop(net: &Net) -> Result<bool> {
-    let had_rule = net.remove_rule("remove the rule of health checks", rule())?;
+    Ok(stop_of(net, Family::V4)? | stop_of(net, Family::V6)?)
+}
+
+fn stop_of(net: &Net, family: Family) -> Result<bool> {
+    let had_rule = net.remove_rule("remove the rule of health checks", rule(family))?;
     let Some(overlay) = net.named(overlay::NAME)? else {
         // The route went with it.
         return Ok(had_rule);
     };
     let (interface, mtu) = (overlay.index, None);
-    let had_route = net.remove_route("remove the route of health checks", route(Way { interface, mtu }))?;
+    let route = route(family, Way { interface, mtu });
+    let had_route = net.remove_route("remove the route of health checks", route)?;
     Ok(had_rule || had_route)
 }
 
-/// Octets of the largest encapsulation.
-fn largest_wrap() -> u32 {
-    let wraps = [Wrap::Ipip, Wrap::Gue0, Wrap::Gue1, Wrap::Vxlan];
-    wraps.map(Wrap::octets).into_iter().fold(0, u32::max)
-}
-
-fn rule() -> RuleMessage {
+fn rule(family: Family) -> RuleMessage {
     let mut rule = RuleMessage::default();
-    rule.header.family = AddressFamily::Inet;
+    rule.header.family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
     rule.header.table = TABLE;
     rule.header.action = RuleAction::ToTable;
     rule.attributes = vec![
@@ -81,12 +126,18 @@ fn rule() -> RuleMessage {
 }
 
 /// The table's one route.
-fn route(Way { interface, mtu }: Way) -> RouteMessage {
-    let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .table_id(TABLE.into())
-        .scope(RouteScope::Link)
-        .output_interface(interface)
-        .build();
+fn route(family: Family, Way { interface, mtu }: Way) -> RouteMessage {
+    let mut route = match family {
+        Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new()
+            .table_id(TABLE.into())
+            .scope(RouteScope::Link)
+            .output_interface(interface)
+            .build(),
+        Family::V6 => RouteMessageBuilder::<Ipv6Addr>::new()
+            .table_id(TABLE.into())
+            .output_interface(interface)
+            .build(),
+    };
     let mtu = mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     route.attributes.extend(mtu);
     route
@@ -97,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_encapsulation_is_vxlan() {
-        assert_eq!(largest_wrap(), 50);
+    fn the_largest_encapsulation_is_vxlan_and_of_ipv6_gue() {
+        assert_eq!(Family::BOTH.map(Family::largest_wrap), [50, 52]);
     }
 }

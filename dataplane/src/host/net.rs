@@ -172,8 +172,8 @@ impl Net {
     }
 
     /// Where a packet with this mark leaves; `None` where there is no route, or it ends here.
-    pub(super) fn way_of(&self, to: Ipv4Addr, mark: u32) -> Result<Option<Way>> {
-        Ok(self.route_to(to.into(), mark)?.and_then(|route| way(&route)))
+    pub(super) fn way_of(&self, to: IpAddr, mark: u32) -> Result<Option<Way>> {
+        Ok(self.route_to(to, mark)?.and_then(|route| way(&route)))
     }
 
     fn route_to(&self, to: IpAddr, mark: u32) -> Result<Option<RouteMessage>> {
@@ -205,8 +205,9 @@ impl Net {
         was_there(self.wait(action, self.handle.route().del(route).execute()))
     }
 
-    /// Adds a rule for IPv4; that it is there already is no error.
+    /// Adds a rule, of the family that it says; that it is there already is no error.
     pub(super) fn add_rule(&self, action: &str, rule: RuleMessage) -> Result<()> {
+        // What family this is for is in the message.
         let mut request = self.handle.rule().add().v4();
         *request.message_mut() = rule;
         match self.wait(action, request.execute()) {

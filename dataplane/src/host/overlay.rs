@@ -30,15 +30,15 @@ const OFFLOADS: [u32; 4] = [0x17, 0x19, 0x1f, 0x24];
 /// [`Net::quiet_up`]): a health check's segments would be larger than the underlay carries.
 const GRO: u32 = 0x2c;
 
-/// Makes the pair, where it is not there, and gives it its settings and the overlay's address. Returns its ends, the
-/// port's second.
-pub(super) fn ensure(net: &Net, overlay: Ipv4Addr) -> Result<(u32, u32)> {
+/// Makes the pair, where it is not there, and gives it its settings and the overlay's address; `has_v6`: IPv6 is sent by
+/// it. Returns its ends, the port's second.
+pub(super) fn ensure(net: &Net, overlay: Ipv4Addr, has_v6: bool) -> Result<(u32, u32)> {
     let (own, port) = match (net.named(NAME)?, net.named(PORT)?) {
         (Some(own), Some(port)) => (own.index, port.index),
         _ => make(net)?,
     };
-    for (name, index) in [(NAME, own), (PORT, port)] {
-        quiet(name)?;
+    for (name, index, has_v6) in [(NAME, own, has_v6), (PORT, port, false)] {
+        quiet(name, has_v6)?;
         net.quiet_up(index, MTU)?;
     }
     if !net.only_address(own, overlay)? {
@@ -58,11 +58,19 @@ fn make(net: &Net) -> Result<(u32, u32)> {
 }
 
 /// Nothing but what the host sends by it leaves it, and as it is.
-fn quiet(name: &str) -> Result<()> {
-    match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
-        // A kernel without IPv6.
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        written => written.map_err(Error::io(format!("switch off IPv6 on {name}")))?,
+fn quiet(name: &str, has_v6: bool) -> Result<()> {
+    // Where IPv6 is sent, still no address of its own, nor anything by itself. Where it is switched off, so are routes.
+    let settings: &[(&str, &str)] = if has_v6 {
+        &[("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")]
+    } else {
+        &[("disable_ipv6", "1")]
+    };
+    for (setting, value) in settings {
+        match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{setting}"), value) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            written => written.map_err(Error::io(format!("set {setting} of IPv6 on {name}")))?,
+        }
     }
     let off = OFFLOADS.map(|command| (command, 0));
     for (command, value) in off.into_iter().chain([(GRO, 1)]) {

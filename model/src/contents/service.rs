@@ -358,9 +358,6 @@ fn is_of_one_family(index: usize, service: &ServiceState) -> Result<(), Error> {
             };
             return refused("targets", &what, allowed);
         }
-        if let Some(check) = target.check.as_ref().filter(|_| is_v6) {
-            return refused("targets.check", &check.service, "none yet of a listener of IPv6");
-        }
     }
     if service.shield.is_some() && is_v6 {
         return refused("shield", &service.local, "none yet of a listener of IPv6");
@@ -442,7 +439,7 @@ pub fn marks<'s>(
 ) -> HashMap<&'s Subject, u32> {
     let numbers = numbers(contents);
     let mark = |subject: &'s Subject| {
-        let hop = direct(subject.server.into(), subject.encapsulation?, 0);
+        let hop = direct(subject.server, subject.encapsulation?, 0);
         let number = numbers.get(&ring::identity(&hop))?;
         Some((subject, check::MARK | number))
     };

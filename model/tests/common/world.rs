@@ -42,6 +42,8 @@ pub const ON_LINK: [(Ipv4Addr, u8); 4] = [
 pub const GATEWAY: Ipv4Addr = ip(192, 0, 2, 254);
 /// The number of the neighbour behind which a balancer's servers are.
 const BEHIND_GATEWAY: u32 = 1;
+/// A server of IPv6, of the same host as 192.0.2.80.
+const SERVER_V6: Ipv6Addr = in_doc(0x180);
 /// A network without a route.
 pub const UNREACHABLE: (Ipv4Addr, u8) = (ip(198, 18, 0, 0), 15);
 /// Jiffies of the model's clock.
@@ -136,7 +138,7 @@ pub fn facts() -> HostFacts {
             .map(|(number, name)| ((*name).into(), *number))
             .collect(),
         hand_over: HAND_OVER,
-        local6: None,
+        local6: Some(in_doc(0x201)),
         capacities: Capacities::default(),
         now: 0,
         servers: Servers::default(),
@@ -182,7 +184,7 @@ impl World {
         let known = |host: &Ipv4Addr| ON_LINK.iter().find(|(known, _)| known == host);
         let entry = |(number, host): (&u32, &IpAddr)| match host {
             IpAddr::V4(host) => Some((*number, self.link(known(host)?.1))),
-            IpAddr::V6(_) => None,
+            IpAddr::V6(host) => (*host == SERVER_V6).then(|| (*number, self.link(0x50))),
         };
         contents.neighbours.iter().filter_map(entry).collect()
     }
@@ -210,6 +212,7 @@ impl World {
         for (address, mac) in ON_LINK {
             host.set_neighbour(address, self.link(mac));
         }
+        host.set_neighbour(SERVER_V6, self.link(0x50));
         for (network, to) in routes() {
             host.set_route(network.parse().expect("a network"), to);
         }
@@ -515,6 +518,7 @@ fn services() -> Vec<ServiceState> {
     ]);
     services.extend(limited(near));
     services.extend(direct(near));
+    services.extend(direct_v6());
     services
 }
 
@@ -545,6 +549,29 @@ fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
         [6, 17].map(|protocol| ServiceState {
             own: true,
             ..service(103, false, (protocol, port), Some(target))
+        })
+    });
+    each.collect()
+}
+
+/// The same of IPv6: 7020 by IP6IP6, 7021 and 7022 by GUE; 7023 leads to a server that no way is known to.
+fn direct_v6() -> Vec<ServiceState> {
+    let gue = |variant| Encapsulation::Gue { port: 6080, variant };
+    let ways = [
+        (7020, SERVER_V6, Encapsulation::Ipip),
+        (7021, SERVER_V6, gue(0)),
+        (7022, SERVER_V6, gue(1)),
+        (7023, in_doc(0x190), Encapsulation::Ipip),
+    ];
+    let each = ways.into_iter().flat_map(|(port, address, encapsulation)| {
+        let target = Target::Direct {
+            address: address.into(),
+            encapsulation,
+        };
+        [6, 17].map(|protocol| ServiceState {
+            own: true,
+            local: in_doc(0x1).into(),
+            ..service(105, false, (protocol, port), Some(target))
         })
     });
     each.collect()
@@ -654,6 +681,10 @@ fn balancer(common: u32, of_services: u32) -> Balancer {
 }
 
 /// 2001:db8::, and this at its end.
+const fn in_doc(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)
+}
+
 fn ipv6(last: u16) -> IpKey {
-    IpKey::v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).octets())
+    IpKey::v6(in_doc(last).octets())
 }

@@ -31,7 +31,7 @@ pub(super) async fn get(
     let stream = socket::tcp(way).await?;
     let found = if tls {
         let connector = TlsConnector::from(Arc::new(tls::config("http/1.1")?));
-        let stream = connector.connect(tls::name(host, *way.to.ip())?, stream).await?;
+        let stream = connector.connect(tls::name(host, way.to.ip())?, stream).await?;
         send(request, TokioIo::new(stream)).await
     } else {
         send(request, TokioIo::new(stream)).await

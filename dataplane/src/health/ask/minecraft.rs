@@ -4,7 +4,7 @@
 //! lowest first.
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -29,7 +29,7 @@ pub(super) async fn status(way: &Way) -> Result<(), Failure> {
 }
 
 /// The handshake and the request for the status.
-fn question(to: SocketAddrV4) -> Vec<u8> {
+fn question(to: SocketAddr) -> Vec<u8> {
     let host = to.ip().to_string();
     let handshake = [
         b"\0",
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_question_is_the_specifications() {
-        let octets = question(SocketAddrV4::new([10, 0, 0, 7].into(), 25565));
+        let octets = question(SocketAddr::from(([10, 0, 0, 7], 25565)));
         assert_eq!(
             octets,
             b"\x12\0\xff\xff\xff\xff\x0f\x0810.0.0.7\x63\xdd\x01\x01\0"

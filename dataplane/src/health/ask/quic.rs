@@ -22,8 +22,8 @@ use super::{Failure, Way, tls};
 /// Completes a handshake and closes; `host` empty: the address.
 pub(super) async fn handshake(way: &Way, limit: Duration, alpn: &str, host: &str) -> Result<(), Failure> {
     let config = config(limit, alpn)?;
-    let name = tls::name(host, *way.to.ip())?.to_str().into_owned();
-    let to = SocketAddr::V4(way.to);
+    let name = tls::name(host, way.to.ip())?.to_str().into_owned();
+    let to = way.to;
     let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
     let (handle, connection) = endpoint
         .connect(Instant::now(), config, to, &name)

@@ -1,7 +1,7 @@
 //! TLS to whoever answers: health is not authentication. What a server says is used for nothing but where its own
 //! packets go, and clients judge its certificate themselves.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -33,9 +33,9 @@ pub(super) fn config(alpn: &str) -> Result<ClientConfig, Failure> {
 }
 
 /// The server's name in TLS; an address is sent as none (RFC 6066, 3).
-pub(super) fn name(host: &str, address: Ipv4Addr) -> Result<ServerName<'static>, Failure> {
+pub(super) fn name(host: &str, address: IpAddr) -> Result<ServerName<'static>, Failure> {
     if host.is_empty() {
-        return Ok(ServerName::from(std::net::IpAddr::V4(address)));
+        return Ok(ServerName::from(address));
     }
     ServerName::try_from(host.to_owned()).map_err(|error| Failure::Host(format!("{host:?}: {error}")))
 }

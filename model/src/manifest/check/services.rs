@@ -108,8 +108,6 @@ impl<'a> Check<'a> {
         }
         let later = [
             ("spec.select", spec.select.is_some()),
-            ("spec.scaling", spec.scaling.is_some()),
-            ("spec.health", spec.health.is_some()),
             ("spec.shield", spec.shield.is_some()),
         ];
         for (name, _) in later.into_iter().filter(|(_, is_given)| *is_given) {

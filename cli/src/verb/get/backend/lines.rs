@@ -39,7 +39,7 @@ pub(crate) fn of(intent: &Intent, service: &Service) -> anyhow::Result<String> {
         line("modprobe fou".into());
         let port = service.spec.gue.port;
         line(format!(
-            "ip fou show | grep -q 'port {port} ' || ip fou add port {port} gue"
+            "ip fou show | grep -v -e -6 | grep -q 'port {port} ' || ip fou add port {port} gue"
         ));
     }
     let from = match service.spec.mode {
