@@ -349,8 +349,8 @@ fn percent(subject: &Subject, starts: Instant) -> Option<u32> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::Ipv4Addr;
     use kuafu_model::kinds::PortRange;
+    use std::net::Ipv4Addr;
     use std::sync::Arc;
 
     use kuafu_model::state::{Ask, Check, Host, ServiceState, Target, TargetState};

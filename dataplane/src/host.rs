@@ -238,7 +238,17 @@ impl Host {
         }
         self.neighbours.refresh(&self.net, &self.bpf.maps)?;
         faults.extend(self.neighbours.faults());
+        faults.extend(self.lacks_source_of_v6());
         Ok(faults)
+    }
+
+    /// That there are servers of IPv6, and no address to send to them from.
+    fn lacks_source_of_v6(&self) -> Option<String> {
+        let mut neighbours = self.contents.neighbours.values();
+        let server = neighbours.find(|neighbour| neighbour.is_ipv6())?;
+        self.facts.local6.is_none().then(|| {
+            format!("no address of this host's own leads to {server}: give its link an IPv6 address beside the link's own")
+        })
     }
 
     /// Removes connections that were idle for too long. Returns how many.

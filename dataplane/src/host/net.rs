@@ -161,14 +161,16 @@ impl Net {
         Ok(self.route_to(to, 0)?.and_then(|route| step(&route, to)))
     }
 
-    /// The address from which the host itself would send to one of IPv6; `None` where there is no route.
+    /// The address from which the host itself would send to one of IPv6; `None` where there is no route, or from its link's
+    /// own address alone, which no router passes on.
     pub(crate) fn source_to(&self, to: Ipv6Addr) -> Result<Option<Ipv6Addr>> {
         let route = self.route_to(to.into(), 0)?;
         let source = |attribute: &RouteAttribute| match attribute {
             RouteAttribute::PrefSource(RouteAddress::Inet6(source)) => Some(*source),
             _ => None,
         };
-        Ok(route.and_then(|route| route.attributes.iter().find_map(source)))
+        let source = route.and_then(|route| route.attributes.iter().find_map(source));
+        Ok(source.filter(|source| !source.is_unicast_link_local()))
     }
 
     /// Where a packet with this mark leaves; `None` where there is no route, or it ends here.

@@ -41,17 +41,25 @@ fn packets_of_ipv6_reach_a_server_behind_the_kernels_neighbour() {
         return kuafu_lab::skip(why);
     }
     let [site, other] = sites("six");
-    for (site, address) in [(&site, HOST), (&other, SERVER)] {
+    for site in [&site, &other] {
         // From the link's own address the kernel asks for neighbours that it keeps; the lab gives none.
         let near = format!("address add fe80::{}/64 dev eth0 nodad", site.number);
-        let own = format!("address add {address}/64 dev eth0 nodad");
-        site.host.ip([near.as_str(), own.as_str()]).unwrap();
+        site.host.ip([near]).unwrap();
     }
+    let own = |address| [format!("address add {address}/64 dev eth0 nodad")];
+    other.host.ip(own(SERVER)).unwrap();
     let route = format!("route add {SERVICE}/128 via {HOST}");
     other.host.ip([route.as_str()]).unwrap();
     let (mut host, mut behind) = (site.open(), other.open());
     other.apply(&mut behind, &other.state()).unwrap();
+    let way = format!("route add {SERVER}/128 dev eth0");
+    site.host.ip([way.as_str()]).unwrap();
     site.apply(&mut host, &state(&site)).unwrap();
+    let faults = site.tick(&mut host);
+    let lacks = format!("no address of this host's own leads to {SERVER}: ");
+    assert!(faults.iter().any(|fault| fault.starts_with(&lacks)), "{faults:?}");
+    site.host.ip(own(HOST)).unwrap();
+    site.tick(&mut host);
     assert_eq!(host.facts().local6, Some(HOST));
     until("the server answers", || site.tick(&mut host).is_empty());
     let inside = other.host.run(|| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::bail;
@@ -17,7 +17,7 @@ use crate::ask::Controller;
 /// A server's address, and its port where only that one is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Server {
-    address: Ipv4Addr,
+    address: IpAddr,
     port: Option<u16>,
 }
 
@@ -27,15 +27,18 @@ impl FromStr for Server {
     fn from_str(text: &str) -> Result<Self, String> {
         let whole = text.parse().map(|address| Self { address, port: None });
         let with_port = || {
-            let end: SocketAddrV4 = text.parse()?;
+            let end: SocketAddr = text.parse()?;
             let port = Some(end.port());
             Ok(Self {
-                address: *end.ip(),
+                address: end.ip(),
                 port,
             })
         };
         whole.or_else(|_| with_port()).map_err(|_: std::net::AddrParseError| {
-            format!("{text} is no server; expected an IPv4 address, with or without a port, such as 198.51.100.7:2342")
+            format!(
+                "{text} is no server; expected an address, with or without a port, such as 198.51.100.7:2342 or \
+                 [2001:db8::7]:2342"
+            )
         })
     }
 }
@@ -43,7 +46,7 @@ impl FromStr for Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
-            Some(port) => SocketAddrV4::new(self.address, port).fmt(f),
+            Some(port) => SocketAddr::new(self.address, port).fmt(f),
             None => self.address.fmt(f),
         }
     }
@@ -137,11 +140,12 @@ fn undeclared(intent: &Intent, server: &Server) -> String {
 }
 
 /// The node, or the port, of this address that a service selects, and the node where that is.
-fn selected<'a>(intent: &'a Intent, service: &Service, address: Ipv4Addr) -> Option<(ObjectRef, &'a Name)> {
+fn selected<'a>(intent: &'a Intent, service: &Service, address: IpAddr) -> Option<(ObjectRef, &'a Name)> {
     let select = service.spec.select.as_ref()?;
     if let Some(vpc) = &service.spec.vpc {
         let mut ports = intent.ports().values();
-        let port = ports.find(|port| port.spec.vpc == *vpc && port.spec.address.get() == address)?;
+        let port =
+            ports.find(|port| port.spec.vpc == *vpc && IpAddr::V4(port.spec.address.get()) == address)?;
         let what = ObjectRef::new(Kind::Port, &port.metadata.name);
         return select
             .takes(&port.metadata.labels)
@@ -151,7 +155,7 @@ fn selected<'a>(intent: &'a Intent, service: &Service, address: Ipv4Addr) -> Opt
         .nodes()
         .iter()
         .filter(|(_, node)| select.takes(&node.metadata.labels));
-    let (name, _) = nodes.find(|(_, node)| node.spec.address.local.get() == address)?;
+    let (name, _) = nodes.find(|(_, node)| IpAddr::V4(node.spec.address.local.get()) == address)?;
     Some((ObjectRef::new(Kind::Node, name), name))
 }
 
@@ -230,6 +234,10 @@ mod tests {
         assert_eq!(of("192.0.2.7:80", on), Some(drained));
         assert_eq!(of("192.0.2.7:81", on), None);
         assert_eq!(of("192.0.2.9", on), None);
+        let six = service(json!([{"address": "2001:db8::9"}]));
+        let of_six = |server: &str| with_drain(six.clone(), &server.parse().unwrap(), on);
+        assert!(of_six("2001:db8:0::9").unwrap().text.contains("drain"));
+        assert!(of_six("[2001:db8::9]:80").is_none());
         let until = of("192.0.2.7", Drain::On(Moment::new(1_796_104_800)));
         let until = until.unwrap().get(0).unwrap().clone();
         assert_eq!(until["drain_until"], "2026-12-01T06:00:00Z");

@@ -1,13 +1,16 @@
 //! The packet that is asked about: built from what is said of it, or taken from where it was seen.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result as Any, anyhow, bail, ensure};
 use clap::ValueEnum;
-use etherparse::{Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
+use etherparse::{
+    IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket,
+    TransportSlice, ip_number,
+};
 use kuafu_model::kinds::Mac;
 use kuafu_pipeline::header::{Errand, Ethernet};
 
@@ -27,7 +30,7 @@ pub(super) struct FrameArgs {
     /// Octets behind its headers
     #[arg(long, value_name = "OCTETS", default_value_t = 32)]
     payload: u16,
-    /// Forbid fragmenting it
+    /// Forbid fragmenting it, as IPv6 does always
     #[arg(long)]
     df: bool,
     /// Its Ethernet source; the default is the one that a port with its address has
@@ -47,7 +50,7 @@ pub(super) struct FrameArgs {
 /// An address, and a port where the protocol has such.
 #[derive(Clone, Copy, Debug)]
 struct End {
-    address: Ipv4Addr,
+    address: IpAddr,
     port: Option<u16>,
 }
 
@@ -58,11 +61,11 @@ impl FromStr for End {
         if let Ok(address) = text.parse() {
             return Ok(Self { address, port: None });
         }
-        let both: SocketAddrV4 = text
-            .parse()
-            .map_err(|_| "expected an IPv4 address, with or without a port: 10.0.0.5:80".to_owned())?;
+        let both: SocketAddr = text.parse().map_err(|_| {
+            "expected an address, with or without a port: 10.0.0.5:80 or [2001:db8::5]:80".to_owned()
+        })?;
         Ok(Self {
-            address: *both.ip(),
+            address: both.ip(),
             port: Some(both.port()),
         })
     }
@@ -87,9 +90,11 @@ impl FrameArgs {
             return nth_of_capture(&capture, self.number, file);
         }
         let to = self.to.context("no --to")?;
-        let from = self
-            .from
-            .or(sender.map(|(address, _)| End { address, port: None }));
+        let port_of = |address: Ipv4Addr| End {
+            address: address.into(),
+            port: None,
+        };
+        let from = self.from.or(sender.map(|(address, _)| port_of(address)));
         let from = from.context("no --from: an interface alone does not say who sends")?;
         let mac = match (self.from_mac, sender) {
             (Some(mac), _) => mac.octets(),
@@ -105,17 +110,7 @@ impl FrameArgs {
             .proto
             .unwrap_or(if ported { Proto::Udp } else { Proto::Icmp });
         ensure!(!(ported && proto == Proto::Icmp), "ICMP has no ports");
-        let number = match proto {
-            Proto::Udp => ip_number::UDP,
-            Proto::Tcp => ip_number::TCP,
-            Proto::Icmp => ip_number::ICMP,
-        };
-        let mut ip = Ipv4Header::new(0, 64, number, from.address.octets(), to.address.octets())?;
-        ip.dont_fragment = self.df;
-        let ip = PacketBuilder::ethernet2(mac, derived_mac(to.address)).ip(etherparse::IpHeaders::Ipv4(
-            ip,
-            etherparse::Ipv4Extensions::default(),
-        ));
+        let ip = PacketBuilder::ethernet2(mac, derived_mac(to.address)).ip(self.header(proto, from, to)?);
         let (source, destination) = (from.port.unwrap_or(40_000), to.port.unwrap_or(7));
         let payload = vec![0; self.payload.into()];
         let mut frame = Vec::new();
@@ -125,15 +120,60 @@ impl FrameArgs {
                 .tcp(source, destination, 1, 65_535)
                 .syn()
                 .write(&mut frame, &payload)?,
+            Proto::Icmp if to.address.is_ipv6() => {
+                ip.icmpv6_echo_request(1, 1).write(&mut frame, &payload)?;
+            }
             Proto::Icmp => ip.icmpv4_echo_request(1, 1).write(&mut frame, &payload)?,
         }
         Ok(frame)
     }
+
+    fn header(&self, proto: Proto, from: End, to: End) -> Any<IpHeaders> {
+        const TTL: u8 = 64;
+        let number = proto.number(to.address);
+        Ok(match (from.address, to.address) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut ip = Ipv4Header::new(0, TTL, number, from.octets(), to.octets())?;
+                ip.dont_fragment = self.df;
+                IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default())
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let ip = Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: Ipv6FlowLabel::ZERO,
+                    payload_length: 0,
+                    next_header: number,
+                    hop_limit: TTL,
+                    source: from.octets(),
+                    destination: to.octets(),
+                };
+                IpHeaders::Ipv6(ip, etherparse::Ipv6Extensions::default())
+            }
+            (from, to) => bail!("--from {from} and --to {to} are not of one family"),
+        })
+    }
+}
+
+impl Proto {
+    const fn number(self, to: IpAddr) -> IpNumber {
+        match (self, to) {
+            (Self::Udp, _) => ip_number::UDP,
+            (Self::Tcp, _) => ip_number::TCP,
+            (Self::Icmp, IpAddr::V4(_)) => ip_number::ICMP,
+            (Self::Icmp, IpAddr::V6(_)) => ip_number::IPV6_ICMP,
+        }
+    }
 }
 
 /// What a port has unless its manifest says otherwise.
-fn derived_mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+fn derived_mac(address: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d]
+        }
+    };
     [2, 0, a, b, c, d]
 }
 
@@ -216,9 +256,21 @@ pub(super) fn summary(frame: &[u8]) -> String {
         None => SlicedPacket::from_ethernet(frame),
     };
     if let Ok(packet) = sliced {
-        if let Some(NetSlice::Ipv4(ip)) = &packet.net {
-            let header = ip.header();
-            let _ = write!(text, "{} > {}", header.source_addr(), header.destination_addr());
+        let ends: Option<(IpAddr, IpAddr, IpNumber)> = match &packet.net {
+            Some(NetSlice::Ipv4(ip)) => {
+                let header = ip.header();
+                let (from, to) = (header.source_addr(), header.destination_addr());
+                Some((from.into(), to.into(), header.protocol()))
+            }
+            Some(NetSlice::Ipv6(ip)) => {
+                let header = ip.header();
+                let (from, to) = (header.source_addr(), header.destination_addr());
+                Some((from.into(), to.into(), header.next_header()))
+            }
+            _ => None,
+        };
+        if let Some((from, to, protocol)) = ends {
+            let _ = write!(text, "{from} > {to}");
             let _ = match &packet.transport {
                 Some(TransportSlice::Udp(udp)) => {
                     write!(text, ", UDP {} > {}", udp.source_port(), udp.destination_port())
@@ -229,11 +281,14 @@ pub(super) fn summary(frame: &[u8]) -> String {
                 Some(TransportSlice::Icmpv4(icmp)) => {
                     write!(text, ", ICMP type {} code {}", icmp.type_u8(), icmp.code_u8())
                 }
-                _ => write!(text, ", IP protocol {}", header.protocol().0),
+                Some(TransportSlice::Icmpv6(icmp)) => {
+                    write!(text, ", ICMPv6 type {} code {}", icmp.type_u8(), icmp.code_u8())
+                }
+                _ => write!(text, ", IP protocol {}", protocol.0),
             };
             text += ", ";
         } else if packet.net.is_some() {
-            text += "not IPv4, ";
+            text += "not IP, ";
         }
     }
     let _ = write!(text, "{} octets", frame.len());
@@ -242,6 +297,8 @@ pub(super) fn summary(frame: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -249,6 +306,37 @@ mod tests {
         assert_eq!(digits_to_octets("02 00:0a0B").unwrap(), [2, 0, 10, 11]);
         assert!(digits_to_octets("020").is_err());
         assert!(digits_to_octets("0g").is_err());
+    }
+
+    #[test]
+    fn a_packet_of_either_family_is_built() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            frame: FrameArgs,
+        }
+        let built = |from: &str, to: &str| {
+            let line = Line::try_parse_from(["x", "--from", from, "--to", to]).unwrap();
+            line.frame.build(None).map(|frame| summary(&frame))
+        };
+        assert_eq!(
+            built("[2001:db8::7]:40000", "[2001:db8::80]:443").unwrap(),
+            "2001:db8::7 > 2001:db8::80, UDP 40000 > 443, 94 octets"
+        );
+        assert_eq!(
+            built("2001:db8::7", "2001:db8::80").unwrap(),
+            "2001:db8::7 > 2001:db8::80, ICMPv6 type 128 code 0, 94 octets"
+        );
+        assert!(
+            built("192.0.2.7:1", "192.0.2.8:2")
+                .unwrap()
+                .starts_with("192.0.2.7 > ")
+        );
+        let refused = built("192.0.2.7", "2001:db8::80").unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "--from 192.0.2.7 and --to 2001:db8::80 are not of one family"
+        );
     }
 
     #[test]
