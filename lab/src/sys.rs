@@ -65,6 +65,16 @@ pub(crate) fn schedule_fifo() -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) }).map(drop)
 }
 
+/// Takes datagrams of IPv6 without a checksum too (udp(7), `UDP_NO_CHECK6_RX`).
+pub(crate) fn take_without_checksum(socket: &impl AsFd) -> io::Result<()> {
+    const NO_CHECK6_RX: c_int = 102;
+    let on: c_int = 1;
+    let (value, length) = ((&raw const on).cast(), size_of::<c_int>() as libc::socklen_t);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `on` lives through the call, which only reads it.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_UDP, NO_CHECK6_RX, value, length) }).map(drop)
+}
+
 /// One `ethtool` switch of the device `name` in the calling thread's namespace (`SIOCETHTOOL` with the
 /// command `set`, whose argument is a number).
 pub(crate) fn ethtool(name: &str, set: u32, value: u32) -> io::Result<()> {
