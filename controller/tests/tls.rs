@@ -377,9 +377,9 @@ async fn refused_admissions(api: &mut ApiClient<Channel>, request: v1::AdmitRequ
             "web is not a kind and a name, such as node/osaka",
         ),
         (
-            |request| request.client = "2001:db8::1".to_owned(),
+            |request| request.client = "192.0.2.0/24".to_owned(),
             Code::InvalidArgument,
-            "client: \"2001:db8::1\" is not an IPv4 address, such as 192.0.2.7",
+            "client: \"192.0.2.0/24\" is not an IP address, such as 192.0.2.7 or 2001:db8::7",
         ),
         (
             |request| request.ttl_s = 86_401,

@@ -1,9 +1,9 @@
 //! Clients that a service's own back end lets in.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_model::state::ServiceState;
-use kuafu_pipeline::map::AdmittedKey;
+use kuafu_pipeline::map::{AdmittedKey, AdmittedKeyV6};
 use kuafu_proto::v1;
 
 use crate::error::{Error, Result};
@@ -18,9 +18,9 @@ const LONGEST_S: u32 = 86_400;
 /// [`Error::NotAdmitted`] where it does not, or what is asked cannot be; `Io`, among others where the table is full.
 pub(crate) fn admit(view: &View<'_>, query: &v1::AdmitQuery) -> Result<v1::Admitted> {
     let refused = |why: String| Error::NotAdmitted { why };
-    let client: Ipv4Addr = query.client.parse().map_err(|_| {
+    let client: IpAddr = query.client.parse().map_err(|_| {
         refused(format!(
-            "client: {:?} is not an IPv4 address, such as 192.0.2.7",
+            "client: {:?} is not an IP address, such as 192.0.2.7 or 2001:db8::7",
             query.client
         ))
     })?;
@@ -36,11 +36,31 @@ pub(crate) fn admit(view: &View<'_>, query: &v1::AdmitQuery) -> Result<v1::Admit
             query.object
         ))
     })?;
-    let key = AdmittedKey {
-        vni: service.vni,
-        client: client.into(),
-    };
+    if client.is_ipv6() != service.local.is_ipv6() {
+        let (family, object) = (family(service.local), &query.object);
+        return Err(refused(format!(
+            "client: {client} cannot come to {object}, whose addresses are of {family}; name the client's {family} address"
+        )));
+    }
     let until = view.clock.jiffies()? + u64::from(query.ttl_s) * view.clock.hz();
-    view.maps.admitted.set(&key, &until)?;
+    let vni = service.vni;
+    match client {
+        IpAddr::V4(client) => {
+            let client = client.into();
+            view.maps.admitted.set(&AdmittedKey { vni, client }, &until)?;
+        }
+        IpAddr::V6(_) => {
+            let key = AdmittedKeyV6::new(vni, client.into());
+            view.maps.admitted_v6.set(&key, &until)?;
+        }
+    }
     Ok(v1::Admitted {})
+}
+
+/// The family of an address, in words.
+const fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
 }

@@ -7,12 +7,14 @@ mod fib;
 mod walk;
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::time::Duration;
 
 use kuafu_model::contents::Contents;
 use kuafu_model::runner::{Host, VecFrame};
-use kuafu_pipeline::map::{AdmittedKey, SlotKind};
+use kuafu_pipeline::header::ethernet;
+use kuafu_pipeline::map::{AdmittedKey, AdmittedKeyV6, IpKey, SlotKind};
 use kuafu_proto::v1::{ExplainQuery, Explanation};
 use nix::time::{ClockId, clock_gettime};
 
@@ -22,8 +24,12 @@ use crate::read::{View, contents, interface_name, links};
 use fib::Fib;
 pub use walk::{at_underlay, told};
 
-/// Where a frame has the source of an IPv4 packet.
+/// Where a frame has its ethertype,
+const ETHERTYPE: Range<usize> = 12..14;
+/// the source of an IPv4 packet,
 const SOURCE: Range<usize> = 26..30;
+/// and that of an IPv6 packet.
+const SOURCE_V6: Range<usize> = 22..38;
 /// Samples that find room in the ring of a host whose agent reads it.
 const SAMPLES: usize = 1024;
 
@@ -129,19 +135,29 @@ fn fill_states(host: &mut Host, maps: &Maps, tables: &Contents) -> Result<()> {
 
 /// What shields know of a packet's source.
 fn fill_client(host: &mut Host, view: &View<'_>, tables: &Contents, frame: &[u8]) -> Result<()> {
-    let source = frame.get(SOURCE).and_then(|octets| octets.try_into().ok());
-    let (Some(source), false) = (source, tables.shields.is_empty()) else {
+    if tables.shields.is_empty() {
         return Ok(());
-    };
-    let (maps, client) = (view.maps, u32::from_be_bytes(source));
-    if let Some(until) = maps.verified.get(&client)? {
-        host.set_verified(client, until);
     }
-    for shield in tables.shields.values() {
-        let vni = shield.vni;
-        let key = AdmittedKey { vni, client };
-        if let Some(until) = maps.admitted.get(&key)? {
-            host.set_admitted(key, until);
+    let maps = view.maps;
+    if octets(frame, ETHERTYPE) == Some(ethernet::IPV6.to_be_bytes()) {
+        let Some(source) = octets(frame, SOURCE_V6) else {
+            return Ok(());
+        };
+        fill_client_v6(host, view, tables, Ipv6Addr::from_octets(source))?;
+    } else {
+        let Some(source) = octets(frame, SOURCE) else {
+            return Ok(());
+        };
+        let client = u32::from_be_bytes(source);
+        if let Some(until) = maps.verified.get(&client)? {
+            host.set_verified(client, until);
+        }
+        for shield in tables.shields.values() {
+            let vni = shield.vni;
+            let key = AdmittedKey { vni, client };
+            if let Some(until) = maps.admitted.get(&key)? {
+                host.set_admitted(key, until);
+            }
         }
     }
     let now = view.clock.jiffies()?;
@@ -150,6 +166,27 @@ fn fill_client(host: &mut Host, view: &View<'_>, tables: &Contents, frame: &[u8]
             host.set_source_bucket(place, bucket);
         }
     })
+}
+
+/// The same, of IPv6's own tables.
+fn fill_client_v6(host: &mut Host, view: &View<'_>, tables: &Contents, source: Ipv6Addr) -> Result<()> {
+    let (maps, client) = (view.maps, IpKey::v6(source.octets()));
+    let [network, _] = client.halves();
+    if let Some(until) = maps.verified_v6.get(&network)? {
+        host.set_verified_v6(network, until);
+    }
+    for shield in tables.shields.values() {
+        let key = AdmittedKeyV6::new(shield.vni, client);
+        if let Some(until) = maps.admitted_v6.get(&key)? {
+            host.set_admitted_v6(key, until);
+        }
+    }
+    Ok(())
+}
+
+/// Some octets of a frame, if it has them.
+fn octets<const N: usize>(frame: &[u8], at: Range<usize>) -> Option<[u8; N]> {
+    frame.get(at)?.try_into().ok()
 }
 
 /// Nanoseconds of the clock that stamps are taken by.

@@ -18,11 +18,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
-    Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit,
-    LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
-    Path as BackbonePath, PathState, Port, QuicServerKey, Sample, Seen, Service, ServiceKey, Shield,
-    ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, AdmittedKeyV6, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection,
+    ConnectionKey, Counter, Drop as Dropped, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter,
+    Hitter, HitterV6, IpKey, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
+    PairState, PassedOn, Path as BackbonePath, PathState, Port, Question, QuicServerKey, Sample, Seen,
+    Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep,
+    VtepKey, Window,
 };
 
 /// A key or value of a map: what it says is its octets, without padding, and any octets are one.
@@ -61,6 +62,8 @@ unsafe impl Octets for u32 {}
 // SAFETY: as above.
 unsafe impl Octets for u64 {}
 
+type QuestionV6 = Question<IpKey>;
+
 macro_rules! octets {
     ($($name:ident)+) => { $(
         const _: () = {
@@ -73,8 +76,8 @@ macro_rules! octets {
 }
 
 octets! {
-    AdmittedKey Bucket CachedFlows CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
-    Pair PairState PassedOn BackbonePath PathState Port QuicServerKey Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState TargetSigns Tracked
+    AdmittedKey AdmittedKeyV6 Bucket CachedFlows CaptureOrder CaptureRecord CaptureState Connection ConnectionKey Counter Dropped Endpoint EndpointKey FirstFragment FragmentKey Fragmenter Hitter HitterV6 Limit LimitState MemberKey Neighbour NextHop NodeConfig OwnWindow
+    Pair PairState PassedOn BackbonePath PathState Port QuestionV6 QuicServerKey Sample Seen Service ServiceKey Shield ShieldCounts ShieldState Slot SlotState TargetSigns Tracked
     Vtep VtepKey Window
 }
 

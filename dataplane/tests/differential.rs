@@ -58,6 +58,16 @@ fn shielded_frags() {
 }
 
 #[test]
+fn shielded_v6() {
+    compare(Program::Edge, false, "shielded-v6");
+}
+
+#[test]
+fn shielded_v6_frags() {
+    compare(Program::Edge, true, "shielded-v6-frags");
+}
+
+#[test]
 fn port() {
     compare(Program::Port, false, "port");
 }
@@ -94,7 +104,11 @@ fn compare_over(frames: u64, program: Program, frags: bool, name: &str) {
             connections: CONNECTIONS,
             // Rates go by the clock, which is each runner's own.
             shields: name.starts_with("shielded").then_some(false),
-            ..world::named("host")
+            ..world::named(if name.starts_with("shielded-v6") {
+                "shielded-v6"
+            } else {
+                "host"
+            })
         };
         let mut run = Differential {
             kernel: Kernel::new(&world, frags),

@@ -25,7 +25,8 @@ use kernel::{Kernel, namespace, stay_on_one_cpu};
 use kuafu_dataplane::bpf::{Clock, Sizes};
 use kuafu_dataplane::read::{DropWatch, Measured, ShieldWatch, View, answer, contents};
 use kuafu_model::contents::{Capacities, Contents};
-use kuafu_model::state::{PrefixListState, Shield};
+use kuafu_model::kinds::PortRange;
+use kuafu_model::state::{Encapsulation, PrefixListState, ServiceState, Shield, Target, TargetState};
 use kuafu_pipeline::Reason;
 use kuafu_pipeline::map::ShieldState;
 use kuafu_proto::v1::query::Ask;
@@ -368,6 +369,34 @@ fn shielded(admitted_only: bool, alarm_new_per_s: Option<u32>) -> Host {
     Host::of(world)
 }
 
+/// A service of IPv6 whose shield wants admitted clients.
+fn shielded_v6() -> Host {
+    let mut world = shielded(true, None).world;
+    let state = world.state.as_mut().unwrap();
+    let shield = state.services.iter().find_map(|service| service.shield.clone());
+    state.services.push(ServiceState {
+        name: "six".into(),
+        own: true,
+        targets: vec![TargetState::unchecked(
+            1,
+            Target::Direct {
+                address: "2001:db8::9".parse().unwrap(),
+                encapsulation: Encapsulation::Ipip,
+            },
+        )],
+        shield: shield.map(|shield| Shield {
+            block: Vec::new(),
+            ..shield
+        }),
+        ..ServiceState::blank(
+            106,
+            "2001:db8::1".parse().unwrap(),
+            (17, PortRange::literal(7000, 7000)),
+        )
+    });
+    Host::of(world)
+}
+
 fn status_of(host: &Host, object: &str) -> Result<v1::ShieldStatus, String> {
     let object = object.to_owned();
     match host.ask(Ask::Shield(v1::ShieldQuery { object })) {
@@ -453,6 +482,46 @@ fn who_is_admitted_may_begin_and_others_are_named() {
 }
 
 #[test]
+fn clients_of_ipv6_are_admitted_and_named_by_their_networks() {
+    in_namespace("admit-v6", || {
+        const SIX: &str = "service/six";
+        let mut host = shielded_v6();
+        let packet = |source: &str| Input {
+            octets: encode(&format!(
+                "eth mfe > m01 | ipv6 {source} > 2001:db8::1 | udp 4000 > 7000 | data 5"
+            )),
+            ..client(4000)
+        };
+        let (one, other) = (packet("2001:db8:5:6::7"), packet("2001:db8:5:6::8"));
+        let reason = |host: &Host, input: &Input| host.explain(input).unwrap().reason;
+        assert_eq!(reason(&host, &one), "not_admitted");
+        let refused = admit(&host, SIX, "203.0.113.9", 60).unwrap_err();
+        assert!(refused.contains("name the client's IPv6 address"), "{refused}");
+        admit(&host, SIX, "2001:db8:5:6::7", 60).unwrap();
+        assert_ne!(reason(&host, &one), "not_admitted");
+        assert_eq!(reason(&host, &other), "not_admitted");
+
+        host.run(&one);
+        host.run(&other);
+        for _ in 0..10 {
+            host.shields.look(host.kernel.maps(), &host.contents).unwrap();
+        }
+        let status = status_of(&host, SIX).unwrap();
+        assert_eq!(tallies(&status), [("new", 2), ("not_admitted", 1)]);
+        let hitter = |source: &str| v1::Hitter {
+            source: source.into(),
+            packets: 2,
+        };
+        assert_eq!(status.sources, [hitter("2001:db8:5:6::/64")]);
+        assert_eq!(status.prefixes, [hitter("2001:db8:5::/48")]);
+        for _ in 0..10 {
+            host.shields.look(host.kernel.maps(), &host.contents).unwrap();
+        }
+        assert!(status_of(&host, SIX).unwrap().sources.is_empty(), "counted anew");
+    });
+}
+
+#[test]
 fn an_explanation_knows_how_the_shield_is() {
     in_namespace("explain-shield", || {
         let host = shielded(true, None);
@@ -494,8 +563,12 @@ fn what_cannot_be_admitted_is_refused_with_the_fix() {
         assert!(open.contains("set spec.shield.admission: required"), "{open}");
         let none = admit(&host, "accelerator/accelerator-101", "203.0.113.9", 60).unwrap_err();
         assert!(none.contains("accelerator/accelerator-101"), "{none}");
-        let address = admit(&host, "accelerator/accelerator-100", "2001:db8::1", 60).unwrap_err();
-        assert!(address.contains("is not an IPv4 address"), "{address}");
+        let address = admit(&host, "accelerator/accelerator-100", "example.org", 60).unwrap_err();
+        assert!(address.contains("is not an IP address"), "{address}");
+        let host = shielded(true, None);
+        let family = admit(&host, "accelerator/accelerator-100", "2001:db8::1", 60).unwrap_err();
+        assert!(family.contains("name the client's IPv4 address"), "{family}");
+        let host = shielded(false, None);
         let ttl = admit(&host, "accelerator/accelerator-100", "203.0.113.9", 0).unwrap_err();
         assert!(ttl.contains("1 to 86400 seconds"), "{ttl}");
         let none = status_of(&host, "service/accelerator-100").unwrap_err();

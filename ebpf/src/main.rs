@@ -15,12 +15,12 @@ mod verdict;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use kuafu_pipeline::map::{CapturedProgram, said};
+use kuafu_pipeline::map::{CapturedProgram, asked, said};
 use kuafu_pipeline::{Frame, Reason, program, stage};
 
 use crate::capture::Watch;
 use crate::frame::{SkbFrame, XdpFrame};
-use crate::tables::{KernelTables, passed_on};
+use crate::tables::{KernelTables, passed_on, passed_on_v6};
 
 /// The edge, for packets that lie in one piece.
 #[xdp]
@@ -77,7 +77,15 @@ fn shield<const FRAGS: bool>(context: &XdpContext) -> u32 {
     let interface = frame.interface();
     let tables = KernelTables::new(context.ctx.cast(), interface).in_pieces(FRAGS);
     let watch = Watch::go_on(context.ctx.cast());
-    match stage::shield::decide(&mut frame, &tables, interface, &passed_on.question) {
+    let decided = if passed_on.question.is(asked::V6) {
+        let Some(question) = passed_on_v6() else {
+            return XDP_DROP;
+        };
+        stage::shield::decide(&mut frame, &tables, interface, question)
+    } else {
+        stage::shield::decide(&mut frame, &tables, interface, &passed_on.question)
+    };
+    match decided {
         Ok(is_remembered) => {
             passed_on.said = if is_remembered {
                 said::PASSES

@@ -4,10 +4,10 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
-    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit,
+    AdmittedKey, AdmittedKeyV6, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
+    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, HitterV6, IpKey, Limit,
     LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
-    Path, PathState, Port, QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield,
+    Path, PathState, Port, Question, QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield,
     ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
@@ -148,13 +148,25 @@ pub static SOURCE_BUCKET: Array<Bucket, { SOURCE_BUCKETS as usize }> = Array::ne
 #[btf_map(name = "hitters")]
 pub static HITTER: Array<Hitter, { 2 * HITTERS as usize }> = Array::new();
 
+/// The same of IPv6.
+#[btf_map(name = "hitters_v6")]
+pub static HITTER_V6: Array<HitterV6, { 2 * HITTERS as usize }> = Array::new();
+
 /// Sources that have returned a cookie. Only who can be reached gets in.
 #[btf_map(name = "verified")]
 pub static VERIFIED: LruHashMap<u32, u64, 131_072> = LruHashMap::new();
 
+/// The same of IPv6, by the first 64 bits of their addresses.
+#[btf_map(name = "verified_v6")]
+pub static VERIFIED_V6: LruHashMap<u64, u64, 131_072> = LruHashMap::new();
+
 /// Clients that were admitted.
 #[btf_map(name = "admitted")]
 pub static ADMITTED: HashMap<AdmittedKey, u64, 262_144, ON_DEMAND> = HashMap::new();
+
+/// The same of IPv6.
+#[btf_map(name = "admitted_v6")]
+pub static ADMITTED_V6: HashMap<AdmittedKeyV6, u64, 262_144, ON_DEMAND> = HashMap::new();
 
 /// Where lists have longer prefixes, a bit for each /24.
 #[btf_map(name = "list_marks")]
@@ -222,6 +234,10 @@ pub static CHAIN_FRAGS: ProgramArray<2> = ProgramArray::new();
 /// What they pass on to each other. Pinned with them: the one may be newer than the other.
 #[btf_map(name = "passed_on")]
 pub static PASSED_ON: PerCpuArray<PassedOn, 1> = PerCpuArray::new();
+
+/// What the shield is asked of a packet of IPv6, where [`PASSED_ON`] says so.
+#[btf_map(name = "passed_on_v6")]
+pub static PASSED_ON_V6: PerCpuArray<Question<IpKey>, 1> = PerCpuArray::new();
 
 /// What a capture asks, if somebody captures.
 #[btf_map(name = "capture")]

@@ -9,11 +9,11 @@ use core::sync::atomic::{
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use kuafu_pipeline::map::{
-    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint, EndpointKey,
-    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question,
-    QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, Slot,
-    SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window, said,
+    AdmittedKey, AdmittedKeyV6, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, HitterV6, IpKey, Limit, LimitState,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port,
+    Question, QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState,
+    Slot, SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window, asked, said,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables};
 
@@ -80,6 +80,15 @@ pub fn passed_on<'a>() -> Option<&'a mut PassedOn> {
     maps::PASSED_ON
         .get_ptr_mut(0)
         .map(|passed_on| unsafe { &mut *passed_on })
+}
+
+/// What this CPU's edge asks its shield of a packet of IPv6.
+#[inline(always)]
+pub fn passed_on_v6<'a>() -> Option<&'a mut Question<IpKey>> {
+    // SAFETY: as above.
+    maps::PASSED_ON_V6
+        .get_ptr_mut(0)
+        .map(|question| unsafe { &mut *question })
 }
 
 /// A key, off the stack; good until the next call.
@@ -277,6 +286,24 @@ impl Tables for KernelTables {
         Ok(true)
     }
 
+    /// What is asked lies in a map of its own, so that IPv4's does not become longer.
+    #[inline(always)]
+    fn shielded_v6<F: Frame>(&self, _: &mut F, _: u32, question: &Question<IpKey>) -> Result<bool, Outcome> {
+        let (Some(passed_on), Some(asked)) = (passed_on(), passed_on_v6()) else {
+            return Ok(true);
+        };
+        let said = passed_on.said;
+        passed_on.said = said::NOTHING;
+        if said != said::NOTHING && passed_on.question.what == asked::V6 && *asked == *question {
+            return Ok(said == said::PASSES);
+        }
+        passed_on.question.what = asked::V6;
+        *asked = *question;
+        chain::call(self.context, self.frags, chain::SHIELD);
+        // There is no such program.
+        Ok(true)
+    }
+
     #[inline(always)]
     fn tally(&self, number: u32, what: Tally) {
         if let Some(counts) = maps::SHIELD_COUNTS.get_ptr_mut(number) {
@@ -296,6 +323,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn hitter_v6(&self, hash: u32, is_prefix: bool) -> Option<&HitterV6> {
+        look_up!(HITTER_V6, hash % HITTERS + HITTERS * is_prefix as u32)
+    }
+
+    #[inline(always)]
     fn verified(&self, source: u32) -> Option<u64> {
         look_up!(VERIFIED, source).copied()
     }
@@ -307,8 +339,24 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn verified_v6(&self, network: u64) -> Option<u64> {
+        look_up!(VERIFIED_V6, network).copied()
+    }
+
+    #[inline(always)]
+    fn verify_v6(&self, network: u64, until: u64) {
+        // As of IPv4.
+        let _ = maps::VERIFIED_V6.insert(network, until, 0);
+    }
+
+    #[inline(always)]
     fn admitted(&self, key: &AdmittedKey) -> Option<u64> {
         look_up!(ADMITTED, key).copied()
+    }
+
+    #[inline(always)]
+    fn admitted_v6(&self, key: &AdmittedKeyV6) -> Option<u64> {
+        look_up!(ADMITTED_V6, key).copied()
     }
 
     #[inline(always)]

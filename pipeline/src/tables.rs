@@ -1,11 +1,11 @@
 //! What the stages look up, and what else they need of the host that they run on.
 
 use crate::map::{
-    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint, EndpointKey,
-    FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState, MacPair, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, QuicServerKey, Sample,
-    Seen, Service, ServiceKey, Shield, ShieldState, Slot, SlotState, Tally, TargetSigns, Tracked, Vtep,
-    VtepKey, Window,
+    AdmittedKey, AdmittedKeyV6, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, HitterV6, IpKey, Limit, LimitState, MacPair,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question,
+    QuicServerKey, Sample, Seen, Service, ServiceKey, Shield, ShieldState, Slot, SlotState, Tally,
+    TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use crate::{Event, Frame, Outcome, Reason};
 
@@ -87,18 +87,36 @@ pub trait Tables: Atomics {
     /// As there.
     fn shielded<F: Frame>(&self, frame: &mut F, interface: u32, question: &Question)
     -> Result<bool, Outcome>;
+    /// The same of a packet of IPv6.
+    ///
+    /// # Errors
+    /// As there.
+    fn shielded_v6<F: Frame>(
+        &self,
+        frame: &mut F,
+        interface: u32,
+        question: &Question<IpKey>,
+    ) -> Result<bool, Outcome>;
     /// Counts a packet of a shield.
     fn tally(&self, number: u32, what: Tally);
     /// The bucket of a source or a prefix with this hash.
     fn source_bucket(&self, hash: u32) -> Option<&Bucket>;
     /// Who sends most of what has this hash: of sources, or of prefixes.
     fn hitter(&self, hash: u32, is_prefix: bool) -> Option<&Hitter>;
+    /// The same of IPv6.
+    fn hitter_v6(&self, hash: u32, is_prefix: bool) -> Option<&HitterV6>;
     /// Until when, in jiffies, an IPv4 address counts as one that answers.
     fn verified(&self, source: u32) -> Option<u64>;
     /// Enters that. Where there is no room, the oldest is forgotten.
     fn verify(&self, source: u32, until: u64);
+    /// The same of a /64 of IPv6.
+    fn verified_v6(&self, network: u64) -> Option<u64>;
+    /// Enters that, as of IPv4.
+    fn verify_v6(&self, network: u64, until: u64);
     /// Until when, in jiffies, a client is admitted.
     fn admitted(&self, key: &AdmittedKey) -> Option<u64>;
+    /// The same of a client of IPv6.
+    fn admitted_v6(&self, key: &AdmittedKeyV6) -> Option<u64>;
     /// Of the lists' longer prefixes: for 64 networks of 256 addresses, whether the table of listed has any of theirs.
     fn list_marks(&self, place: u32) -> Option<u64>;
     /// Of a network of 65,536 addresses the lists that have all of it.

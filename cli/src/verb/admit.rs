@@ -1,6 +1,6 @@
 //! `kuafu admit`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_model::kinds::ObjectRef;
 use kuafu_proto::v1::{AdmitAnswer, AdmitRequest};
@@ -19,9 +19,9 @@ use crate::out::{self, Output};
   kuafu admit 203.0.113.9 accelerator/arena --ttl 600
   kuafu admit 203.0.113.9 service/web --ttl 60 -o json")]
 pub(crate) struct Args {
-    /// The client's IPv4 address, as hosts see it
+    /// The client's address, as hosts see it, of the family of the object's
     #[arg(value_name = "CLIENT")]
-    client: Ipv4Addr,
+    client: IpAddr,
     /// Such as service/web or accelerator/arena
     #[arg(value_name = "OBJECT")]
     object: ObjectRef,

@@ -17,7 +17,7 @@ use crate::sys::{self, Inserted, Octets, RawMap, possible_cpus};
 /// they send under lower ones.
 const ADVANCE: u64 = 1 << 20;
 /// What nobody misses: it is full of what was under way.
-const LEFT: [&str; 14] = [
+const LEFT: [&str; 16] = [
     "samples",
     "captured",
     "capture",
@@ -28,10 +28,12 @@ const LEFT: [&str; 14] = [
     "seen",
     "source_buckets",
     "hitters",
+    "hitters_v6",
     "target_signs",
     "chain",
     "chain_frags",
     "passed_on",
+    "passed_on_v6",
 ];
 /// What packets change is read last, and what they change most at the very end.
 const LAST: [&str; 7] = [

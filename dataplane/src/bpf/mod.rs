@@ -26,11 +26,12 @@ use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
 use kuafu_model::contents::Capacities;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
-    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter, Limit, LimitState,
-    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn, Path as BackbonePath,
-    PathState, Port, QuicServerKey, Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState,
-    Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, AdmittedKeyV6, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection,
+    ConnectionKey, Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, Hitter,
+    HitterV6, IpKey, Limit, LimitState, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair,
+    PairState, PassedOn, Path as BackbonePath, PathState, Port, Question, QuicServerKey, Sample, Seen,
+    Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep,
+    VtepKey, Window,
 };
 use kuafu_pipeline::stage::flow::Flow;
 
@@ -125,10 +126,16 @@ maps! {
     source_buckets: Map<u32, Bucket>,
     /// Who sends most: sources, and behind them prefixes.
     hitters: Map<u32, Hitter>,
+    /// The same of IPv6.
+    hitters_v6: Map<u32, HitterV6>,
     /// Until when sources count as verified.
     verified: Map<u32, u64>,
+    /// The same of networks of IPv6, by their first 64 bits.
+    verified_v6: Map<u64, u64>,
     /// Until when clients are admitted.
     admitted: Map<AdmittedKey, u64>,
+    /// The same of clients of IPv6.
+    admitted_v6: Map<AdmittedKeyV6, u64>,
     /// Where lists have longer prefixes.
     list_marks: Map<u32, u64>,
     /// Lists that have all of a /16.
@@ -155,6 +162,8 @@ maps! {
     chain_frags: Map<u32, u32>,
     /// What they pass on to each other.
     passed_on: PerCpu<PassedOn>,
+    /// What the shield is asked of a packet of IPv6.
+    passed_on_v6: PerCpu<Question<IpKey>>,
     /// What a capture asks.
     capture: Map<u32, CaptureOrder>,
     /// What packets change while somebody captures.

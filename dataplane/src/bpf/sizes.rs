@@ -11,7 +11,7 @@ pub struct Sizes {
     pub connections: u32,
     /// Flows whose targets are remembered: 128 octets each, taken when the map is made.
     pub tracked: u32,
-    /// Sources that are known to be reachable.
+    /// Sources that are known to be reachable, of either family.
     pub verified: u32,
 }
 
@@ -48,7 +48,7 @@ impl Sizes {
         }
     }
 
-    pub(super) fn by_name(&self) -> [(&'static str, u32); 28] {
+    pub(super) fn by_name(&self) -> [(&'static str, u32); 29] {
         let of = &self.capacities;
         [
             ("ports", of.ports),
@@ -79,6 +79,7 @@ impl Sizes {
             ("connections", self.connections),
             ("tracked", self.tracked),
             ("verified", self.verified),
+            ("verified_v6", self.verified),
         ]
     }
 }

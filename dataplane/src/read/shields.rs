@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use kuafu_model::HostState;
 use kuafu_model::contents::Contents;
 use kuafu_model::state::{self, ServiceState};
-use kuafu_pipeline::map::{HITTERS, Hitter, Shield, ShieldState, guard};
+use kuafu_pipeline::map::{HITTERS, Hitter, HitterV6, Shield, ShieldState, guard};
 use kuafu_proto::v1;
 
 use super::{View, milliseconds};
@@ -48,9 +48,12 @@ struct Seen {
     at: Instant,
     counts: Counts,
     per_s: Counts,
-    sources: Vec<(u32, u64)>,
-    prefixes: Vec<(u32, u64)>,
+    sources: Vec<Sender>,
+    prefixes: Vec<Sender>,
 }
+
+/// A source, or the first address of a prefix, and how many packets it has sent.
+type Sender = (IpAddr, u64);
 
 impl ShieldWatch {
     /// Looks again. With each tenth look those who send most are counted anew.
@@ -85,21 +88,25 @@ impl ShieldWatch {
             seen.sources.clear();
             seen.prefixes.clear();
         }
-        let mut places = Vec::new();
+        let (mut places, mut places_v6) = (Vec::new(), Vec::new());
         maps.hitters.for_each(|place, hitter| {
             let (who, lead) = (hitter.who.get(), hitter.lead.get());
             if who == 0 {
                 return;
             }
             places.push(place);
-            if let Some(seen) = self.seen.get_mut(&upper(who)) {
-                let all = if place < HITTERS {
-                    &mut seen.sources
-                } else {
-                    &mut seen.prefixes
-                };
-                all.push((lower(who), lead));
+            let bits = lower(who) << if place < HITTERS { 0 } else { 8 };
+            self.keep(upper(who), place, (Ipv4Addr::from(bits).into(), lead));
+        })?;
+        maps.hitters_v6.for_each(|place, hitter| {
+            let (number, lead) = (hitter.number.get(), hitter.lead.get());
+            if number == 0 {
+                return;
             }
+            places_v6.push(place);
+            let network = hitter.network.get() << if place < HITTERS { 0 } else { 16 };
+            let address = Ipv6Addr::from(u128::from(network) << 64);
+            self.keep(lower(number), place, (address.into(), lead));
         })?;
         for seen in self.seen.values_mut() {
             for all in [&mut seen.sources, &mut seen.prefixes] {
@@ -109,7 +116,24 @@ impl ShieldWatch {
             }
         }
         let nobody = Hitter::default();
-        maps.hitters.set_all(places.iter().map(|place| (place, &nobody)))
+        maps.hitters
+            .set_all(places.iter().map(|place| (place, &nobody)))?;
+        let nobody = HitterV6::default();
+        maps.hitters_v6
+            .set_all(places_v6.iter().map(|place| (place, &nobody)))
+    }
+
+    /// Keeps what a place of the map says of a shield's sources or prefixes.
+    fn keep(&mut self, number: u32, place: u32, sender: Sender) {
+        let Some(seen) = self.seen.get_mut(&number) else {
+            return;
+        };
+        let all = if place < HITTERS {
+            &mut seen.sources
+        } else {
+            &mut seen.prefixes
+        };
+        all.push(sender);
     }
 }
 
@@ -205,13 +229,13 @@ pub fn shield(view: &View<'_>, object: &str) -> Result<v1::ShieldStatus> {
     let seen = view.shields.seen.get(number);
     let per_s = seen.map(|seen| seen.per_s).unwrap_or_default();
     let tallies = TALLIES.iter().zip(counts.into_iter().zip(per_s));
-    let most = |of: fn(&Seen) -> &Vec<(u32, u64)>| seen.map(of).into_iter().flatten();
+    let most = |of: fn(&Seen) -> &Vec<Sender>| seen.map(of).into_iter().flatten();
     Ok(v1::ShieldStatus {
         node: view.node().to_owned(),
         mode: mode(declared).to_owned(),
         up,
         since_ms: since(shield, &state, now).map(|ticks| milliseconds(view.clock.duration(ticks))),
-        does: does(declared, up),
+        does: does(declared, service.local.is_ipv6(), up),
         tallies: tallies
             .map(|(what, (packets, per_s))| v1::ShieldTally {
                 what: (*what).to_owned(),
@@ -220,15 +244,18 @@ pub fn shield(view: &View<'_>, object: &str) -> Result<v1::ShieldStatus> {
             })
             .collect(),
         sources: most(|seen| &seen.sources)
-            .map(|(source, packets)| hitter(Ipv4Addr::from(*source).to_string(), *packets))
+            .map(|(source, packets)| hitter(source, [None, Some(64)], *packets))
             .collect(),
         prefixes: most(|seen| &seen.prefixes)
-            .map(|(network, packets)| hitter(format!("{}/24", Ipv4Addr::from(network << 8)), *packets))
+            .map(|(network, packets)| hitter(network, [Some(24), Some(48)], *packets))
             .collect(),
     })
 }
 
-fn hitter(source: String, packets: u64) -> v1::Hitter {
+/// A source or a prefix of so many bits, by its family: `None` of a single address.
+fn hitter(first: &IpAddr, [v4, v6]: [Option<u8>; 2], packets: u64) -> v1::Hitter {
+    let bits = if first.is_ipv6() { v6 } else { v4 };
+    let source = bits.map_or_else(|| first.to_string(), |bits| format!("{first}/{bits}"));
     v1::Hitter { source, packets }
 }
 
@@ -252,7 +279,7 @@ fn since(shield: &Shield, state: &ShieldState, now: u64) -> Option<u64> {
 }
 
 /// What a shield does, and why.
-fn does(shield: &state::Shield, up: bool) -> Vec<String> {
+fn does(shield: &state::Shield, is_v6: bool, up: bool) -> Vec<String> {
     let mut does = Vec::new();
     match (shield.enforces, shield.alarm_new_per_s) {
         (false, _) => does.push("counts what it would do if it were up, and does nothing".to_owned()),
@@ -285,8 +312,9 @@ fn does(shield: &state::Shield, up: bool) -> Vec<String> {
     let all = shield
         .new_per_s
         .map_or_else(String::new, |all| format!(", all together {all}"));
+    let (source, prefix) = if is_v6 { ("/64", "/48") } else { ("source", "/24") };
     does.push(format!(
-        "lets a source begin {} flows a second, a /24 {}{all}",
+        "lets a {source} begin {} flows a second, a {prefix} {}{all}",
         shield.source_new_per_s, shield.prefix_new_per_s
     ));
     does

@@ -220,8 +220,18 @@ impl Kernel {
         for source in sources {
             maps.verified.delete(&source).expect("a source");
         }
+        let mut networks = Vec::new();
+        maps.verified_v6
+            .for_each(|network, _| networks.push(network))
+            .expect("networks");
+        for network in networks {
+            maps.verified_v6.delete(&network).expect("a network");
+        }
         if let Some(key) = world.admitted() {
             maps.admitted.set(&key, &u64::MAX).expect("a client");
+        }
+        if let Some(key) = world.admitted_v6() {
+            maps.admitted_v6.set(&key, &u64::MAX).expect("a client");
         }
     }
 
@@ -377,6 +387,9 @@ impl Kernel {
         maps.verified
             .for_each(|source, _| all.push((state::verified_key(source), String::new())))
             .expect("sources");
+        maps.verified_v6
+            .for_each(|network, _| all.push((state::verified_v6_key(network), String::new())))
+            .expect("networks");
         maps.fragments
             .for_each(|key, value| all.push((state::fragment_key(&key), state::first_fragment(&value))))
             .expect("fragments");

@@ -17,7 +17,7 @@ use super::vpc::{v4, vni};
 use super::{Contents, Error, HostFacts, limit, ring, shield};
 use crate::health::{self, Subject};
 use crate::kinds::{Affinity, ConnectionIds, Echo, Fragments, Options, Oversize};
-use crate::state::{Encapsulation, HostState, ServiceState, Target, TargetState};
+use crate::state::{Encapsulation, HostState, ServiceState, Shield, Target, TargetState};
 
 /// For how many seconds flows that may have begun before a change of their ring belong to the ring before it, on a host
 /// that has not seen them. A UDP flow tells nothing of that: a short time, or a target that joins gets none.
@@ -359,8 +359,9 @@ fn is_of_one_family(index: usize, service: &ServiceState) -> Result<(), Error> {
             return refused("targets", &what, allowed);
         }
     }
-    if service.shield.is_some() && is_v6 {
-        return refused("shield", &service.local, "none yet of a listener of IPv6");
+    let mut lists = service.shield.iter().flat_map(Shield::lists);
+    if let Some(list) = lists.next().filter(|_| is_v6) {
+        return refused("shield", &list, "no lists yet at a listener of IPv6");
     }
     Ok(())
 }

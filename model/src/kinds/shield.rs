@@ -27,9 +27,10 @@ pub struct Shield {
     pub syn_cookies: bool,
     /// Whether nothing comes from UDP ports whose answers are larger than their questions. Default: true.
     pub drop_amplifiers: bool,
-    /// How many flows a source may begin a second, and 2 s of that at once, at least ten. Default: 100.
+    /// How many flows a source may begin a second, and 2 s of that at once, at least ten. Default: 100. Of IPv6 a source
+    /// is a /64, since a host has all of one.
     pub source_new_per_s: NewFlows,
-    /// The same of a /24 altogether, and 1 s of that at once. Default: 2000.
+    /// The same of a /24 altogether, of IPv6 a /48, and 1 s of that at once. Default: 2000.
     pub prefix_new_per_s: NewFlows,
     /// How many may begin a second altogether: the service's budget, of whose burst the latter half is left to sources
     /// that have returned a cookie. Default: no bound.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ipnetwork::Ipv4Network;
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, CachedFlows, Connection, ConnectionKey, Counter, Drop, FRAME_START, FirstFragment,
-    FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, Neighbour, NextHop, OwnWindow, Pair,
-    PairState, Path, PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts, ShieldState, Slot,
-    SlotState, TargetSigns, Tracked, Vtep, Window,
+    AdmittedKey, AdmittedKeyV6, Bucket, CachedFlows, Connection, ConnectionKey, Counter, Drop, FRAME_START,
+    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, HitterV6, Limit, LimitState, Neighbour, NextHop,
+    OwnWindow, Pair, PairState, Path, PathState, SOURCE_BUCKETS, Sample, Seen, Shield, ShieldCounts,
+    ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, Window,
 };
 use kuafu_pipeline::{Event, Frame, Outcome, Reason, Route, program};
 
@@ -33,8 +33,11 @@ pub struct Host {
     pub(super) shield_counts: HashMap<u32, ShieldCounts>,
     pub(super) source_buckets: Array<Bucket>,
     pub(super) hitters: Array<Hitter>,
+    pub(super) hitters_v6: Array<HitterV6>,
     pub(super) verified: HashMap<u32, u64>,
+    pub(super) verified_v6: HashMap<u64, u64>,
     pub(super) admitted: HashMap<AdmittedKey, u64>,
+    pub(super) admitted_v6: HashMap<AdmittedKeyV6, u64>,
     pub(super) connections: HashMap<ConnectionKey, Connection>,
     pub(super) tracked: HashMap<ConnectionKey, Tracked>,
     pub(super) tracked_room: usize,
@@ -135,8 +138,11 @@ impl Host {
             shield_counts: HashMap::new(),
             source_buckets: Array::new(SOURCE_BUCKETS),
             hitters: Array::new(2 * HITTERS),
+            hitters_v6: Array::new(2 * HITTERS),
             verified: HashMap::new(),
+            verified_v6: HashMap::new(),
             admitted: HashMap::new(),
+            admitted_v6: HashMap::new(),
             connections: HashMap::new(),
             tracked: HashMap::new(),
             tracked_room: TRACKED,
@@ -312,6 +318,7 @@ impl Host {
             self.set_fragment(key, first);
         }
         self.verified.extend(effects.verified);
+        self.verified_v6.extend(effects.verified_v6);
         for (number, what) in effects.tallies {
             self.shield_counts.entry(number).or_default().packets[what as usize] += 1;
         }

@@ -1,9 +1,9 @@
 //! What packets have changed on a host: to be read, and to be set where a run shall begin from a known state.
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Bucket, Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey, Fragmenter,
-    HITTERS, LimitState, OwnWindow, PairState, PathState, SOURCE_BUCKETS, Sample, ShieldCounts, ShieldState,
-    SlotState, TargetSigns, Tracked, Window,
+    AdmittedKey, AdmittedKeyV6, Bucket, Connection, ConnectionKey, Counter, Drop, FirstFragment, FragmentKey,
+    Fragmenter, HITTERS, LimitState, OwnWindow, PairState, PathState, SOURCE_BUCKETS, Sample, ShieldCounts,
+    ShieldState, SlotState, TargetSigns, Tracked, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 
@@ -136,6 +136,7 @@ impl Host {
     pub fn forget_sources(&mut self) {
         self.source_buckets = Array::new(SOURCE_BUCKETS);
         self.hitters = Array::new(2 * HITTERS);
+        self.hitters_v6 = Array::new(2 * HITTERS);
     }
 
     /// Sources that are verified, and until when.
@@ -146,6 +147,21 @@ impl Host {
     /// Enters a verified source.
     pub fn set_verified(&mut self, source: u32, until: u64) {
         self.verified.insert(source, until);
+    }
+
+    /// Networks of IPv6, by their first 64 bits, that are verified, and until when.
+    pub fn verified_v6(&self) -> impl Iterator<Item = (&u64, &u64)> {
+        self.verified_v6.iter()
+    }
+
+    /// Enters a verified network of IPv6.
+    pub fn set_verified_v6(&mut self, network: u64, until: u64) {
+        self.verified_v6.insert(network, until);
+    }
+
+    /// Admits a client of IPv6.
+    pub fn set_admitted_v6(&mut self, key: AdmittedKeyV6, until: u64) {
+        self.admitted_v6.insert(key, until);
     }
 
     /// Admits a client.

@@ -4,11 +4,11 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Ipv4Addr;
 
 use kuafu_pipeline::map::{
-    AdmittedKey, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint, EndpointKey,
-    FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, Limit, LimitState, MemberKey, Neighbour,
-    NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question, QuicServerKey,
-    SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState, SingleThreaded, Slot,
-    SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, AdmittedKeyV6, Atomics, Bucket, CachedFlows, Connection, ConnectionKey, Endpoint,
+    EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, HitterV6, IpKey, Limit, LimitState,
+    MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, Path, PathState, Port, Question,
+    QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shared, Shield, ShieldState,
+    SingleThreaded, Slot, SlotState, Tally, TargetSigns, Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables, stage};
 
@@ -27,6 +27,7 @@ pub(super) struct Run<'h> {
     tracked: RefCell<Option<(ConnectionKey, Tracked)>>,
     remembered: Cell<Option<(FragmentKey, FirstFragment)>>,
     verified: Cell<Option<(u32, u64)>>,
+    verified_v6: Cell<Option<(u64, u64)>>,
     tallies: RefCell<Vec<(u32, Tally)>>,
     samples: RefCell<Vec<Sample>>,
     counts: RefCell<Vec<(Event, u32)>>,
@@ -41,6 +42,7 @@ pub(super) struct Effects {
     pub(super) tracked: Option<(ConnectionKey, Tracked)>,
     pub(super) remembered: Option<(FragmentKey, FirstFragment)>,
     pub(super) verified: Option<(u32, u64)>,
+    pub(super) verified_v6: Option<(u64, u64)>,
     pub(super) tallies: Vec<(u32, Tally)>,
     pub(super) samples: Vec<Sample>,
     pub(super) counts: Vec<(Event, u32)>,
@@ -56,6 +58,7 @@ impl<'h> Run<'h> {
             tracked: RefCell::default(),
             remembered: Cell::default(),
             verified: Cell::default(),
+            verified_v6: Cell::default(),
             tallies: RefCell::default(),
             samples: RefCell::default(),
             counts: RefCell::default(),
@@ -79,6 +82,7 @@ impl<'h> Run<'h> {
             tracked: self.tracked.into_inner(),
             remembered: self.remembered.into_inner(),
             verified: self.verified.into_inner(),
+            verified_v6: self.verified_v6.into_inner(),
             tallies: self.tallies.into_inner(),
             samples: self.samples.into_inner(),
             counts: self.counts.into_inner(),
@@ -397,6 +401,15 @@ impl Tables for Run<'_> {
         stage::shield::decide(frame, self, interface, question)
     }
 
+    fn shielded_v6<F: Frame>(
+        &self,
+        frame: &mut F,
+        interface: u32,
+        question: &Question<IpKey>,
+    ) -> Result<bool, Outcome> {
+        stage::shield::decide(frame, self, interface, question)
+    }
+
     fn tally(&self, number: u32, what: Tally) {
         self.tallies.borrow_mut().push((number, what));
     }
@@ -408,6 +421,11 @@ impl Tables for Run<'_> {
     fn hitter(&self, hash: u32, is_prefix: bool) -> Option<&Hitter> {
         let place = hash % HITTERS + HITTERS * u32::from(is_prefix);
         self.host.hitters.get(place)
+    }
+
+    fn hitter_v6(&self, hash: u32, is_prefix: bool) -> Option<&HitterV6> {
+        let place = hash % HITTERS + HITTERS * u32::from(is_prefix);
+        self.host.hitters_v6.get(place)
     }
 
     fn verified(&self, source: u32) -> Option<u64> {
@@ -430,11 +448,42 @@ impl Tables for Run<'_> {
         });
     }
 
+    fn verified_v6(&self, network: u64) -> Option<u64> {
+        let found = self.host.verified_v6.get(&network);
+        self.looked_up(
+            "verified_v6",
+            || trace::network(network),
+            found,
+            |until| trace::until(*until, self.host.jiffies),
+        )
+        .copied()
+    }
+
+    fn verify_v6(&self, network: u64, until: u64) {
+        self.verified_v6.set(Some((network, until)));
+        self.note(|| Step::Do {
+            what: "count as verified",
+            with: trace::network(network),
+            done: true,
+        });
+    }
+
     fn admitted(&self, key: &AdmittedKey) -> Option<u64> {
         let found = self.host.admitted.get(key);
         self.looked_up(
             "admitted",
             || format!("{} to {}", Ipv4Addr::from(key.client), key.vni),
+            found,
+            |until| trace::until(*until, self.host.jiffies),
+        )
+        .copied()
+    }
+
+    fn admitted_v6(&self, key: &AdmittedKeyV6) -> Option<u64> {
+        let found = self.host.admitted_v6.get(key);
+        self.looked_up(
+            "admitted_v6",
+            || format!("{} to {}", trace::address(key.client), key.vni),
             found,
             |until| trace::until(*until, self.host.jiffies),
         )

@@ -1,7 +1,7 @@
 //! Each look-up of a packet's way, as people read it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kuafu_pipeline::map::{
     Connection, ConnectionKey, EndpointKey, FirstFragment, FragmentKey, HopKind, IpKey, KEEPS, Limit,
@@ -52,6 +52,11 @@ impl fmt::Display for Step {
 /// An address of a key.
 pub(super) fn address(key: IpKey) -> String {
     IpAddr::from(key).to_string()
+}
+
+/// A /64 of IPv6, by its first bits.
+pub(super) fn network(network: u64) -> String {
+    format!("{}/64", Ipv6Addr::from(u128::from(network) << 64))
 }
 
 pub(super) fn endpoint(key: &EndpointKey) -> String {

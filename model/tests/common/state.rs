@@ -38,6 +38,9 @@ pub fn state(host: &Host) -> State {
     let verified = host
         .verified()
         .map(|(source, _)| (verified_key(*source), String::new()));
+    let verified_v6 = host
+        .verified_v6()
+        .map(|(network, _)| (verified_v6_key(*network), String::new()));
     let shields =
         (0..SHIELDS).map(|number| (format!("shield {number}"), shield(&host.shield_counts(number))));
     let of_targets = host
@@ -47,6 +50,7 @@ pub fn state(host: &Host) -> State {
         .chain(paths)
         .chain(pairs)
         .chain(verified)
+        .chain(verified_v6)
         .chain(shields)
         .chain(of_targets);
     changed(
@@ -77,6 +81,11 @@ pub fn changed(all: impl IntoIterator<Item = (String, String)>) -> State {
 /// A source that is verified.
 pub fn verified_key(source: u32) -> String {
     format!("verified {source:08x}")
+}
+
+/// A network of IPv6 that is verified.
+pub fn verified_v6_key(network: u64) -> String {
+    format!("verified {network:016x}")
 }
 
 /// What a shield has counted.

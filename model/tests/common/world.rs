@@ -16,8 +16,8 @@ use kuafu_model::state::{
 };
 use kuafu_pipeline::header::ipv4::{TCP, UDP};
 use kuafu_pipeline::map::{
-    AdmittedKey, Be32, ConnectionIds, Fragmenter, IpKey, JIFFY, Limit, Mac, MacPair, Neighbour, NextHop,
-    NodeConfig, PathState, Rate, Shield, Wrap, guard, listed_key, policy,
+    AdmittedKey, AdmittedKeyV6, Be32, ConnectionIds, Fragmenter, IpKey, JIFFY, Limit, Mac, MacPair,
+    Neighbour, NextHop, NodeConfig, PathState, Rate, Shield, Wrap, guard, listed_key, policy,
 };
 use kuafu_pipeline::{Reason, Route};
 
@@ -52,7 +52,7 @@ pub const NOW: u64 = 100_000;
 pub const NOW_NS: u64 = 400_000_000_000;
 
 /// Names of all worlds.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "host",
     "twice",
     "bare",
@@ -67,6 +67,7 @@ pub const NAMES: [&str; 14] = [
     "balancer",
     "strict",
     "shielded",
+    "shielded-v6",
 ];
 
 /// A host and what surrounds it.
@@ -121,6 +122,10 @@ pub fn named(name: &str) -> World {
             world.balancer = Some(balancer(common, policy::SILENT));
         }
         "shielded" => world.shields = Some(true),
+        "shielded-v6" => {
+            world.balancer = Some(balancer(policy::ANSWER_ECHO, 0));
+            world.shields = Some(true);
+        }
         other => panic!("no world is called {other}"),
     }
     world
@@ -156,6 +161,9 @@ impl World {
         if let Some(balancer) = &self.balancer {
             let mut contents = contents::balancer(balancer, &facts(), None).expect("services that fit");
             contents.neighbours.insert(BEHIND_GATEWAY, GATEWAY.into());
+            if let Some(has_rates) = self.shields {
+                shield(&mut contents, has_rates, (&SHIELDS_V6, true));
+            }
             return Some(contents);
         }
         let state = self.state.as_ref()?;
@@ -164,7 +172,7 @@ impl World {
         let limits = contents.limits.values_mut().filter(|limit| limit.cost != 0);
         limits.for_each(|limit| *limit = slow(limit.vni));
         if let Some(has_rates) = self.shields {
-            shield(&mut contents, has_rates);
+            shield(&mut contents, has_rates, (&SHIELDS, false));
         }
         Some(contents)
     }
@@ -176,6 +184,16 @@ impl World {
             vni: ACCELERATOR,
             client: u32::from(ip(203, 0, 113, 7)),
         })
+    }
+
+    /// The same of IPv6: the balancer's port 7040 admits one.
+    pub fn admitted_v6(&self) -> Option<AdmittedKeyV6> {
+        self.shields?;
+        let service = self.balancer.as_ref()?.services.iter();
+        let mut service = service.filter(|service| service.address == ipv6(0x1) && service.port == 7040);
+        let service = self.contents()?.services[&service.next()?.key()];
+        let client = Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, 7);
+        Some(AdmittedKeyV6::new(service.vni, IpKey::v6(client.octets())))
     }
 
     /// The neighbours' entries, by number: what an agent finds out.
@@ -223,6 +241,9 @@ impl World {
         if let Some(key) = self.admitted() {
             host.set_admitted(key, u64::MAX);
         }
+        if let Some(key) = self.admitted_v6() {
+            host.set_admitted_v6(key, u64::MAX);
+        }
         host
     }
 
@@ -246,24 +267,36 @@ fn slow(vni: u32) -> Limit {
     }
 }
 
-/// Gives services shields: 7020 and 7004, whose server is rewritten to, one that is on, 7021 one that observes, 7022 one that goes up by itself, for good, and
-/// the accelerator's 7000 one that wants admitted clients.
+/// What most shields do.
+const USUAL: u32 = guard::ALWAYS | guard::COOKIES | guard::NO_AMPLIFIERS;
+
+/// Ports of IPv4 with shields: 7020 and 7004, whose server is rewritten to, have one that is on, 7021 one that observes,
+/// 7022 one that goes up by itself, for good, and the accelerator's 7000 one that wants admitted clients.
+const SHIELDS: [(u16, u32); 5] = [
+    (7020, USUAL | guard::ENFORCES),
+    (7021, USUAL),
+    (7022, guard::ENFORCES | guard::COOKIES),
+    (7000, guard::ENFORCES | guard::ALWAYS | guard::ADMISSION),
+    (7004, USUAL | guard::ENFORCES),
+];
+
+/// The same of a balancer's IPv6: 7040 is the one that wants admitted clients.
+const SHIELDS_V6: [(u16, u32); 4] = [
+    (7020, USUAL | guard::ENFORCES),
+    (7021, USUAL),
+    (7022, guard::ENFORCES | guard::COOKIES),
+    (7040, guard::ENFORCES | guard::ALWAYS | guard::ADMISSION),
+];
+
+/// Gives services of a family shields.
 ///
 /// 198.51.101.0/24 is blocked and 198.51.101.9 in it allowed; 203.1.0.0/16 is blocked and 203.1.5.0/24 in it allowed. A
-/// source may begin three flows, a /24 five, and all together seven, or fourteen of verified sources.
-fn shield(contents: &mut Contents, has_rates: bool) {
-    let usual = guard::ALWAYS | guard::COOKIES | guard::NO_AMPLIFIERS;
+/// source may begin three flows, a prefix five, and all together seven, or fourteen of verified sources.
+fn shield(contents: &mut Contents, has_rates: bool, (shields, is_v6): (&[(u16, u32)], bool)) {
     let rate = |at_once| if has_rates { few(at_once) } else { Rate::default() };
-    let shields = [
-        (7020, usual | guard::ENFORCES),
-        (7021, usual),
-        (7022, guard::ENFORCES | guard::COOKIES),
-        (7000, guard::ENFORCES | guard::ALWAYS | guard::ADMISSION),
-        (7004, usual | guard::ENFORCES),
-    ];
-    for (number, (port, flags)) in (1..).zip(shields) {
+    for (number, (port, flags)) in (1..).zip(shields.iter().copied()) {
         for (key, service) in &mut contents.services {
-            if key.port.get() != port || key.vni != 0 {
+            if key.port.get() != port || key.vni != 0 || key.address.as_v4().is_none() != is_v6 {
                 continue;
             }
             service.shield = number;

@@ -54,15 +54,14 @@ impl Tcp<'_> {
         be32::<4, 20>(self.0)
     }
 
-    /// Writes a segment without options or data, from the first of these IPv4 addresses to the second: sequence number 0,
-    /// no window.
+    /// Writes a segment without options or data: sequence number 0, no window. `pseudo` is the running sum of what else
+    /// its checksum covers: both addresses, the protocol and 20 octets.
     #[inline(always)]
-    pub fn write_syn_ack(&mut self, answer: &SynAck, [source, destination]: [u32; 2]) {
-        const PROTOCOL_AND_LENGTH: u32 = 6 + 20;
+    pub fn write_syn_ack(&mut self, answer: &SynAck, pseudo: u32) {
         let (offset, flags) = (5 << 12, (SYN | ACK) as u32);
-        let sum = [source, destination, answer.ports, answer.acknowledges]
+        let sum = [answer.ports, answer.acknowledges]
             .into_iter()
-            .fold(PROTOCOL_AND_LENGTH + offset + flags, checksum::add32);
+            .fold(pseudo + offset + flags, checksum::add32);
         put32::<0, 20>(self.0, answer.ports);
         put32::<4, 20>(self.0, 0);
         put32::<8, 20>(self.0, answer.acknowledges);

@@ -38,8 +38,8 @@ pub use sample::Sample;
 pub use service::{KEEPS, MemberKey, Phase, Seen, Service, ServiceKey, TAKES, Tracked, policy};
 pub use shared::{Atomics, Shared, SingleThreaded};
 pub use shield::{
-    AdmittedKey, HITTERS, Hitter, MOST_LISTED, PassedOn, Question, Rate, SOURCE_BUCKETS, Shield,
-    ShieldCounts, ShieldState, Tally, asked, guard, listed_key, said,
+    AdmittedKey, AdmittedKeyV6, HITTERS, Hitter, HitterV6, MOST_LISTED, PassedOn, Question, Rate,
+    SOURCE_BUCKETS, Shield, ShieldCounts, ShieldState, Tally, asked, guard, listed_key, said,
 };
 pub use sign::{Sign, TargetSigns};
 pub use vpc::{Endpoint, EndpointKey, Neighbour, Port, Vtep, VtepKey};
@@ -47,7 +47,7 @@ pub use window::{LANES, OwnWindow, Window};
 
 /// A type that may be a key or a value of a map: no padding, and any bits are valid.
 ///
-/// Implemented by `map_types!` alone, which asserts the first; fields are integers, shared numbers, arrays of them, or
+/// Implemented by `map_types!`, which asserts the first, and beside it where that is asserted too; fields are integers, shared numbers, arrays of them, or
 /// other map types, which gives the second.
 pub trait MapType: Sized + Send + 'static {}
 

@@ -1,6 +1,6 @@
 //! The shield of a service: who may begin a flow to it, and how many may.
 
-use super::{Atomics, Bucket, JIFFY, Shared, map_types};
+use super::{Atomics, Bucket, IpKey, JIFFY, MapType, Shared, map_types};
 
 map_types! {
     /// What a service lets begin. A flow that has a target is nobody's concern here, but for the lists.
@@ -16,9 +16,9 @@ map_types! {
         pub allowed: u32,
         /// The secret of this host's SYN cookies.
         pub key: [u64; 2],
-        /// New flows of a source.
+        /// New flows of a source: an IPv4 address, or a /64 of IPv6.
         pub source: Rate,
-        /// New flows of the 256 sources of a /24.
+        /// New flows of the 256 sources of a /24, or the 65,536 of a /48 of IPv6.
         pub prefix: Rate,
         /// New flows altogether.
         pub budget: Rate,
@@ -69,27 +69,21 @@ map_types! {
         pub lead: Shared,
     }
 
-    /// What a shield is asked of a packet.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Question {
-        /// The shield.
-        pub number: u32,
-        /// Bits of [`asked`].
-        pub what: u32,
-        /// The client's IPv4 address.
-        pub source: u32,
-        /// The service's.
-        pub destination: u32,
-        /// The client's port, above the service's.
-        pub ports: u32,
-        /// Of TCP its sequence number.
-        pub sequence: u32,
+    /// The same of IPv6.
+    #[derive(Debug, Default)]
+    pub struct HitterV6 {
+        /// The shield's number; 0: nobody.
+        pub number: Shared,
+        /// The first 64 bits of the source's address, or its first 48.
+        pub network: Shared,
+        /// By how many packets it leads.
+        pub lead: Shared,
     }
 
     /// What the edge and the shield pass on to each other, on one CPU.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct PassedOn {
-        /// What the shield is asked.
+        /// What the shield is asked; with [`asked::V6`] it lies elsewhere.
         pub question: Question,
         /// What it has said: see [`said`].
         pub said: u32,
@@ -105,7 +99,42 @@ map_types! {
         /// The client's IPv4 address.
         pub client: u32,
     }
+
+    /// The same of a client of IPv6.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct AdmittedKeyV6 {
+        /// The client's address.
+        pub client: IpKey,
+        /// The accelerator, or the service.
+        pub vni: u32,
+        /// Zero.
+        spare: u32,
+    }
 }
+
+/// What a shield is asked of a packet, with IPv4 addresses or keys of IPv6 ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Question<A = u32> {
+    /// The shield.
+    pub number: u32,
+    /// Bits of [`asked`].
+    pub what: u32,
+    /// The client's address.
+    pub source: A,
+    /// The service's.
+    pub destination: A,
+    /// The client's port, above the service's.
+    pub ports: u32,
+    /// Of TCP its sequence number.
+    pub sequence: u32,
+}
+
+impl MapType for Question {}
+impl MapType for Question<IpKey> {}
+
+const _: () = assert!(size_of::<Question>() == 24, "padding");
+const _: () = assert!(size_of::<Question<IpKey>>() == 48, "padding");
 
 /// What a [`Shield`] does.
 pub mod guard {
@@ -133,6 +162,8 @@ pub mod asked {
     pub const RESET: u32 = 1 << 3;
     /// It is an ICMP error about a packet to that client.
     pub const QUOTED: u32 = 1 << 4;
+    /// In [`PassedOn`]: of a packet of IPv6.
+    pub const V6: u32 = 1 << 5;
 }
 
 /// What a shield has said of a [`Question`].
@@ -191,7 +222,7 @@ impl Shield {
     }
 }
 
-impl Question {
+impl<A> Question<A> {
     /// Whether a bit of [`asked`] is set.
     #[inline(always)]
     #[must_use]
@@ -260,6 +291,39 @@ impl Hitter {
                 self.lead.set(1);
             }
             lead => self.lead.set(lead - 1),
+        }
+    }
+}
+
+impl HitterV6 {
+    /// Counts a packet of somebody to a shield.
+    #[inline(always)]
+    pub fn count<A: Atomics>(&self, atomics: &A, number: u32, network: u64) {
+        if self.network.get() == network && self.number.get() == number as u64 {
+            atomics.add(&self.lead, 1);
+            return;
+        }
+        // As of IPv4; and for a moment it may name the network that one CPU has written and the shield of the other.
+        match self.lead.get() {
+            0 => {
+                self.number.set(number as u64);
+                self.network.set(network);
+                self.lead.set(1);
+            }
+            lead => self.lead.set(lead - 1),
+        }
+    }
+}
+
+impl AdmittedKeyV6 {
+    /// Of a client.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(vni: u32, client: IpKey) -> Self {
+        Self {
+            client,
+            vni,
+            spare: 0,
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn client_packet<F: Frame, T: Tables>(
     let mut remembered = true;
     let may_answer = sane.tcp_flags & tcp::RST as u32 != 0;
     if service.shield != 0 && cached.is_none() && (may_answer || !is_current(known, service)) {
-        let looked_at = (&sane, &subject, known.is_some());
+        let looked_at = (sane.tcp_flags, &subject, known.is_some());
         match shield::pass(frame, tables, interface, (service, flow), looked_at) {
             Ok(may_be) => remembered = may_be,
             Err(ends) => return ends,
@@ -112,7 +112,7 @@ pub fn client_packet<F: Frame, T: Tables>(
 /// The same of IPv6, whose targets are servers that answer themselves.
 ///
 /// # Errors
-/// Those of [`sanity`], [`limit`] and [`direct`]; `NoTarget`.
+/// Those of [`sanity`], [`shield`], [`limit`] and [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn client_packet_v6<F: Frame, T: Tables>(
     frame: &mut F,
@@ -125,15 +125,36 @@ pub fn client_packet_v6<F: Frame, T: Tables>(
         return Err(Reason::Truncated);
     };
     let behind = Ipv6::at::<IP, L4_V6>(head).payload_length() as u32;
-    let tcp_flags = sanity::check_v6(frame, flow, behind)?;
-    let (length, subject) = (behind + 40, Subject::of(service, flow, tcp_flags as u32));
+    let tcp_flags = sanity::check_v6(frame, flow, behind)? as u32;
+    let (length, subject) = (behind + 40, Subject::of(service, flow, tcp_flags));
+    let is_new = service.shield != 0 && subject.age == Age::Begins;
+    let mut known = if is_new {
+        None
+    } else {
+        tables.tracked(&subject.key)
+    };
+    let mut remembered = true;
+    let may_answer = tcp_flags & tcp::RST as u32 != 0;
+    if service.shield != 0 && (may_answer || !is_current(known, service)) {
+        let looked_at = (tcp_flags, &subject, known.is_some());
+        match shield::pass(frame, tables, interface, (service, flow), looked_at) {
+            Ok(may_be) => remembered = may_be,
+            Err(ends) => return ends,
+        }
+        if is_new {
+            known = tables.tracked(&subject.key);
+        }
+    }
     let datagram = (L4_V6 as u32, behind);
     let named = quic::server(frame, tables, service, flow, datagram);
-    let known = tables.tracked(&subject.key);
-    let hop = hop(tables, target(tables, service, &subject, (known, true), named))?;
+    let number = target(tables, service, &subject, (known, remembered), named).unwrap_or(NOBODY);
+    let hop = tables.target(number).ok_or(Reason::NoTarget)?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);
     };
+    if !remembered && subject.age == Age::HasBegun {
+        track::follow(tables, service, &subject, known, number);
+    }
     limit::admit(tables, (service.limit, service.vni), false, length)?;
     let parcel = Parcel {
         length,
@@ -247,7 +268,7 @@ pub fn icmp_error<F: Frame, T: Tables>(
 /// Sends an ICMPv6 error about an answer, whose quoted flow is `quoted`, to the server of that flow, unchanged.
 ///
 /// # Errors
-/// `Truncated`; those of [`sanity`], [`limit`] and [`direct`]; `NoTarget`.
+/// `Truncated`; those of [`sanity`], [`shield`], [`limit`] and [`direct`]; `NoTarget`.
 #[inline(always)]
 pub fn icmp_error_v6<F: Frame, T: Tables>(
     frame: &mut F,
@@ -272,6 +293,12 @@ pub fn icmp_error_v6<F: Frame, T: Tables>(
     }
     let subject = Subject::quoted(service, quoted);
     let known = tables.tracked(&subject.key);
+    if service.shield != 0 && !is_current(known, service) {
+        let passed = shield::pass_error(frame, tables, interface, (service, quoted), known.is_some());
+        if let Err(ends) = passed {
+            return ends;
+        }
+    }
     let hop = hop(tables, target(tables, service, &subject, (known, true), NOBODY))?;
     let HopKind::Direct(wrap) = hop.kind() else {
         return Err(Reason::NoTarget);

@@ -5,6 +5,7 @@ pub mod arp;
 pub mod backbone;
 pub mod cache;
 pub mod check;
+pub mod client;
 pub mod decapsulate;
 pub mod direct;
 pub mod echo;

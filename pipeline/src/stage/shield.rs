@@ -7,20 +7,15 @@
 //! neither the server's sequence numbers nor its options need to be known: it works wherever answers go. UDP has no such
 //! question; there buckets and admission count.
 
-use super::flow::{Flow, Part, mix};
-use super::sanity::{self, Sane};
+use super::client::Client;
+use super::flow::{Flow, Part};
 use super::track::{Age, Subject};
-use super::{IP, L4, TTL};
-use crate::header::ipv4::{Fields, TCP};
-use crate::header::{Ethernet, Ipv4, Tcp, tcp};
-use crate::map::{AdmittedKey, Question, SOURCE_BUCKETS, Service, Shield, Tally, asked, guard, listed_key};
-use crate::siphash::{self, Key};
+use crate::header::ipv4::TCP;
+use crate::header::tcp;
+use crate::map::{Question, SOURCE_BUCKETS, Service, Shield, Tally, asked, guard};
+use crate::siphash::Key;
 use crate::{Event, Frame, Next, Outcome, Reason, Tables};
 
-/// Octets up to the end of TCP's header.
-const HEADERS: usize = 54;
-/// Octets in an IP packet with a TCP header alone.
-const LENGTH: u32 = 40;
 /// So far ahead of a SYN's number a client may take an acknowledgement for one of its own (data in the SYN, RFC 7413).
 const OWN: u32 = 1 << 16;
 /// This bit tells a cookie that would lie there.
@@ -37,22 +32,22 @@ const WHOLE: u64 = 256;
 /// How the packet ends: answered, taken in, or dropped as `Blocked`, `NotAdmitted`, `SourceLimited`, `OverBudget` or
 /// `Amplifier`.
 #[inline(always)]
-pub fn pass<F: Frame, T: Tables>(
+pub fn pass<F: Frame, T: Tables, A: Client>(
     frame: &mut F,
     tables: &T,
     interface: u32,
-    (service, flow): (&Service, &Flow),
-    (sane, subject, is_known): (&Sane, &Subject, bool),
+    (service, flow): (&Service, &Flow<A>),
+    (tcp_flags, subject, is_known): (u32, &Subject, bool),
 ) -> Result<bool, Outcome> {
     let mut what = if is_known { asked::KNOWN } else { 0 };
     let mut sequence = 0;
     if flow.protocol == TCP {
         what |= asked::TCP;
-        if let (Part::Whole | Part::First, Some(head)) = (flow.part, frame.head::<HEADERS>()) {
-            sequence = Tcp::at::<L4, HEADERS>(head).sequence();
+        if let (Part::Whole | Part::First, Some(number)) = (flow.part, A::sequence(frame)) {
+            sequence = number;
             if subject.age == Age::Begins {
                 what |= asked::SYN;
-            } else if sane.tcp_flags as u8 & tcp::RST != 0 {
+            } else if tcp_flags as u8 & tcp::RST != 0 {
                 what |= asked::RESET;
             }
         }
@@ -65,7 +60,7 @@ pub fn pass<F: Frame, T: Tables>(
         ports: (flow.source_port as u32) << 16 | flow.destination_port as u32,
         sequence,
     };
-    tables.shielded(frame, interface, &question)
+    A::shielded(tables, frame, interface, &question)
 }
 
 /// Lets an ICMP error about a flow pass: while the shield is up, of known flows alone, since a quote is easily made up.
@@ -73,11 +68,11 @@ pub fn pass<F: Frame, T: Tables>(
 /// # Errors
 /// Dropped as `Blocked` or `OverBudget`.
 #[inline(always)]
-pub fn pass_error<F: Frame, T: Tables>(
+pub fn pass_error<F: Frame, T: Tables, A: Client + Default>(
     frame: &mut F,
     tables: &T,
     interface: u32,
-    (service, quoted): (&Service, &Flow),
+    (service, quoted): (&Service, &Flow<A>),
     is_known: bool,
 ) -> Result<bool, Outcome> {
     let question = Question {
@@ -86,7 +81,7 @@ pub fn pass_error<F: Frame, T: Tables>(
         source: quoted.destination,
         ..Question::default()
     };
-    tables.shielded(frame, interface, &question)
+    A::shielded(tables, frame, interface, &question)
 }
 
 /// What a shield does with a packet, beside or in place of the packet's own stages. `true`: its flow may be remembered.
@@ -94,11 +89,11 @@ pub fn pass_error<F: Frame, T: Tables>(
 /// # Errors
 /// As [`pass`].
 #[inline(always)]
-pub fn decide<F: Frame, T: Tables>(
+pub fn decide<F: Frame, T: Tables, A: Client>(
     frame: &mut F,
     tables: &T,
     interface: u32,
-    question: &Question,
+    question: &Question<A>,
 ) -> Result<bool, Outcome> {
     let Some(shield) = tables.shield(question.number) else {
         return Ok(true);
@@ -116,7 +111,9 @@ pub fn decide<F: Frame, T: Tables>(
     Err(match what {
         Tally::New | Tally::Challenged => ask(frame, tables, interface, (shield, question)),
         Tally::Verified => {
-            tables.verify(question.source, tables.jiffies() + shield.verified_for);
+            question
+                .source
+                .verify(tables, tables.jiffies() + shield.verified_for);
             tables.count(Event::SourceVerified, octets);
             Ok(Next::Consumed)
         }
@@ -130,7 +127,7 @@ pub fn decide<F: Frame, T: Tables>(
 
 /// What is to be done with a packet, if it does not pass. `true`: its flow may be remembered.
 #[inline(always)]
-fn look<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> Result<bool, Tally> {
+fn look<T: Tables, A: Client>(tables: &T, shield: &Shield, question: &Question<A>) -> Result<bool, Tally> {
     match by_lists(tables, shield, question.source) {
         Standing::Allowed => return Ok(true),
         Standing::Blocked => return Err(Tally::Blocked),
@@ -151,13 +148,9 @@ fn look<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> Result<b
         };
     }
     tables.tally(question.number, Tally::New);
-    notice(tables, question);
+    question.source.notice(tables, question.number);
     if shield.has(guard::ADMISSION) {
-        let key = AdmittedKey {
-            vni: shield.vni,
-            client: question.source,
-        };
-        let until = tables.admitted(&key).unwrap_or(0);
+        let until = question.source.admitted(tables, shield.vni).unwrap_or(0);
         if tables.jiffies() >= until {
             return Err(Tally::NotAdmitted);
         }
@@ -171,7 +164,7 @@ fn look<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> Result<b
             return Err(Tally::Amplifier);
         }
     } else if shield.has(guard::COOKIES) {
-        is_verified = tables.jiffies() < tables.verified(question.source).unwrap_or(0);
+        is_verified = tables.jiffies() < question.source.verified(tables).unwrap_or(0);
         if !is_verified {
             if question.is(asked::SYN) {
                 return Err(Tally::Challenged);
@@ -192,11 +185,11 @@ enum Standing {
 }
 
 #[inline(always)]
-fn by_lists<T: Tables>(tables: &T, shield: &Shield, source: u32) -> Standing {
+fn by_lists<T: Tables, A: Client>(tables: &T, shield: &Shield, source: A) -> Standing {
     if shield.blocked | shield.allowed == 0 {
         return Standing::Unlisted;
     }
-    let lists = lists(tables, source);
+    let lists = source.lists(tables);
     if lists & shield.allowed != 0 {
         Standing::Allowed
     } else if lists & shield.blocked != 0 {
@@ -206,62 +199,18 @@ fn by_lists<T: Tables>(tables: &T, shield: &Shield, source: u32) -> Standing {
     }
 }
 
-/// The lists that a source is on, by their bits. What a shorter prefix says, a longer one within it says too.
+/// Where the bucket of a source or its prefix is. Those of verified sources are apart from the others, so that nobody's
+/// made-up addresses fill them; where, only the host knows.
 #[inline(always)]
-fn lists<T: Tables>(tables: &T, source: u32) -> u32 {
-    let network = source >> 8;
-    let marks = tables.list_marks(network >> 6).unwrap_or(0);
-    if marks >> (network & 63) & 1 != 0 {
-        if let Some(lists) = tables.listed(listed_key(source, 32)) {
-            return lists;
-        }
-        if let Some(lists) = tables.listed(listed_key(source, 24)) {
-            return lists;
-        }
-    }
-    tables.list_area(source >> 16).unwrap_or(0)
-}
-
-/// Notices a packet of a source and its prefix.
-#[inline(always)]
-fn notice<T: Tables>(tables: &T, question: &Question) {
-    for is_prefix in [false, true] {
-        let who = who(question, is_prefix);
-        if let Some(hitter) = tables.hitter(spread(who), is_prefix) {
-            hitter.count(tables, who);
-        }
-    }
-}
-
-/// A source, or the /24 that it is in, beside the shield's number.
-#[inline(always)]
-const fn who(question: &Question, is_prefix: bool) -> u64 {
-    let source = if is_prefix {
-        question.source >> 8
-    } else {
-        question.source
-    };
-    (question.number as u64) << 32 | source as u64
-}
-
-/// A number that spreads these evenly.
-#[inline(always)]
-const fn spread(who: u64) -> u32 {
-    mix((who >> 32) as u32, who as u32, 0)
-}
-
-/// Where somebody's bucket is. Those of verified sources are apart from the others, so that nobody's made-up addresses
-/// fill them; where, only the host knows.
-#[inline(always)]
-const fn bucket(shield: &Shield, who: u64, is_verified: bool) -> u32 {
+fn bucket<A: Client>(shield: &Shield, question: &Question<A>, is_prefix: bool, is_verified: bool) -> u32 {
     const HALF: u32 = SOURCE_BUCKETS / 2;
-    let hash = mix((who >> 32) as u32, who as u32, shield.key[0] as u32);
+    let hash = question.source.hash(question.number, is_prefix, shield);
     hash % HALF + if is_verified { HALF } else { 0 }
 }
 
 /// Whether a shield is up. What begins counts, so that it goes up by itself, and stays while too much begins.
 #[inline(always)]
-fn is_up<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> bool {
+fn is_up<T: Tables, A>(tables: &T, shield: &Shield, question: &Question<A>) -> bool {
     if shield.has(guard::ALWAYS) {
         return true;
     }
@@ -287,21 +236,21 @@ fn is_up<T: Tables>(tables: &T, shield: &Shield, question: &Question) -> bool {
 /// left to verified sources, which so come before all others. While more than half of what is theirs is used up, who has
 /// used more of their own is refused first: of their own they may use twice the part that is left.
 #[inline(always)]
-fn within<T: Tables>(
+fn within<T: Tables, A: Client>(
     tables: &T,
     shield: &Shield,
-    question: &Question,
+    question: &Question<A>,
     is_verified: bool,
 ) -> Result<(), Tally> {
     let now = tables.jiffies();
     let mut used = 0;
-    if let Some(bucket) = tables.source_bucket(bucket(shield, who(question, false), is_verified)) {
+    if let Some(bucket) = tables.source_bucket(bucket(shield, question, false, is_verified)) {
         if !shield.source.take(bucket, tables, now) {
             return Err(Tally::SourceLimited);
         }
         used = shield.source.used(bucket, now);
     }
-    if let Some(bucket) = tables.source_bucket(bucket(shield, !who(question, true), is_verified))
+    if let Some(bucket) = tables.source_bucket(bucket(shield, question, true, is_verified))
         && !shield.prefix.take(bucket, tables, now)
     {
         return Err(Tally::SourceLimited);
@@ -333,40 +282,21 @@ const fn amplifies(port: u16) -> bool {
 
 /// Answers a SYN with a cookie, out of the interface on which it came. The answer is no larger than the question.
 #[inline(always)]
-fn ask<F: Frame, T: Tables>(
+fn ask<F: Frame, T: Tables, A: Client>(
     frame: &mut F,
     tables: &T,
     interface: u32,
-    (shield, question): (&Shield, &Question),
+    (shield, question): (&Shield, &Question<A>),
 ) -> Outcome {
-    let (octets, cookie) = (frame.len(), own_cookie(shield, question));
-    let (client, service) = (question.source, question.destination);
-    let Some(head) = frame.head::<HEADERS>() else {
-        return Err(Reason::Truncated);
-    };
-    let answer = tcp::SynAck {
-        ports: question.ports.rotate_left(16),
-        acknowledges: cookie,
-    };
-    let fields = Fields {
-        tos: 0,
-        total_length: LENGTH as u16,
-        ttl: TTL,
-        protocol: TCP,
-        source: service,
-        destination: client,
-    };
-    Ethernet::at::<0, HEADERS>(head).turn_round();
-    Ipv4::at::<IP, HEADERS>(head).write(&fields);
-    Tcp::at::<L4, HEADERS>(head).write_syn_ack(&answer, [service, client]);
-    sanity::exact(frame, LENGTH)?;
+    let octets = frame.len();
+    A::answer(frame, question, own_cookie(shield, question))?;
     tables.count(Event::SynChallenged, octets);
     Ok(Next::Transmit(interface))
 }
 
 /// The cookie for a SYN, one that its client cannot take for an acknowledgement of its own.
 #[inline(always)]
-fn own_cookie(shield: &Shield, question: &Question) -> u32 {
+fn own_cookie<A: Client>(shield: &Shield, question: &Question<A>) -> u32 {
     let cookie = cookie(shield, question);
     let is_own = cookie.wrapping_sub(question.sequence) <= OWN;
     if is_own { cookie ^ ASIDE } else { cookie }
@@ -374,18 +304,16 @@ fn own_cookie(shield: &Shield, question: &Question) -> u32 {
 
 /// Whether a reset returns a cookie of this flow's.
 #[inline(always)]
-fn is_cookie(shield: &Shield, question: &Question) -> bool {
+fn is_cookie<A: Client>(shield: &Shield, question: &Question<A>) -> bool {
     (question.sequence ^ cookie(shield, question)) & !ASIDE == 0
 }
 
 /// A flow's cookie.
 #[inline(always)]
-fn cookie(shield: &Shield, question: &Question) -> u32 {
+fn cookie<A: Client>(shield: &Shield, question: &Question<A>) -> u32 {
     let key = Key {
         k0: shield.key[0],
         k1: shield.key[1],
     };
-    let last = 12 << 56 | question.ports as u64;
-    let addresses = (question.source as u64) << 32 | question.destination as u64;
-    siphash::hash(key, &[addresses, last]) as u32
+    A::cookie(key, question)
 }

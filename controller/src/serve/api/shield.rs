@@ -1,6 +1,6 @@
 //! What shields do, and whom they let in.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kuafu_model::kinds::{Name, ObjectRef};
 use kuafu_proto::v1;
@@ -49,8 +49,8 @@ impl Api {
             ttl_s,
         } = request;
         let named: ObjectRef = object.parse().map_err(invalid)?;
-        if client.parse::<Ipv4Addr>().is_err() {
-            let why = format!("client: {client:?} is not an IPv4 address, such as 192.0.2.7");
+        if client.parse::<IpAddr>().is_err() {
+            let why = format!("client: {client:?} is not an IP address, such as 192.0.2.7 or 2001:db8::7");
             return Err(Status::invalid_argument(why));
         }
         if !(1..=LONGEST_S).contains(&ttl_s) {

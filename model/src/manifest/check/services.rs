@@ -106,9 +106,12 @@ impl<'a> Check<'a> {
             };
             self.add(field(me, "spec.mode"), [because.clone()], conflict);
         }
+        let shield = spec.shield.as_ref();
+        let has_list = |of: fn(&Shield) -> &Vec<Name>| shield.is_some_and(|shield| !of(shield).is_empty());
         let later = [
             ("spec.select", spec.select.is_some()),
-            ("spec.shield", spec.shield.is_some()),
+            ("spec.shield.block", has_list(|shield| &shield.block)),
+            ("spec.shield.allow", has_list(|shield| &shield.allow)),
         ];
         for (name, _) in later.into_iter().filter(|(_, is_given)| *is_given) {
             let pool = pool_id.clone();
