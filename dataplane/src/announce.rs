@@ -27,7 +27,7 @@ use kuafu_model::health::serves;
 use kuafu_model::state::{Announcement, Way};
 use kuafu_proto::v1;
 
-use self::bgp::Bgp;
+use self::bgp::{Bgp, Route};
 use self::claims::Claims;
 use self::hook::Hooks;
 use self::lease::Lease;
@@ -194,7 +194,7 @@ impl Announcing {
                 (true, None, None) => ("announced", String::new()),
             };
             v1::AnnouncementStatus {
-                address: one.public.to_string(),
+                address: Route::of(one.public, one.length).to_string(),
                 reach: word(&one.way).to_owned(),
                 standing: standing.to_owned(),
                 reason,

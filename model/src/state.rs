@@ -495,13 +495,15 @@ impl Target {
     }
 }
 
-/// An address that packets find by what this host does for it.
+/// An address, or by BGP a prefix, that packets find by what this host does for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// The address as packets carry it.
+    /// The address as packets carry it; of a prefix the first.
     pub local: Ipv4Addr,
-    /// The address as people know it.
+    /// The address as people know it; of a prefix the first.
     pub public: Ipv4Addr,
+    /// The prefix's length; 32: it is one address.
+    pub length: u8,
     /// Whether it is this host that announces it now.
     pub here: bool,
     /// Grows each time when the address moves.

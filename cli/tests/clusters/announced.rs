@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kuafu_lab::Signal;
 
 use super::common::{skipped, soon};
-use rack::{ALL, ARP, BGP, HOOK, Long, NODES, Rack, SERVERS};
+use rack::{ALL, ARP, BGP, BGP_PREFIX, HOOK, Long, NODES, OF_PREFIXES, Rack, SERVERS, address};
 
 /// For what is to stay as it is.
 const WHILE: Duration = Duration::from_secs(3);
@@ -25,6 +25,7 @@ fn announced_addresses_follow_who_lives() {
     let Some(mut rack) = rack() else { return };
     println!("{}", rack.ask(&["status"]).unwrap());
     let [left, right] = NODES;
+    a_prefix_is_one_route(&rack, &NODES, "announced");
     let mut long = connections(&rack);
     a_restart_of_an_agent_moves_nothing(&mut rack, right);
     a_holder_dies(&mut rack, left, right);
@@ -61,13 +62,28 @@ fn rack() -> Option<Rack> {
     rack.until_led(&NODES);
     rack.until("left", HELD);
     rack.until("right", NOT_HELD);
-    for address in ALL {
+    for address in ALL.into_iter().chain(OF_PREFIXES) {
         soon(&format!("both servers answer at {address}"), || {
             let who: BTreeSet<String> = (0..20).filter_map(|_| rack.who(address)).collect();
             (who.len() == SERVERS.len()).then_some(())
         });
     }
     Some(rack)
+}
+
+/// Of the prefix the router is told one route, by these nodes, whose agents say how it stands.
+fn a_prefix_is_one_route(rack: &Rack, nodes: &[&str], standing: &str) {
+    let routes = if nodes.is_empty() { 0 } else { 2 };
+    let wanted = (routes, nodes.iter().map(|node| address(node)).collect());
+    soon("the prefix is one route, the address the other", || {
+        (rack.routes_of_prefix() == wanted).then_some(())
+    });
+    for node in NODES {
+        soon("it is shown as one", || {
+            let (is, _) = rack.own_standings(node)?.remove(BGP_PREFIX)?;
+            (is == standing).then_some(())
+        });
+    }
 }
 
 fn connections(rack: &Rack) -> Vec<Long> {
@@ -182,7 +198,7 @@ fn a_holder_that_is_cut_off_lets_go(rack: &mut Rack, holder: &str, other: &str) 
         rack.isolate(holder, true);
         rack.until(other, HELD);
         soon("it lets go", || {
-            let (standing, reason) = rack.own_standings(holder)?.remove(&ARP)?;
+            let (standing, reason) = rack.own_standings(holder)?.remove(&ARP.to_string())?;
             let is_so = standing == "withheld" && reason.starts_with("another host claims it");
             is_so.then_some(())
         });
@@ -237,12 +253,13 @@ fn the_last_servers_failure_withdraws(rack: &Rack, holder: &str) {
     let elapsed = cut.elapsed();
     println!("{BGP} is withdrawn {elapsed:?} after the last server's link was cut (three checks of 300 ms)");
     rack.until(holder, ["announced", "announced", "withheld"]);
+    a_prefix_is_one_route(rack, &[], "withheld");
     for server in SERVERS {
         rack.cut(server, false);
     }
     rack.until_led(&NODES);
     rack.until(holder, HELD);
-    for address in ALL {
+    for address in ALL.into_iter().chain(OF_PREFIXES) {
         soon("it answers again", || rack.who(address));
     }
 }

@@ -7,6 +7,7 @@ mod frr;
 mod gobgp;
 mod password;
 mod process;
+mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 
 use self::frr::Frr;
 use self::gobgp::Gobgp;
+pub(super) use self::route::Route;
 use super::Orders;
 use super::lease::Lease;
 
@@ -88,14 +90,14 @@ trait Daemon: Sync {
     /// Removes that, and what else its programs leave.
     fn clear(&self, run: &Path);
 
-    /// Announces an address, or what its announcement carries from now on: names and values in turns.
-    fn announce(&self, run: &Path, address: Ipv4Addr, attributes: &[String]) -> Result<(), String>;
+    /// Announces a route, or what its announcement carries from now on: names and values in turns.
+    fn announce(&self, run: &Path, route: Route, attributes: &[String]) -> Result<(), String>;
 
-    /// Withdraws an address; one that is not announced is none.
-    fn withdraw(&self, run: &Path, address: Ipv4Addr) -> Result<(), String>;
+    /// Withdraws a route; one that is not announced is none.
+    fn withdraw(&self, run: &Path, route: Route) -> Result<(), String>;
 
-    /// The addresses that it announces.
-    fn routes(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String>;
+    /// The routes that it announces.
+    fn routes(&self, run: &Path) -> Result<BTreeSet<Route>, String>;
 
     /// The routers without a session.
     fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String>;
@@ -173,7 +175,7 @@ impl Bgp {
             lease.routes.clear();
             return;
         };
-        let due: BTreeMap<Ipv4Addr, Vec<String>> = orders.due().filter_map(route).collect();
+        let due: BTreeMap<Route, Vec<String>> = orders.due().filter_map(route).collect();
         let ready = self.ensure(now, daemon(speaker), speaker, (local, lease));
         // One that runs by an earlier configuration is told what is due all the same, be it another daemon: above all
         // what is not.
@@ -186,8 +188,8 @@ impl Bgp {
             }
         };
         if let Err(fault) = &brought {
-            let still = lease.routes.keys().filter(|address| !due.contains_key(*address));
-            wrong.extend(still.map(|address| (*address, format!("{STILL}{fault}"))));
+            let still = lease.routes.keys().filter(|route| !due.contains_key(*route));
+            wrong.extend(still.map(|route| (route.first(), format!("{STILL}{fault}"))));
         }
         self.end_if_stuck(now, brought.is_err(), &due, lease);
         let fault = match (ready.and(brought), &self.silent) {
@@ -205,7 +207,7 @@ impl Bgp {
             (Ok(()), _) => None,
         };
         if let Some(fault) = fault {
-            wrong.extend(due.into_keys().map(|address| (address, fault.clone())));
+            wrong.extend(due.into_keys().map(|route| (route.first(), fault.clone())));
         }
     }
 
@@ -214,10 +216,10 @@ impl Bgp {
         &mut self,
         now: Instant,
         has_failed: bool,
-        due: &BTreeMap<Ipv4Addr, Vec<String>>,
+        due: &BTreeMap<Route, Vec<String>>,
         lease: &mut Lease,
     ) {
-        if !has_failed || lease.routes.keys().all(|address| due.contains_key(address)) {
+        if !has_failed || lease.routes.keys().all(|route| due.contains_key(route)) {
             self.stuck = None;
         } else if now.saturating_duration_since(*self.stuck.get_or_insert(now)) >= STUCK {
             tracing::warn!("a withdrawal from BGP has failed for long: the daemon is ended");
@@ -311,7 +313,7 @@ impl Bgp {
         &mut self,
         now: Instant,
         daemon: &dyn Daemon,
-        due: &BTreeMap<Ipv4Addr, Vec<String>>,
+        due: &BTreeMap<Route, Vec<String>>,
         lease: &mut Lease,
     ) -> Result<(), String> {
         let pause = match &self.silent {
@@ -320,9 +322,9 @@ impl Bgp {
         };
         if self.looked.is_none_or(|looked| now - looked >= pause) {
             let has = daemon.routes(&self.run)?;
-            lease.routes.retain(|address, _| has.contains(address));
-            for address in has.iter().filter(|address| !due.contains_key(*address)) {
-                daemon.withdraw(&self.run, *address)?;
+            lease.routes.retain(|route, _| has.contains(route));
+            for route in has.iter().filter(|route| !due.contains_key(*route)) {
+                daemon.withdraw(&self.run, *route)?;
             }
             for name in daemon.all_programs() {
                 process::keep_short(&self.run, name);
@@ -331,19 +333,19 @@ impl Bgp {
             // What it does not understand of sessions is told, and keeps no route from being withdrawn.
             self.silent = Some(daemon.silent(&self.run));
         }
-        let gone: Vec<Ipv4Addr> = lease.routes.keys().copied().collect();
-        for address in gone.into_iter().filter(|address| !due.contains_key(address)) {
-            daemon.withdraw(&self.run, address)?;
-            tracing::info!(%address, "withdrawn from BGP");
-            lease.routes.remove(&address);
+        let gone: Vec<Route> = lease.routes.keys().copied().collect();
+        for route in gone.into_iter().filter(|route| !due.contains_key(route)) {
+            daemon.withdraw(&self.run, route)?;
+            tracing::info!(address = %route, "withdrawn from BGP");
+            lease.routes.remove(&route);
             // Many take longer than it lasts. That it cannot be written is told at the end.
             let _ = lease.renew(&self.run);
         }
-        for (address, attributes) in due {
-            if lease.routes.get(address) != Some(attributes) {
-                daemon.announce(&self.run, *address, attributes)?;
-                tracing::info!(%address, "announced by BGP");
-                lease.routes.insert(*address, attributes.clone());
+        for (route, attributes) in due {
+            if lease.routes.get(route) != Some(attributes) {
+                daemon.announce(&self.run, *route, attributes)?;
+                tracing::info!(address = %route, "announced by BGP");
+                lease.routes.insert(*route, attributes.clone());
                 let _ = lease.renew(&self.run);
             }
         }
@@ -372,8 +374,8 @@ const fn speaker(announcement: &Announcement) -> Option<&Speaker> {
     }
 }
 
-/// A route: the address, and what its announcement carries, names and values in turns.
-fn route(announcement: &Announcement) -> Option<(Ipv4Addr, Vec<String>)> {
+/// A route, and what its announcement carries, names and values in turns.
+fn route(announcement: &Announcement) -> Option<(Route, Vec<String>)> {
     let Way::Bgp { communities, med, .. } = &announcement.way else {
         return None;
     };
@@ -381,7 +383,7 @@ fn route(announcement: &Announcement) -> Option<(Ipv4Addr, Vec<String>)> {
     let communities = communities.map(|text| ["community".to_owned(), text]);
     let med = med.map(|med| ["med".to_owned(), med.to_string()]);
     let attributes = communities.into_iter().chain(med).flatten().collect();
-    Some((announcement.local, attributes))
+    Some((Route::of(announcement.local, announcement.length), attributes))
 }
 
 /// Whether an agent has started some of it, and nobody has ended that in order.
@@ -411,10 +413,10 @@ pub(super) fn stop(run: &Path) -> Vec<&'static str> {
     stopped
 }
 
-/// Withdraws an address from the daemon that runs; one that has ended has withdrawn all.
-pub(super) fn withdraw(run: &Path, address: Ipv4Addr) -> Result<(), String> {
+/// Withdraws a route from the daemon that runs; one that has ended has withdrawn all.
+pub(super) fn withdraw(run: &Path, route: Route) -> Result<(), String> {
     let mut daemons = DAEMONS.iter().filter(|daemon| runs(**daemon, run));
-    daemons.try_for_each(|daemon| daemon.withdraw(run, address))
+    daemons.try_for_each(|daemon| daemon.withdraw(run, route))
 }
 
 /// Whether the shell would find a program of that name.
@@ -495,6 +497,7 @@ pub(super) mod tests {
         let announcement = Announcement {
             local: ADDRESS,
             public: ADDRESS,
+            length: 32,
             here: false,
             term: 1,
             way: Way::Bgp {
@@ -533,7 +536,7 @@ pub(super) mod tests {
         speaker.peers[1].password_file = Some(run.path().join("none").display().to_string());
         let (orders, began) = (orders(speaker), Instant::now());
         let (mut bgp, mut lease) = (Bgp::new(run.path()), Lease::default());
-        lease.routes.insert(ADDRESS, Vec::new());
+        lease.routes.insert(Route::of(ADDRESS, 32), Vec::new());
         for after in [Duration::ZERO, STUCK - LOOK_SOON, STUCK] {
             let mut wrong = BTreeMap::new();
             assert!(runs(&Gobgp, run.path()), "{after:?}");
@@ -554,7 +557,7 @@ pub(super) mod tests {
         let mut speaker = speaker();
         speaker.peers[1].password_file = Some(run.path().join("none").display().to_string());
         let (mut bgp, mut lease) = (Bgp::new(run.path()), Lease::default());
-        lease.routes.insert(ADDRESS, Vec::new());
+        lease.routes.insert(Route::of(ADDRESS, 32), Vec::new());
         let mut wrong = BTreeMap::new();
         bgp.step(Instant::now(), &orders(speaker), &mut lease, &mut wrong);
         assert!(wrong.is_empty() && lease.routes.is_empty(), "{wrong:?}");

@@ -194,6 +194,7 @@ mod tests {
         let announcement = Announcement {
             local: ADDRESS,
             public: ADDRESS,
+            length: 32,
             here: true,
             term,
             way: Way::Hook {

@@ -13,7 +13,7 @@ use kuafu_pipeline::map::{IpKey, ServiceKey, policy};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::bgp;
+use super::bgp::{self, Route};
 use crate::bpf::{Maps, Pins};
 use crate::error::{Error, Result};
 
@@ -33,8 +33,8 @@ pub(super) struct Lease {
     pub(super) arp: BTreeMap<Ipv4Addr, u64>,
     /// Those that a command brought here, with their terms.
     pub(super) hooks: BTreeMap<Ipv4Addr, u64>,
-    /// Those that are announced by BGP, with what the announcements carry.
-    pub(super) routes: BTreeMap<Ipv4Addr, Vec<String>>,
+    /// Routes that are announced by BGP, with what the announcements carry.
+    pub(super) routes: BTreeMap<Route, Vec<String>>,
     #[serde(skip)]
     renewed: Option<Instant>,
     /// What is on disk but for the time.
@@ -145,7 +145,7 @@ pub fn supervise(run: &Path, pins: &Pins, stop: &AtomicBool) {
 fn withdraw(lease: &mut Lease, run: &Path, pins: &Pins, is_stuck: bool) -> Result<()> {
     let answered = answer_for_none(lease, pins);
     let mut routes = lease.routes.keys();
-    let mut told = routes.try_for_each(|address| bgp::withdraw(run, *address));
+    let mut told = routes.try_for_each(|route| bgp::withdraw(run, *route));
     if told.is_err() && is_stuck {
         tracing::warn!("a withdrawal from BGP has failed for long: the daemon is ended");
         bgp::stop(run);
@@ -187,6 +187,8 @@ fn answer_no_more(maps: &Maps, address: Ipv4Addr) -> Result<()> {
 mod tests {
     use super::*;
 
+    const LOCALHOST: Route = Route::of(Ipv4Addr::LOCALHOST, 32);
+
     #[test]
     fn a_lease_runs_out_and_names_what_is_to_be_withdrawn() {
         let run = tempfile::tempdir().unwrap();
@@ -196,7 +198,10 @@ mod tests {
         assert!(!file(run.path()).exists());
         lease
             .routes
-            .insert(Ipv4Addr::LOCALHOST, vec!["med".to_owned(), "5".to_owned()]);
+            .insert(LOCALHOST, vec!["med".to_owned(), "5".to_owned()]);
+        lease
+            .routes
+            .insert(Route::of(Ipv4Addr::new(203, 0, 113, 0), 24), Vec::new());
         lease.hooks.insert(Ipv4Addr::LOCALHOST, 2);
         lease.renew(run.path()).unwrap();
         let mut found = Lease::read(run.path());
@@ -220,7 +225,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let mut deaf = bgp::tests::start_deaf(run.path());
         let mut lease = Lease::default();
-        lease.routes.insert(Ipv4Addr::LOCALHOST, Vec::new());
+        lease.routes.insert(LOCALHOST, Vec::new());
         let pins = Pins::new(run.path(), "left");
         assert!(withdraw(&mut lease, run.path(), &pins, false).is_err());
         assert_eq!(deaf.try_wait().unwrap(), None);

@@ -6,8 +6,8 @@ use super::Server;
 use super::allocations::NodeId;
 use super::hosts::World;
 use crate::kinds::{
-    AddressPoolSpec, BgpDaemon, BgpPeer, Carriers, Community, FilePath, HostIp, Listener, Med, Multihop,
-    Name, PoolAddress, Reach, Service,
+    AddressPoolSpec, BgpDaemon, BgpPeer, Carriers, Community, FilePath, HostIp, HostPrefix, Listener, Med,
+    Multihop, Name, PoolAddress, Reach, Service,
 };
 use crate::manifest::Intent;
 use crate::state::{Announcement, Bfd, Daemon, HostState, Router, Speaker, Way};
@@ -90,14 +90,26 @@ fn has_one_up(intent: &Intent, (name, service): (&Name, &Service), down: &BTreeS
     })
 }
 
-/// Adds what hosts announce: an address with a holder to each node that may hold it, one of BGP to each of its nodes. A
-/// node that drains withdraws what it announces by BGP.
+/// Adds what hosts announce: an address with a holder to each node that may hold it, one of BGP to each of its nodes, and
+/// of BGP a prefix as it is declared. A node that drains withdraws what it announces by BGP.
 pub(super) fn add(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>) {
     let used = used(world.intent);
     for pool in world.intent.address_pools().values() {
-        for address in &pool.spec.addresses {
-            if let Some(way) = way(&pool.spec).filter(|_| used.contains(&address.public)) {
-                announce(world, states, address, &way);
+        let Some(way) = way(&pool.spec) else { continue };
+        for (entry, addresses) in pool.spec.by_entry() {
+            // At one address of an entry something listens where it does at all of them.
+            if !used.contains(&entry.public.first()) {
+                continue;
+            }
+            if let Way::Bgp { .. } = way {
+                announce(world, states, (&entry.nodes, entry.public, entry.local), &way);
+            } else {
+                for PoolAddress {
+                    nodes, public, local, ..
+                } in addresses
+                {
+                    announce(world, states, (nodes, (*public).into(), (*local).into()), &way);
+                }
             }
         }
     }
@@ -156,22 +168,27 @@ fn peer(peer: &BgpPeer) -> Router {
     }
 }
 
-fn announce(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, address: &PoolAddress, way: &Way) {
+fn announce(
+    world: &World<'_>,
+    states: &mut BTreeMap<NodeId, HostState>,
+    (nodes, public, local): (&Carriers, HostPrefix, HostPrefix),
+    way: &Way,
+) {
+    let (holder, length) = (world.holders.get(&public.first()), public.length());
     // Of IPv6 somebody routes them.
-    let (Some(local), Some(public)) = (address.local.v4(), address.public.v4()) else {
+    let (Some(local), Some(public)) = (local.first().v4(), public.first().v4()) else {
         return;
     };
     let (local, public) = (local.get(), public.get());
-    let holder = world.holders.get(&address.public);
-    let holds = |node: &Name| match holder.filter(|holder| address.nodes.contains(&holder.node)) {
+    let holds = |node: &Name| match holder.filter(|holder| nodes.contains(&holder.node)) {
         Some(holder) => holder.node == *node,
-        None => address.nodes.preferred() == node,
+        None => nodes.preferred() == node,
     };
     let drains = |node: &Name| {
         let node = world.intent.nodes().get(node);
         node.is_some_and(|node| node.spec.drain)
     };
-    for node in address.nodes.iter() {
+    for node in nodes.iter() {
         let id = world.allocations.node(node);
         let Some(state) = id.and_then(|id| states.get_mut(&id)) else {
             continue;
@@ -183,6 +200,7 @@ fn announce(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, address
         state.announcements.push(Announcement {
             local,
             public,
+            length,
             here,
             term,
             way: way.clone(),

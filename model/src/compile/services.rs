@@ -1,6 +1,6 @@
 //! Listeners: of accelerators at their entries and at their exits, and of services themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,14 +71,15 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
         return;
     };
     let (check, mtu) = (check(name, service), mtu(world, service));
-    for address in &pool.spec.addresses {
-        for node in address.nodes.iter() {
+    for (entry, addresses) in pool.spec.by_entry() {
+        for node in entry.nodes.iter() {
             let targets = servers(world, node, service, (0, check.as_ref()));
             let targets = shared(targets.map(|(server, share)| Weighed {
                 weight: share.into(),
                 ..server
             }));
-            for listener in &service.spec.listeners {
+            let listeners = service.spec.listeners.iter();
+            for (listener, address) in listeners.flat_map(|one| addresses.iter().map(move |at| (one, at))) {
                 let listener = ServiceState {
                     own: true,
                     targets: targets.clone(),
@@ -143,18 +144,21 @@ impl One<'_> {
     fn at_entry(
         &self,
         states: &mut BTreeMap<NodeId, HostState>,
-        (node, address): (&Name, &PoolAddress),
+        (node, addresses): (&Name, &[PoolAddress]),
         listener: Listener,
     ) {
         let Some(id) = self.world.allocations.node(node) else {
             return;
         };
-        let service = ServiceState {
-            targets: self.entry_targets(id, node, listener),
-            shield: self.accelerator.spec.shield.as_ref().and_then(shield),
-            ..self.service(address, listener)
-        };
-        listen(self.world, states, node, service);
+        let targets = self.entry_targets(id, node, listener);
+        for address in addresses {
+            let service = ServiceState {
+                targets: targets.clone(),
+                shield: self.accelerator.spec.shield.as_ref().and_then(shield),
+                ..self.service(address, listener)
+            };
+            listen(self.world, states, node, service);
+        }
     }
 
     /// Two entries behind different NATs may have the same local address, and entries of one address do: at an exit that
@@ -162,7 +166,7 @@ impl One<'_> {
     fn at_exits(
         &self,
         states: &mut BTreeMap<NodeId, HostState>,
-        (node, address): (&Name, &PoolAddress),
+        (node, addresses): (&Name, &[PoolAddress]),
         listener: Listener,
     ) {
         for exit in exits_from(self.world.intent, self.accelerator, node) {
@@ -170,14 +174,16 @@ impl One<'_> {
             let Some(state) = id.and_then(|id| states.get_mut(&id)) else {
                 continue;
             };
-            let service = ServiceState {
+            let targets = shared(self.servers(exit, |group| is_exit(self.world.intent, group, exit)));
+            let known: HashSet<Key> = state.services.iter().map(key).collect();
+            let services = addresses.iter().map(|address| ServiceState {
                 at_exit: true,
-                targets: shared(self.servers(exit, |group| is_exit(self.world.intent, group, exit))),
+                targets: targets.clone(),
                 ..self.service(address, listener)
-            };
-            if state.services.iter().all(|other| key(other) != key(&service)) {
-                state.services.push(service);
-            }
+            });
+            state
+                .services
+                .extend(services.filter(|service| !known.contains(&key(service))));
         }
     }
 

@@ -3,6 +3,7 @@
 //! `KUAFU_BLESS=1 cargo test -p kuafu-model compile` writes the text anew, to be reviewed as a change.
 
 mod announced;
+mod prefixes;
 mod rollout;
 mod vxlan;
 

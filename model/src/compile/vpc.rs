@@ -50,10 +50,14 @@ fn served<'a>(world: &World<'a>) -> BTreeMap<&'a Name, OfServices<'a>> {
         let (Some(vpc), Some(pool)) = (&service.spec.vpc, &service.spec.pool) else {
             continue;
         };
-        let addresses = world.intent.address_pools().get(pool).into_iter();
+        let pool = world.intent.address_pools().get(pool).into_iter();
         let served = all.entry(vpc).or_default();
-        for address in addresses.flat_map(|pool| &pool.spec.addresses) {
-            served.senders.extend(address.nodes.iter());
+        served.senders.extend(
+            pool.clone()
+                .flat_map(|pool| &pool.spec.entries)
+                .flat_map(|entry| entry.nodes.iter()),
+        );
+        for address in pool.flat_map(|pool| &pool.spec.addresses) {
             for target in world.targets(service) {
                 let (Some(port), Some(of)) = (target.address.v4(), address.local.v4()) else {
                     continue;

@@ -18,7 +18,7 @@ pub const MOST_TARGETS: usize = 6553;
 pub type Identity = [u64; 4];
 
 /// A target's part in a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// What it is.
     pub identity: Identity,

@@ -228,13 +228,9 @@ pub(super) fn place(
     let mut rings = Rings::new(capacities.rings, &previous.rings);
     let mut placed = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
-        let slots = slots(contents, (index, &listener), &mut targets)?;
-        let first = rings.place(&slots)?;
+        let (members, size) = members(contents, (index, &listener), &mut targets)?;
         let mut value = listener.value;
-        (value.first, value.size) = (first, length(&slots));
-        if !slots.is_empty() {
-            contents.rings.insert(first, slots);
-        }
+        (value.first, value.size) = rings.of(contents, members, size)?;
         placed.push((listener.keys, value));
     }
     let mut changed = vnis_whose_members_change(contents, previous);
@@ -485,12 +481,12 @@ pub(super) fn numbers(contents: &Contents) -> HashMap<ring::Identity, u32> {
         .collect()
 }
 
-/// The ring of a listener: a target's number for each slot.
-fn slots(
+/// Who has slots in the ring of a listener, and its size.
+fn members(
     contents: &mut Contents,
     (index, listener): (usize, &Listener),
     targets: &mut Numbers<'_, ring::Identity>,
-) -> Result<Vec<u32>, Error> {
+) -> Result<(Vec<ring::Member>, u32), Error> {
     let mut members: BTreeMap<ring::Identity, ring::Member> = BTreeMap::new();
     for (hop, share) in &listener.targets {
         let identity = ring::identity(hop);
@@ -523,7 +519,7 @@ fn slots(
         allowed: format!("at most {}", ring::MOST_TARGETS),
     })?;
     let size = listener.size.filter(|_| !members.is_empty()).unwrap_or(least);
-    Ok(ring::fill(&members, size))
+    Ok((members, size))
 }
 
 /// Where a target is.
@@ -593,6 +589,8 @@ struct Rings<'p> {
     ranges: Ranges,
     /// Those of now and those of this state: equal ones are one.
     placed: HashMap<Cow<'p, [u32]>, u32>,
+    /// Those of this state by their members and size: a prefix has a listener at each of its addresses.
+    filled: HashMap<(Vec<ring::Member>, u32), (u32, u32)>,
 }
 
 impl<'p> Rings<'p> {
@@ -604,7 +602,28 @@ impl<'p> Rings<'p> {
         Self {
             ranges: Ranges::new(capacity, taken),
             placed: placed.collect(),
+            filled: HashMap::new(),
         }
+    }
+
+    /// The first slot and the length of the ring of these members.
+    fn of(
+        &mut self,
+        contents: &mut Contents,
+        members: Vec<ring::Member>,
+        size: u32,
+    ) -> Result<(u32, u32), Error> {
+        let key = (members, size);
+        if let Some(known) = self.filled.get(&key) {
+            return Ok(*known);
+        }
+        let slots = ring::fill(&key.0, size);
+        let place = (self.place(&slots)?, length(&slots));
+        if !slots.is_empty() {
+            contents.rings.insert(place.0, slots);
+        }
+        self.filled.insert(key, place);
+        Ok(place)
     }
 
     /// The first slot of a ring: where an equal one is, else that of a range that nothing uses.

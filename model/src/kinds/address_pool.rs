@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::common::{Invalid, refuse_twice};
+use super::host_prefix::HostPrefix;
 use super::network::HostIp;
 use super::reach::{Bgp, Hook, Reach};
 use super::{Name, PacketPolicy, Resource};
@@ -26,6 +27,11 @@ pub type AddressPool = Resource<AddressPoolSpec>;
 /// spec:
 ///   reach: arp
 ///   addresses: [{nodes: [left, right], public: 192.0.2.80}]
+/// ---
+/// kind: AddressPool
+/// metadata: {name: arcade}
+/// spec:
+///   addresses: [{node: osaka, public: 198.51.100.0/24}]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AddressPoolSpec {
@@ -40,7 +46,11 @@ pub struct AddressPoolSpec {
     /// What becomes of unusual packets to those of the addresses that are no node's own. Default: as the fields say.
     #[serde(skip_serializing_if = "PacketPolicy::is_default")]
     pub packets: PacketPolicy,
-    /// The addresses, at least one.
+    /// What is declared: at least one address, or prefix that stands for its addresses.
+    #[serde(rename = "addresses")]
+    pub entries: Vec<PoolEntry>,
+    /// The addresses of all entries, in their order.
+    #[serde(skip)]
     pub addresses: Vec<PoolAddress>,
 }
 
@@ -53,13 +63,19 @@ impl Field for AddressPoolSpec {
             let bgp = fields.optional("bgp");
             let hook = fields.optional("hook");
             let packets = fields.or("packets", PacketPolicy::default());
-            let addresses = fields.list("addresses", "at least one {node, public}");
+            let entries: Option<Vec<PoolEntry>> = fields.list("addresses", "at least one {node, public}");
+            let entries = entries?;
             let spec = Self {
                 reach: reach?,
                 bgp: bgp?,
                 hook: hook?,
                 packets: packets?,
-                addresses: addresses?,
+                addresses: entries
+                    .iter()
+                    .enumerate()
+                    .flat_map(PoolEntry::addresses)
+                    .collect(),
+                entries,
             };
             spec.refuse_what_cannot_be(fields);
             Some(spec)
@@ -83,42 +99,69 @@ impl AddressPoolSpec {
                 fields.refuse(name, Problem::Missing { expects });
             }
         }
-        for (index, address) in self.addresses.iter().enumerate() {
-            let count = address.nodes.iter().count();
+        for (index, entry) in self.entries.iter().enumerate() {
+            let count = entry.nodes.iter().count();
             if count > 1 && self.reach == Reach::Routed {
                 let why = "are too many: somebody routes packets to one; name that alone, or choose reach: arp, bgp or \
                            hook";
                 let field = format!("addresses[{index}].nodes");
                 fields.refuse(&field, Invalid::new(&count.to_string(), why));
             }
+            if entry.is_prefix() && self.reach == Reach::Hook {
+                let why = "is a prefix, and the command of reach: hook brings one address; name each address, or choose \
+                           reach: routed, arp or bgp";
+                let field = format!("addresses[{index}].public");
+                fields.refuse(&field, Invalid::new(&entry.public.to_string(), why));
+            }
+        }
+        let prefixes = self.entries.iter().filter(|entry| entry.is_prefix());
+        let (count, most) = (
+            prefixes.map(|entry| entry.public.count()).sum::<usize>(),
+            HostPrefix::MOST,
+        );
+        if count > most {
+            let why = format!("stand for {count} addresses; at most {most}, or make several pools");
+            fields.refuse("addresses", Invalid::new("prefixes", why));
         }
         self.refuse_mixed_families(fields);
     }
 
     /// Addresses are of one family, and of IPv6 somebody routes them.
     fn refuse_mixed_families(&self, fields: &Fields<'_>) {
-        let Some(first) = self.addresses.first().map(|address| address.public) else {
+        let Some(first) = self.entries.first().map(|entry| entry.public) else {
             return;
         };
-        for (index, address) in self.addresses.iter().enumerate() {
-            for (name, one) in [("public", address.public), ("local", address.local)] {
+        let family = first.first().family();
+        for (index, entry) in self.entries.iter().enumerate() {
+            for (name, one) in [("public", entry.public), ("local", entry.local)] {
                 // A local one that is not given is the public one.
-                let is_given = name == "public" || address.local != address.public;
-                if one.is_v6() != first.is_v6() && is_given {
+                let is_given = name == "public" || entry.local != entry.public;
+                let its = one.first().family();
+                if its != family && is_given {
                     let why = format!(
-                        "is of {}, and {first} of {}: the addresses of a pool are of one family; declare a pool for each",
-                        one.family(),
-                        first.family()
+                        "is of {its}, and {first} of {family}: the addresses of a pool are of one family; declare a pool for each"
                     );
                     let field = format!("addresses[{index}].{name}");
                     fields.refuse(&field, Invalid::new(&one.to_string(), why));
                 }
             }
         }
-        if first.is_v6() && self.reach != Reach::Routed {
+        if self.is_v6() && self.reach != Reach::Routed {
             let why = format!("is not supported yet of IPv6 ({first}); choose reach: routed");
             fields.refuse("reach", Invalid::new(&self.reach.to_string(), why));
         }
+    }
+
+    /// The entries, each with its addresses.
+    pub fn by_entry(&self) -> impl Iterator<Item = (&PoolEntry, &[PoolAddress])> {
+        let addresses = self.addresses.chunk_by(|one, next| one.entry == next.entry);
+        self.entries.iter().zip(addresses)
+    }
+
+    /// Whether a prefix is among its entries.
+    #[must_use]
+    pub fn has_prefix(&self) -> bool {
+        self.entries.iter().any(PoolEntry::is_prefix)
     }
 
     /// Whether its addresses are of IPv6.
@@ -130,35 +173,75 @@ impl AddressPoolSpec {
     }
 }
 
-/// An address of a pool.
+/// An address of a pool, or a prefix, as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PoolAddress {
+pub struct PoolEntry {
     /// The nodes that may carry it, as `node: x` or as `nodes: [x, y]`.
     #[serde(flatten)]
     pub nodes: Carriers,
-    /// The address that clients use, and that is shown.
-    pub public: HostIp,
-    /// The address in packets as they reach the node; differs behind a 1:1 NAT, and may be the node's own.
-    /// Default: `public`.
-    pub local: HostIp,
+    /// What clients use, and what is shown.
+    pub public: HostPrefix,
+    /// The same in packets as they reach the node, address by address; differs behind a 1:1 NAT. A single one may be the
+    /// node's own. Default: `public`.
+    pub local: HostPrefix,
 }
 
-impl Field for PoolAddress {
+impl Field for PoolEntry {
     const EXPECTS: &'static str = "a mapping with node, public and, behind a NAT, local";
 
     fn read(place: &Place<'_>) -> Option<Self> {
         place.fields(|fields| {
             let nodes = Carriers::read(fields);
-            let public = fields.required("public");
-            let local = fields.optional("local");
+            let public: Option<HostPrefix> = fields.required("public");
+            let local: Option<Option<HostPrefix>> = fields.optional("local");
             let public = public?;
+            let local = local?.unwrap_or(public);
+            if local.count() != public.count() {
+                let (count, wanted) = (local.count(), public.count());
+                let why = format!(
+                    "has {count} of the {wanted} addresses that {public} is to be here; write as many, or leave it out"
+                );
+                fields.refuse("local", Invalid::new(&local.to_string(), why));
+            }
             Some(Self {
                 nodes: nodes?,
                 public,
-                local: local?.unwrap_or(public),
+                local,
             })
         })
     }
+}
+
+impl PoolEntry {
+    /// Whether it has several addresses.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        self.public.only().is_none()
+    }
+
+    /// The addresses of the entry of that number.
+    fn addresses((entry, it): (usize, &Self)) -> impl Iterator<Item = PoolAddress> {
+        let addresses = it.public.addresses().zip(it.local.addresses());
+        addresses.map(move |(public, local)| PoolAddress {
+            nodes: it.nodes.clone(),
+            public,
+            local,
+            entry,
+        })
+    }
+}
+
+/// An address of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolAddress {
+    /// The nodes that may carry it.
+    pub nodes: Carriers,
+    /// The address that clients use, and that is shown.
+    pub public: HostIp,
+    /// The address in packets as they reach the node; differs behind a 1:1 NAT, and may be the node's own.
+    pub local: HostIp,
+    /// Which of the pool's entries has it.
+    pub entry: usize,
 }
 
 /// The nodes that may carry an address, at least one, the preferred first.

@@ -20,14 +20,25 @@ pub struct Listener {
 
 /// What a list of listeners holds.
 pub(super) const LISTENERS: &str = "at least one {protocol, port}";
-/// Ports that the listeners of one object may have together, beside all of a protocol.
-const MOST_PORTS: usize = 10_000;
+/// Ports that the listeners of one object may have together, beside all of a protocol; and places in a host's table that
+/// they may take, where its pool has prefixes.
+pub(crate) const MOST_ENTRIES: usize = 10_000;
 
 impl Listener {
     /// Whether a packet may belong to both of them, at one address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.protocol == other.protocol && self.ports.overlaps(other.ports)
+    }
+
+    /// Its places in a host's table, at one address.
+    #[must_use]
+    pub fn entries(self) -> usize {
+        if self.ports.is_all() {
+            1
+        } else {
+            self.ports.count().into()
+        }
     }
 
     /// The field in which its manifest names its ports.
@@ -139,8 +150,8 @@ pub(super) fn refuse_overlaps<'l>(fields: &Fields<'_>, listeners: impl Iterator<
     }
     let some = listeners.iter().filter(|listener| !listener.ports.is_all());
     let count: usize = some.map(|listener| usize::from(listener.ports.count())).sum();
-    if count > MOST_PORTS {
-        let why = format!("have {count} ports; at most {MOST_PORTS}, or all of a protocol");
+    if count > MOST_ENTRIES {
+        let why = format!("have {count} ports; at most {MOST_ENTRIES}, or all of a protocol");
         fields.refuse("listeners", Invalid::new("these", why));
     }
 }

@@ -24,6 +24,7 @@ mod accelerator;
 mod address_pool;
 mod common;
 mod health;
+mod host_prefix;
 mod listener;
 mod name;
 mod network;
@@ -43,13 +44,15 @@ pub use accelerator::{
     Accelerator, AcceleratorSpec, Bandwidth, Class, Dial, Duplication, Group, IdleTimeout, Liveness, Places,
     RelayRules, TcpIdle, UdpIdle,
 };
-pub use address_pool::{AddressPool, AddressPoolSpec, Carriers, PoolAddress};
+pub use address_pool::{AddressPool, AddressPoolSpec, Carriers, PoolAddress, PoolEntry};
 pub use common::{Invalid, Moment};
 pub(crate) use common::{Text, quoted};
 pub use health::{
     CheckKind, Health, Interval, Payload, Percent, SlowStart, Statuses, Streak, Timeout, UrlPath, Word,
 };
+pub use host_prefix::HostPrefix;
 pub use listener::Listener;
+pub(crate) use listener::MOST_ENTRIES;
 pub use name::{Labels, Metadata, Name};
 pub use network::{Cidr, HostAddress, HostIp, InterfaceName, Mac, Mtu, PortNumber, PortRange, Protocol, Vni};
 pub use node::{Coordinates, Country, NatPorts, Node, NodeAddress, NodeSpec};

@@ -60,9 +60,25 @@ impl fmt::Display for HostAddress {
 
 /// An address of either family that a host can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostIp(IpAddr);
+pub struct HostIp(pub(super) IpAddr);
 
 impl HostIp {
+    /// The address in a text, or part of one, that is to be of a form.
+    pub(super) fn of_form<T: Text>(text: &str, address: &str) -> Result<Self, Invalid> {
+        let address: IpAddr = address.parse().map_err(|_| Invalid::not::<T>(text))?;
+        let what = match address {
+            IpAddr::V4(address) => not_for_hosts(address),
+            IpAddr::V6(address) => not_for_hosts_v6(address),
+        };
+        match what {
+            Some(kind) => {
+                let why = format!("is a {kind} address; expected {}", T::FORM);
+                Err(Invalid::new(text, why))
+            }
+            None => Ok(Self(address)),
+        }
+    }
+
     /// The address itself.
     #[must_use]
     pub const fn get(self) -> IpAddr {
@@ -125,18 +141,7 @@ impl FromStr for HostIp {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let address: IpAddr = text.parse().map_err(|_| Invalid::not::<Self>(text))?;
-        let what = match address {
-            IpAddr::V4(address) => not_for_hosts(address),
-            IpAddr::V6(address) => not_for_hosts_v6(address),
-        };
-        match what {
-            Some(kind) => Err(Invalid::new(
-                text,
-                format!("is a {kind} address; expected {}", Self::FORM),
-            )),
-            None => Ok(Self(address)),
-        }
+        Self::of_form::<Self>(text, text)
     }
 }
 

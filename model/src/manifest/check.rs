@@ -13,8 +13,8 @@ use super::intent::Intent;
 use super::locations::Locations;
 use crate::contents::ring::MOST_TARGETS;
 use crate::kinds::{
-    Accelerator, AddressPool, HostAddress, HostIp, InterfaceName, Kind, Mac, Mode, Name, Node, ObjectRef,
-    PoolAddress, Port, Reach, Target, Vni, Vpc,
+    Accelerator, AddressPool, HostAddress, HostIp, HostPrefix, InterfaceName, Kind, Mac, Mode, Name, Node,
+    ObjectRef, PoolEntry, Port, Reach, Target, Vni, Vpc,
 };
 
 /// An object and one of its fields, such as `spec.addresses[0].node`.
@@ -70,6 +70,8 @@ struct Check<'a> {
     near: HashMap<ObjectRef, Option<ObjectRef>>,
     violations: Vec<Violation>,
 }
+
+const ONE_HOLDER: &str = "a public address has one holder";
 
 /// Who has what of one sort that only one may have.
 struct Claims<K> {
@@ -253,51 +255,75 @@ impl<'a> Check<'a> {
     }
 
     /// The nodes of a pool's addresses exist and run agents. A public address has one holder; it may be the own
-    /// address of the one node that carries it, but no other's. On a node, local addresses are unique, and all pools
-    /// that it announces by BGP name the same routers. What is answered for by ARP is no node's own address.
+    /// address of the one node that carries it, but no other's, and in no prefix. On a node, local addresses are unique,
+    /// and all pools that it announces by BGP name the same routers. What is answered for by ARP is no node's own address.
     fn pools(&mut self, node_addresses: &Claims<HostAddress>) {
-        let mut publics: Claims<HostIp> = Claims::new("a public address has one holder");
+        let mut publics: Claims<HostIp> = Claims::new(ONE_HOLDER);
         let mut locals: Claims<(&Name, HostIp)> =
             Claims::new("packets for two addresses would look the same on the node");
         let mut speakers: BTreeMap<&Name, &AddressPool> = BTreeMap::new();
         for pool in self.in_order(Kind::AddressPool, self.intent.address_pools()) {
             let me = id(Kind::AddressPool, pool);
-            for (index, address) in pool.spec.addresses.iter().enumerate() {
+            for (index, (entry, addresses)) in pool.spec.by_entry().enumerate() {
                 let at = |name| field(&me, format!("spec.addresses[{index}].{name}"));
-                self.carriers(pool, address, index, &mut speakers);
-                let holder = address.public.v4();
-                let holder = holder.and_then(|public| node_addresses.holders.get(&public));
-                if let Some(holder) = holder.filter(|(holder, _)| !address.nodes.is_alone(&holder.name)) {
-                    self.taken(
-                        address.public.to_string(),
-                        publics.rule,
-                        holder.clone(),
-                        at("public"),
-                    );
-                }
-                let local = field_of_local(address);
-                // An address that stands twice is one error, not two.
-                if self.claim(&mut publics, address.public, address.public, at("public")) {
-                    for node in address.nodes.iter() {
-                        let what = format_args!("{} on node/{node}", address.local);
-                        self.claim(&mut locals, (node, address.local), what, at(local));
-                    }
+                self.carriers(pool, entry, index, &mut speakers);
+                self.has_no_node(node_addresses, entry, at("public"));
+                let local = field_of_local(entry);
+                let of = |address: HostIp, prefix: HostPrefix| match prefix.only() {
+                    Some(_) => address.to_string(),
+                    None => format!("{address} of {prefix}"),
+                };
+                // An entry of which anything stands twice is one error, not two.
+                let is_free = addresses.iter().all(|address| {
+                    let what = of(address.public, entry.public);
+                    self.claim(&mut publics, address.public, what, at("public"))
+                });
+                for node in entry.nodes.iter().filter(|_| is_free) {
+                    addresses.iter().all(|address| {
+                        let what = format!("{} on node/{node}", of(address.local, entry.local));
+                        self.claim(&mut locals, (node, address.local), what, at(local))
+                    });
                 }
             }
         }
     }
 
-    /// The nodes of one address.
+    /// A public address that is a node's own is carried by that node alone, and is in no prefix.
+    fn has_no_node(&mut self, node_addresses: &Claims<HostAddress>, entry: &PoolEntry, at: FieldOf) {
+        let holder = |address: HostIp| {
+            let holder = node_addresses.holders.get(&address.v4()?)?;
+            Some((address, holder.clone()))
+        };
+        let found = entry.public.addresses().find_map(holder);
+        let Some((address, holder)) =
+            found.filter(|(_, holder)| entry.is_prefix() || !entry.nodes.is_alone(&holder.0.name))
+        else {
+            return;
+        };
+        if entry.is_prefix() {
+            let (prefix, node) = (entry.public, holder.0.clone());
+            let conflict = Conflict::InPrefix {
+                prefix,
+                address,
+                node,
+            };
+            self.add(at, [holder], conflict);
+        } else {
+            self.taken(address.to_string(), ONE_HOLDER, holder, at);
+        }
+    }
+
+    /// The nodes of one entry.
     fn carriers(
         &mut self,
         pool: &'a AddressPool,
-        address: &'a PoolAddress,
+        entry: &'a PoolEntry,
         index: usize,
         speakers: &mut BTreeMap<&'a Name, &'a AddressPool>,
     ) {
-        let (me, entry) = (id(Kind::AddressPool, pool), format!("spec.addresses[{index}]"));
-        for (place, name) in address.nodes.iter().enumerate() {
-            let at = field(&me, format!("{entry}.{}", address.nodes.field(place)));
+        let (me, path) = (id(Kind::AddressPool, pool), format!("spec.addresses[{index}]"));
+        for (place, name) in entry.nodes.iter().enumerate() {
+            let at = field(&me, format!("{path}.{}", entry.nodes.field(place)));
             let Some(node) = self.find(self.intent.nodes(), Kind::Node, name, at.clone()) else {
                 continue;
             };
@@ -308,14 +334,27 @@ impl<'a> Check<'a> {
                 };
                 self.add(at, [field(&node_id, "spec.agent")], conflict);
             }
-            if pool.spec.reach == Reach::Arp && address.local == node.spec.address.local {
-                let own = field(&node_id, "spec.address.local");
-                let conflict = Conflict::AnsweredAlready {
-                    address: address.local,
-                    node: node_id,
-                };
-                let local = field_of_local(address);
-                self.add(field(&me, format!("{entry}.{local}")), [own], conflict);
+            let own = HostIp::from(node.spec.address.local);
+            // Of what is its own in public is told elsewhere.
+            let is_told = entry.public == entry.local && node.spec.address.public == node.spec.address.local;
+            let conflict = if entry.is_prefix() && !is_told {
+                let prefix = entry.local;
+                Some(Conflict::InPrefix {
+                    prefix,
+                    address: own,
+                    node: node_id.clone(),
+                })
+            } else if pool.spec.reach == Reach::Arp && !entry.is_prefix() {
+                Some(Conflict::AnsweredAlready {
+                    address: own,
+                    node: node_id.clone(),
+                })
+            } else {
+                None
+            };
+            if let Some(conflict) = conflict.filter(|_| entry.local.contains(own)) {
+                let local = field(&me, format!("{path}.{}", field_of_local(entry)));
+                self.add(local, [field(&node_id, "spec.address.local")], conflict);
             }
             self.speaker(&me, pool, name, speakers);
         }
@@ -438,8 +477,8 @@ impl<'a> Check<'a> {
     }
 
     fn entries(&mut self, me: &ObjectRef, accelerator: &Accelerator, pool: &AddressPool) {
-        let addresses = pool.spec.addresses.iter();
-        let carriers: BTreeSet<&Name> = addresses.flat_map(|address| address.nodes.iter()).collect();
+        let entries = pool.spec.entries.iter();
+        let carriers: BTreeSet<&Name> = entries.flat_map(|entry| entry.nodes.iter()).collect();
         for (index, entry) in accelerator.spec.entries.iter().flatten().enumerate() {
             if carriers.contains(entry) {
                 continue;
@@ -551,8 +590,8 @@ impl<'a> Check<'a> {
 }
 
 /// The field that says what an address is in packets.
-fn field_of_local(address: &PoolAddress) -> &'static str {
-    if address.local == address.public {
+fn field_of_local(entry: &PoolEntry) -> &'static str {
+    if entry.local == entry.public {
         "public"
     } else {
         "local"

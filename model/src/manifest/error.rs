@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::kinds::{
-    Cidr, HostAddress, HostIp, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Prefer, Protocol,
+    Cidr, HostAddress, HostIp, HostPrefix, Invalid, Mode, Mtu, Name, ObjectRef, PortRange, Prefer, Protocol,
 };
 
 /// Something wrong in a manifest.
@@ -153,7 +153,7 @@ pub enum Conflict {
         /// The service's mode.
         mode: Mode,
         /// The address.
-        public: HostIp,
+        public: HostPrefix,
     },
     /// A node's own address at which servers would answer clients themselves.
     #[error(
@@ -223,7 +223,7 @@ pub enum Conflict {
     #[error("{public} is inside {vpc} ({cidr}), whose ports are the service's targets; choose another pool")]
     InsideVpc {
         /// The service's address.
-        public: HostIp,
+        public: HostPrefix,
         /// The VPC.
         vpc: ObjectRef,
         /// Its addresses.
@@ -268,7 +268,7 @@ pub enum Conflict {
     )]
     RanksDiffer {
         /// The address.
-        public: HostIp,
+        public: HostPrefix,
         /// A node that may hold it.
         node: ObjectRef,
         /// Another one.
@@ -330,6 +330,51 @@ pub enum Conflict {
         holder: ObjectRef,
         /// The rule that forbids it.
         rule: &'static str,
+    },
+    /// A prefix with an address that a node has already.
+    #[error(
+        "{prefix} has {address} in it, the own address of {node}, which would be taken from it; write prefixes and \
+         addresses beside it"
+    )]
+    InPrefix {
+        /// The prefix.
+        prefix: HostPrefix,
+        /// The address.
+        address: HostIp,
+        /// The node.
+        node: ObjectRef,
+    },
+    /// Listeners at more addresses than fit.
+    #[error(
+        "the {addresses} addresses of {pool} with its prefixes take {count} places in a host's table, one for each port and \
+         one more at each address; at most {most}: write fewer ports, or shorter prefixes, or make several services"
+    )]
+    TooManyEntries {
+        /// How many addresses.
+        addresses: usize,
+        /// Their pool.
+        pool: ObjectRef,
+        /// What they take.
+        count: usize,
+        /// What they may.
+        most: usize,
+    },
+    /// Listeners that lead to more targets, at all addresses together, than a state is to say.
+    #[error(
+        "at each of the {addresses} addresses of {pool} with its prefixes its listeners lead to {targets} targets, which is \
+         {count} together; at most {most}: write fewer listeners, targets or addresses, or make several services"
+    )]
+    TooManyWays {
+        /// How many addresses.
+        addresses: usize,
+        /// Their pool.
+        pool: ObjectRef,
+        /// Targets of all listeners.
+        targets: usize,
+        /// At all addresses.
+        count: usize,
+        /// What they may be.
+        most: usize,
     },
     /// Strict rules under which no node may relay for a pair.
     #[error(

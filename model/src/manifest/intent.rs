@@ -7,7 +7,7 @@ use super::Manifest;
 use super::check::{self, FieldOf, Violation};
 use super::error::{Conflict, DeleteError, ManifestError, Problem, nearest_object};
 use crate::kinds::{
-    Accelerator, AddressPool, HostAddress, Kind, Name, Node, Object, ObjectRef, PoolAddress, Port,
+    Accelerator, AddressPool, HostAddress, Kind, Name, Node, Object, ObjectRef, PoolAddress, PoolEntry, Port,
     PrefixList, Service, Target, Vpc,
 };
 
@@ -210,18 +210,26 @@ impl Intent {
         &'a self,
         accelerator: &'a Accelerator,
     ) -> impl Iterator<Item = &'a PoolAddress> {
-        let pool = self.address_pools.get(&accelerator.spec.pool);
-        let addresses = pool.into_iter().flat_map(|pool| &pool.spec.addresses);
-        addresses.filter(|address| address.nodes.iter().any(|node| accelerator.spec.enters_at(node)))
+        self.accelerated_entries(accelerator)
+            .flat_map(|(_, addresses)| addresses)
     }
 
-    /// The nodes where an accelerator's packets enter, each with its address: all nodes of the addresses where it listens.
+    /// The nodes where an accelerator's packets enter, each with its addresses: all nodes of the addresses where it listens.
     pub fn entrances<'a>(
         &'a self,
         accelerator: &'a Accelerator,
-    ) -> impl Iterator<Item = (&'a Name, &'a PoolAddress)> {
-        let addresses = self.accelerated_addresses(accelerator);
-        addresses.flat_map(|address| address.nodes.iter().map(move |node| (node, address)))
+    ) -> impl Iterator<Item = (&'a Name, &'a [PoolAddress])> {
+        let entries = self.accelerated_entries(accelerator);
+        entries.flat_map(|(entry, addresses)| entry.nodes.iter().map(move |node| (node, addresses)))
+    }
+
+    fn accelerated_entries<'a>(
+        &'a self,
+        accelerator: &'a Accelerator,
+    ) -> impl Iterator<Item = (&'a PoolEntry, &'a [PoolAddress])> {
+        let pool = self.address_pools.get(&accelerator.spec.pool);
+        let entries = pool.into_iter().flat_map(|pool| pool.spec.by_entry());
+        entries.filter(|(entry, _)| entry.nodes.iter().any(|node| accelerator.spec.enters_at(node)))
     }
 
     /// The ports of those VPCs whose ports are targets of services, by VPC and address.

@@ -457,6 +457,7 @@ fn host() -> HostState {
         announcements: vec![Announcement {
             local: ip(198, 51, 100, 1),
             public: ip(198, 51, 100, 1),
+            length: 32,
             here: true,
             term: 0,
             way: Way::Arp,

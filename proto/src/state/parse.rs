@@ -615,13 +615,35 @@ impl Read for Announcement {
             (None, None, None) => return Err(wrong("arp", "", "given, where hook and bgp are not")),
             _ => return Err(wrong("arp", "", "the only one beside hook and bgp")),
         };
+        let length = match (message.length, &way) {
+            (None, _) => 32,
+            (Some(length), Way::Bgp { .. }) => {
+                let of_prefix = u8::try_from(length)
+                    .ok()
+                    .filter(|length| (1..32).contains(length));
+                of_prefix.ok_or_else(|| wrong("length", length, "1 to 31"))?
+            }
+            (Some(length), _) => return Err(wrong("length", length, "absent, but for bgp")),
+        };
         Ok(Self {
-            local: address("local", &message.local)?,
-            public: address("public", &message.public)?,
+            local: network("local", &message.local, length)?,
+            public: network("public", &message.public, length)?,
+            length,
             here: message.here,
             term: message.term,
             way,
         })
+    }
+}
+
+/// The first address of a prefix.
+fn network(field: &str, text: &str, length: u8) -> Result<Ipv4Addr> {
+    let first = address(field, text)?;
+    let beyond = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+    if u32::from(first) & beyond == 0 {
+        Ok(first)
+    } else {
+        Err(wrong(field, first, "the first address of the prefix"))
     }
 }
 

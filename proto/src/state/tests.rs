@@ -197,11 +197,49 @@ fn announcements() -> Vec<Announcement> {
     let announcement = |(last, way)| Announcement {
         local: Ipv4Addr::new(10, 1, 0, last),
         public: Ipv4Addr::new(203, 0, 113, last),
+        length: 32,
         here: last != 10,
         term: last.into(),
         way,
     };
-    ways.map(announcement).collect()
+    let mut all: Vec<Announcement> = ways.map(announcement).collect();
+    let of_prefix = all.last().cloned().map(|address| Announcement {
+        local: Ipv4Addr::new(10, 1, 1, 0),
+        public: Ipv4Addr::new(198, 51, 100, 0),
+        length: 24,
+        ..address
+    });
+    all.extend(of_prefix);
+    all
+}
+
+#[test]
+fn a_prefix_is_told_by_its_first_address_and_of_bgp_alone() {
+    let message = |change: fn(&mut v1::Announcement)| {
+        let mut state = v1::HostState::from(&sample());
+        change(state.announcements.last_mut().unwrap());
+        HostState::try_from(state).map_err(|error| error.to_string())
+    };
+    assert_eq!(message(|_| {}), Ok(sample()));
+    for (change, said) in [
+        (
+            (|one| one.length = Some(32)) as fn(&mut v1::Announcement),
+            "length",
+        ),
+        (|one| one.length = Some(0), "length"),
+        (|one| one.length = Some(23), "local"),
+        (|one| one.public = "198.51.100.7".into(), "public"),
+        (
+            |one| {
+                one.bgp = None;
+                one.arp = Some(v1::announcement::Arp {});
+            },
+            "length",
+        ),
+    ] {
+        let error = message(change).unwrap_err();
+        assert!(error.contains(&format!("announcements[3].{said}")), "{error}");
+    }
 }
 
 #[test]

@@ -363,6 +363,9 @@ impl From<&Check> for v1::Check {
     }
 }
 
+/// The length of what is one address.
+const WHOLE: u8 = 32;
+
 impl From<&Announcement> for v1::Announcement {
     fn from(announcement: &Announcement) -> Self {
         let mut message = Self {
@@ -370,6 +373,7 @@ impl From<&Announcement> for v1::Announcement {
             public: announcement.public.to_string(),
             here: announcement.here,
             term: announcement.term,
+            length: (announcement.length != WHOLE).then(|| announcement.length.into()),
             ..Self::default()
         };
         match &announcement.way {

@@ -46,6 +46,16 @@ pub const ARP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 pub const HOOK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 82);
 pub const BGP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 83);
 pub const ALL: [Ipv4Addr; 3] = [ARP, HOOK, BGP];
+/// Each is in the pool of the same reach.
+const ARP_PREFIX: &str = "192.0.2.96/31";
+pub const BGP_PREFIX: &str = "203.0.113.96/30";
+/// Addresses of them, the first and the last too.
+pub const OF_PREFIXES: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(192, 0, 2, 96),
+    Ipv4Addr::new(192, 0, 2, 97),
+    Ipv4Addr::new(203, 0, 113, 96),
+    Ipv4Addr::new(203, 0, 113, 99),
+];
 const PORT: u16 = 7_000;
 const GUE: u16 = 6_080;
 /// The router's ports: BGP, and its own gobgpd's orders.
@@ -125,24 +135,26 @@ impl Rack {
         };
         let hook = self.hook();
         let ways = [
-            ("arp", ARP, String::new()),
+            ("arp", vec![ARP.to_string(), ARP_PREFIX.to_owned()], String::new()),
             (
                 "hook",
-                HOOK,
+                vec![HOOK.to_string()],
                 format!("  hook: {{command: {hook}, timeout_s: 5}}\n"),
             ),
             (
                 "bgp",
-                BGP,
+                vec![BGP.to_string(), BGP_PREFIX.to_owned()],
                 format!(
                     "  bgp: {{as: 65001, peers: [{{address: {ROUTER}, as: 65000}}], communities: [\"65000:100\"], port: {BGP_PORT}}}\n"
                 ),
             ),
         ];
-        let pools = ways.map(|(reach, address, more)| {
+        let pools = ways.map(|(reach, publics, more)| {
+            let entry = |public: &String| format!("{{nodes: [left, right], public: {public}}}");
+            let addresses = publics.iter().map(entry).collect::<Vec<_>>().join(", ");
             format!(
-                "kind: AddressPool\nmetadata: {{name: {reach}}}\nspec:\n  reach: {reach}\n{more}  addresses: [{{nodes: [left, \
-                 right], public: {address}}}]\n---\n\
+                "kind: AddressPool\nmetadata: {{name: {reach}}}\nspec:\n  reach: {reach}\n{more}  addresses: \
+                 [{addresses}]\n---\n\
                  kind: Service\nmetadata: {{name: {reach}}}\nspec:\n  pool: {reach}\n  listeners: [{{protocol: tcp, port: \
                  {PORT}}}]\n  targets: [{{address: 192.0.2.11}}, {{address: 192.0.2.12}}]\n  mode: gue\n  health: {{type: tcp, \
                  interval_ms: 300}}\n---\n"
@@ -316,7 +328,7 @@ impl Rack {
             let is_so = |standings: &Standings| {
                 let is = |(address, wanted): &(Ipv4Addr, &str)| {
                     standings
-                        .get(address)
+                        .get(&address.to_string())
                         .is_some_and(|(standing, _)| standing == wanted)
                 };
                 wanted.iter().all(is)
@@ -351,7 +363,14 @@ impl Rack {
 
     /// What the router knows of the address of BGP: since when, by next hop.
     pub fn routes(&self) -> BTreeMap<Ipv4Addr, u64> {
-        paths(&self.namespaces["router"])
+        paths(&self.namespaces["router"], &whole(BGP))
+    }
+
+    /// How many routes the router has been told, and by which next hops the prefix of BGP is one.
+    pub fn routes_of_prefix(&self) -> (usize, BTreeSet<Ipv4Addr>) {
+        let router = &self.namespaces["router"];
+        let hops = paths(router, BGP_PREFIX).into_keys().collect();
+        (told(router).as_object().map_or(0, serde_json::Map::len), hops)
     }
 
     /// Waits until the router leads there by these next hops.
@@ -442,18 +461,18 @@ impl Claims {
     }
 }
 
-/// How addresses stand, and why.
-type Standings = BTreeMap<Ipv4Addr, (String, String)>;
+/// How addresses and prefixes stand, and why.
+type Standings = BTreeMap<String, (String, String)>;
 
 /// Those of a node, in an answer of `kuafu status`.
 fn standings(node: &str, answer: &str) -> Option<Standings> {
     let status: ClusterStatus = serde_json::from_str(answer).unwrap();
     let host = status.hosts.into_iter().find(|host| host.node == node)?.status?;
-    let standing = |one: AnnouncementStatus| (one.address.parse().unwrap(), (one.standing, one.reason));
+    let standing = |one: AnnouncementStatus| (one.address, (one.standing, one.reason));
     Some(host.announcements.into_iter().map(standing).collect())
 }
 
-fn address(host: &str) -> Ipv4Addr {
+pub fn address(host: &str) -> Ipv4Addr {
     let (_, last) = HOSTS.iter().find(|(name, _)| *name == host).unwrap();
     Ipv4Addr::new(192, 0, 2, *last)
 }
@@ -539,15 +558,22 @@ fn router(router: &Namespace, folders: &Folders) -> Process {
     router.spawn_logged(speaker, &folder.join("router.log")).unwrap()
 }
 
-/// What the router's speaker knows of the address.
-fn paths(router: &Namespace) -> BTreeMap<Ipv4Addr, u64> {
+/// An address as routers write it.
+fn whole(address: Ipv4Addr) -> String {
+    format!("{address}/32")
+}
+
+/// What the router's speaker knows, by prefix.
+fn told(router: &Namespace) -> serde_json::Value {
     let mut ask = Command::new("gobgp");
     ask.args(["-p", &API_PORT.to_string(), "-j", "global", "rib"]);
-    let Ok(text) = succeed(router, ask) else {
-        return BTreeMap::new();
-    };
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let paths = all[format!("{BGP}/32")].as_array().cloned().unwrap_or_default();
+    let text = succeed(router, ask).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// What it knows of a prefix: since when, by next hop.
+fn paths(router: &Namespace, prefix: &str) -> BTreeMap<Ipv4Addr, u64> {
+    let paths = told(router)[prefix].as_array().cloned().unwrap_or_default();
     let path = |path: serde_json::Value| {
         let attributes = path["attrs"].as_array()?.clone();
         let hop = attributes
@@ -573,18 +599,20 @@ impl Routes {
         let ended = Arc::new(AtomicBool::new(false));
         let (until, router) = (Arc::clone(&ended), Arc::clone(router));
         let follow = move || {
-            let mut known = BTreeSet::new();
+            let mut known = [whole(BGP), BGP_PREFIX.to_owned()].map(|prefix| (prefix, BTreeSet::new()));
             while !until.load(Ordering::Relaxed) {
-                let hops: BTreeSet<Ipv4Addr> = paths(&router).into_keys().collect();
-                if hops != known {
-                    let ways: String = hops.iter().map(|hop| format!(" nexthop via {hop}")).collect();
-                    let line = if hops.is_empty() {
-                        format!("route del {BGP}/32")
-                    } else {
-                        format!("route replace {BGP}/32{ways}")
-                    };
-                    router.ip([line]).unwrap();
-                    known = hops;
+                for (prefix, known) in &mut known {
+                    let hops: BTreeSet<Ipv4Addr> = paths(&router, prefix).into_keys().collect();
+                    if hops != *known {
+                        let ways: String = hops.iter().map(|hop| format!(" nexthop via {hop}")).collect();
+                        let line = if hops.is_empty() {
+                            format!("route del {prefix}")
+                        } else {
+                            format!("route replace {prefix}{ways}")
+                        };
+                        router.ip([line]).unwrap();
+                        *known = hops;
+                    }
                 }
                 thread::sleep(Self::LOOK);
             }
@@ -610,7 +638,8 @@ struct Server {
 
 impl Server {
     fn start(name: &'static str, host: &Namespace) -> Self {
-        host.ip(ALL
+        let served = [ALL.as_slice(), &OF_PREFIXES].concat();
+        host.ip(served
             .iter()
             .map(|address| format!("address add {address}/32 dev lo")))
             .unwrap();
@@ -627,7 +656,7 @@ impl Server {
             }
         });
         Self {
-            _decapsulator: Decapsulator::start(host, &ALL, GUE).unwrap(),
+            _decapsulator: Decapsulator::start(host, &served, GUE).unwrap(),
         }
     }
 }

@@ -19,7 +19,7 @@ use kuafu_model::state::{self, Bfd, Speaker};
 use nix::unistd::User;
 use serde::Deserialize;
 
-use super::{Daemon, HOLD, Order, RETRY_S, Sessions, is_in_path, keep_private, order, process, read};
+use super::{Daemon, HOLD, Order, RETRY_S, Route, Sessions, is_in_path, keep_private, order, process, read};
 
 pub(super) struct Frr;
 
@@ -150,8 +150,8 @@ impl Daemon for Frr {
         }
     }
 
-    fn announce(&self, run: &Path, address: Ipv4Addr, attributes: &[String]) -> Result<(), String> {
-        let network = format!("network {address}/32");
+    fn announce(&self, run: &Path, route: Route, attributes: &[String]) -> Result<(), String> {
+        let network = format!("network {}", route.prefix());
         let (map, lines) = match carried(attributes) {
             Some((name, sets)) => (
                 format!(" route-map {name}"),
@@ -167,18 +167,18 @@ impl Daemon for Frr {
         configure(run, lines, &(network + &map))
     }
 
-    fn withdraw(&self, run: &Path, address: Ipv4Addr) -> Result<(), String> {
-        if self.routes(run)?.contains(&address) {
-            return configure(run, Vec::new(), &format!("no network {address}/32"));
+    fn withdraw(&self, run: &Path, route: Route) -> Result<(), String> {
+        if self.routes(run)?.contains(&route) {
+            return configure(run, Vec::new(), &format!("no network {}", route.prefix()));
         }
         Ok(())
     }
 
-    fn routes(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+    fn routes(&self, run: &Path) -> Result<BTreeSet<Route>, String> {
         let known: Known = read(&vtysh(run, &["show bgp ipv4 unicast json"])?)?;
         let own = |(prefix, paths): (&String, &Vec<Told>)| {
             let is_own = paths.iter().any(|path| path.peer == NO_PEER);
-            prefix.strip_suffix("/32")?.parse().ok().filter(|_| is_own)
+            prefix.parse().ok().filter(|_| is_own)
         };
         Ok(known.routes.iter().filter_map(own).collect())
     }

@@ -11,7 +11,7 @@ use std::process::Command;
 use kuafu_model::state::Speaker;
 use serde::Deserialize;
 
-use super::{Daemon, HOLD, Order, RETRY_S, Sessions, is_in_path, keep_private, order, read};
+use super::{Daemon, HOLD, Order, RETRY_S, Route, Sessions, is_in_path, keep_private, order, read};
 
 pub(super) struct Gobgp;
 
@@ -72,24 +72,24 @@ impl Daemon for Gobgp {
         }
     }
 
-    fn announce(&self, run: &Path, address: Ipv4Addr, attributes: &[String]) -> Result<(), String> {
-        let prefix = format!("{address}/32");
+    fn announce(&self, run: &Path, route: Route, attributes: &[String]) -> Result<(), String> {
+        let prefix = route.prefix();
         let add = ["global", "rib", "add", &prefix];
         let words = add.into_iter().chain(attributes.iter().map(String::as_str));
         gobgp(run, &words.collect::<Vec<_>>()).map(drop)
     }
 
-    fn withdraw(&self, run: &Path, address: Ipv4Addr) -> Result<(), String> {
-        gobgp(run, &["global", "rib", "del", &format!("{address}/32")]).map(drop)
+    fn withdraw(&self, run: &Path, route: Route) -> Result<(), String> {
+        gobgp(run, &["global", "rib", "del", &route.prefix()]).map(drop)
     }
 
-    fn routes(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+    fn routes(&self, run: &Path) -> Result<BTreeSet<Route>, String> {
         let known: BTreeMap<String, serde_json::Value> = read(&gobgp(run, &["-j", "global", "rib"])?)?;
         let own = |(prefix, paths): (&String, &serde_json::Value)| {
             // What a router has told has it as its source.
             let paths = paths.as_array()?;
             let is_own = paths.iter().any(|path| path.get("source-id").is_none());
-            prefix.strip_suffix("/32")?.parse().ok().filter(|_| is_own)
+            prefix.parse().ok().filter(|_| is_own)
         };
         Ok(known.iter().filter_map(own).collect())
     }

@@ -8,19 +8,25 @@ use kuafu_pipeline::map::MOST_LISTED;
 use super::{Check, FieldOf, field, id, join};
 use crate::contents::{MOST_LISTS, lists_fit};
 use crate::kinds::{
-    Accelerator, HostIp, Kind, Listener, MOST_TARGETS, Mode, Name, Node, ObjectRef, PoolAddress, PortNumber,
-    PortRange, Prefer, Protocol, Service, Shield, ShieldMode, Target,
+    Accelerator, HostIp, Kind, Listener, MOST_ENTRIES, MOST_TARGETS, Mode, Name, Node, ObjectRef,
+    PoolAddress, PoolEntry, PortNumber, PortRange, Prefer, Protocol, Service, Shield, ShieldMode, Target,
 };
 use crate::manifest::error::Conflict;
 
 /// Ports of addresses and protocols that listeners have, by the first.
 type Taken = BTreeMap<((HostIp, Protocol), PortNumber), (PortRange, FieldOf)>;
 
+/// Targets that the listeners of one object may lead to, at all addresses together, where its pool has prefixes: what a
+/// host's state says at each of them.
+const MOST_WAYS: usize = 100_000;
+
 /// An object at whose addresses packets enter.
 struct Door<'a> {
     me: ObjectRef,
     pool: &'a Name,
     addresses: Vec<&'a PoolAddress>,
+    /// The services behind it.
+    services: Vec<&'a Service>,
     listeners: &'a [Listener],
     shield: Option<&'a Shield>,
 }
@@ -46,17 +52,17 @@ impl<'a> Check<'a> {
             let Some(name) = &service.spec.pool else { continue };
             let pools = self.intent.address_pools();
             let pool = self.find(pools, Kind::AddressPool, name, field(&me, "spec.pool"));
-            for address in pool.iter().flat_map(|pool| &pool.spec.addresses) {
+            for entry in pool.iter().flat_map(|pool| &pool.spec.entries) {
                 if service.spec.mode != Mode::Nat {
-                    self.answers_directly(&me, (service.spec.mode, name), address);
+                    self.answers_directly(&me, (service.spec.mode, name), entry);
                 }
                 if matches!(service.spec.mode, Mode::Ipip | Mode::Gue) {
-                    self.is_no_target(&me, service, address);
+                    self.is_no_target(&me, service, entry);
                 }
             }
             if let Some(vpc) = &service.spec.vpc {
-                let addresses = pool.map_or(&[][..], |pool| &pool.spec.addresses);
-                self.serves_in_vpc((&me, service), vpc, (name, addresses));
+                let entries = pool.map_or(&[][..], |pool| &pool.spec.entries);
+                self.serves_in_vpc((&me, service), vpc, (name, entries));
             }
         }
     }
@@ -124,7 +130,7 @@ impl<'a> Check<'a> {
         &mut self,
         (me, service): (&ObjectRef, &Service),
         name: &Name,
-        (pool, addresses): (&Name, &[PoolAddress]),
+        (pool, entries): (&Name, &[PoolEntry]),
     ) {
         let Some(vpc) = self.find(self.intent.vpcs(), Kind::Vpc, name, field(me, "spec.vpc")) else {
             return;
@@ -147,13 +153,14 @@ impl<'a> Check<'a> {
             }
         }
         let cidr = vpc.spec.cidr;
-        for address in addresses {
-            if address.local.v4().is_some_and(|local| cidr.contains(local)) {
+        for entry in entries {
+            let is_inside = |local: HostIp| local.v4().is_some_and(|local| cidr.contains(local));
+            if entry.local.addresses().any(is_inside) {
                 let because = [
                     field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
                     field(&vpc_id, "spec.cidr"),
                 ];
-                let (public, vpc) = (address.public, vpc_id.clone());
+                let (public, vpc) = (entry.public, vpc_id.clone());
                 self.add(
                     field(me, "spec.vpc"),
                     because,
@@ -261,8 +268,8 @@ impl<'a> Check<'a> {
             return;
         };
         let targets = self.targets_of(service);
-        for address in &pool.spec.addresses {
-            let nodes = address.nodes.iter();
+        for entry in &pool.spec.entries {
+            let nodes = entry.nodes.iter();
             let mut nodes = nodes.filter_map(|name| self.intent.nodes().get(name));
             let order = |node: &Node| self.locations.order(service, &node.spec, targets);
             let Some(first) = nodes.next() else { continue };
@@ -278,7 +285,7 @@ impl<'a> Check<'a> {
                 .chain(self.locates(service, targets))
                 .collect();
             let conflict = Conflict::RanksDiffer {
-                public: address.public,
+                public: entry.public,
                 node,
                 other,
                 mode,
@@ -311,8 +318,8 @@ impl<'a> Check<'a> {
         let nodes = self.intent.nodes();
         let pool = service.spec.pool.as_ref();
         let pool = pool.and_then(|name| self.intent.address_pools().get(name));
-        let addresses = pool.into_iter().flat_map(|pool| &pool.spec.addresses);
-        let carriers = addresses.flat_map(|address| address.nodes.iter());
+        let entries = pool.into_iter().flat_map(|pool| &pool.spec.entries);
+        let carriers = entries.flat_map(|entry| entry.nodes.iter());
         let carriers = carriers.filter_map(|name| nodes.get(name));
         let groups = accelerators
             .iter()
@@ -353,14 +360,14 @@ impl<'a> Check<'a> {
     }
 
     /// No target is the service's own address, or the address of the node that sends to it.
-    fn is_no_target(&mut self, me: &ObjectRef, service: &Service, address: &PoolAddress) {
+    fn is_no_target(&mut self, me: &ObjectRef, service: &Service, entry: &PoolEntry) {
         for (index, target) in self.targets_of(service).iter().enumerate() {
             let is_sender = |name: &&Name| {
                 let node = self.intent.nodes().get(*name);
                 let own = node.map(|node| node.spec.address.local.into());
-                [Some(address.local), own].contains(&Some(target.address))
+                entry.local.contains(target.address) || own == Some(target.address)
             };
-            if let Some(name) = address.nodes.iter().find(is_sender) {
+            if let Some(name) = entry.nodes.iter().find(is_sender) {
                 let at = self.place_of(me, service, (index, target));
                 let node = ObjectRef::new(Kind::Node, name);
                 let because = ["spec.address.local", "metadata.labels"].map(|name| field(&node, name));
@@ -370,19 +377,20 @@ impl<'a> Check<'a> {
     }
 
     /// Servers can hold the address of a service, and what they send from it reaches clients.
-    fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), address: &PoolAddress) {
-        let public = address.public;
-        for name in address.nodes.iter() {
+    fn answers_directly(&mut self, me: &ObjectRef, (mode, pool): (Mode, &Name), entry: &PoolEntry) {
+        let public = entry.public;
+        for name in entry.nodes.iter() {
             let node_id = ObjectRef::new(Kind::Node, name);
             let because = [
                 field(&ObjectRef::new(Kind::AddressPool, pool), "spec.addresses"),
                 field(&node_id, "spec.address.local"),
             ];
             let node = self.intent.nodes().get(name);
-            let conflict = if address.public != address.local {
+            let is_own = |node: &Arc<Node>| entry.local.only() == Some(node.spec.address.local.into());
+            let conflict = if entry.public != entry.local {
                 Conflict::AnswersPastNat { mode, public }
-            } else if node.is_some_and(|node| address.local == node.spec.address.local) {
-                let node = node_id;
+            } else if node.is_some_and(is_own) {
+                let (public, node) = (public.first(), node_id);
                 Conflict::NodesOwnAddress { mode, public, node }
             } else {
                 continue;
@@ -393,14 +401,59 @@ impl<'a> Check<'a> {
     }
 
     /// A listener is alone on its address, protocol and port, whether an accelerator's or a service's, and where the address
-    /// is a node's own it takes no port that the node needs itself.
+    /// is a node's own it takes no port that the node needs itself. Where a pool has prefixes there is room for what listens
+    /// at its addresses.
     pub(super) fn listeners(&mut self) {
         let mut taken = Taken::new();
         for door in self.doors() {
-            for address in door.addresses {
-                self.listens(&mut taken, (&door.me, door.pool), address, door.listeners);
+            self.has_room(&door);
+            // Of a prefix, one of its addresses is told.
+            let mut told = BTreeSet::new();
+            for address in &door.addresses {
+                self.listens(&mut taken, (&door, &mut told), address);
             }
         }
+    }
+
+    /// What listens at the addresses of a pool with prefixes is not too much.
+    fn has_room(&mut self, door: &Door<'a>) {
+        let pool = self.intent.address_pools().get(door.pool);
+        if !pool.is_some_and(|pool| pool.spec.has_prefix()) {
+            return;
+        }
+        let (addresses, listeners) = (door.addresses.len(), door.listeners);
+        let entries = 1 + listeners.iter().map(|listener| listener.entries()).sum::<usize>();
+        let services = door.services.iter();
+        let targets: usize = services.map(|service| self.targets_of(service).len()).sum();
+        let ways = targets * listeners.len();
+        let pool = ObjectRef::new(Kind::AddressPool, door.pool);
+        let (count, most) = (addresses * entries, MOST_ENTRIES);
+        let conflict = if count > most {
+            Conflict::TooManyEntries {
+                addresses,
+                pool: pool.clone(),
+                count,
+                most,
+            }
+        } else if addresses * ways > MOST_WAYS {
+            Conflict::TooManyWays {
+                addresses,
+                pool: pool.clone(),
+                targets: ways,
+                count: addresses * ways,
+                most: MOST_WAYS,
+            }
+        } else {
+            return;
+        };
+        let because = door
+            .services
+            .iter()
+            .flat_map(|service| self.brings_targets(service));
+        let because: Vec<FieldOf> = std::iter::once(field(&pool, "spec.addresses"))
+            .chain(because)
+            .collect();
+        self.add(field(&door.me, "spec.listeners"), because, conflict);
     }
 
     /// The lists that a shield names exist, and a host's shields name no more than it can tell apart.
@@ -467,6 +520,7 @@ impl<'a> Check<'a> {
             Some(Door {
                 me: id(Kind::Service, service),
                 pool,
+                services: vec![service],
                 // That there is no such pool is said elsewhere.
                 addresses: intent
                     .address_pools()
@@ -483,6 +537,12 @@ impl<'a> Check<'a> {
             me: id(Kind::Accelerator, accelerator),
             pool: &accelerator.spec.pool,
             addresses: intent.accelerated_addresses(accelerator).collect(),
+            services: accelerator
+                .spec
+                .groups
+                .iter()
+                .filter_map(|group| Some(intent.services().get(&group.service)?.as_ref()))
+                .collect(),
             listeners: &accelerator.spec.listeners,
             shield: accelerator.spec.shield.as_ref(),
         });
@@ -491,16 +551,15 @@ impl<'a> Check<'a> {
         doors
     }
 
-    /// The listeners of an object at an address of its pool.
+    /// The listeners of an object at an address of its pool. `told` has the entries and listeners of which an error is told.
     fn listens(
         &mut self,
         taken: &mut Taken,
-        (me, pool): (&ObjectRef, &Name),
+        (door, told): (&Door<'_>, &mut BTreeSet<(usize, usize)>),
         address: &PoolAddress,
-        listeners: &[Listener],
     ) {
-        for (index, listener) in listeners.iter().enumerate() {
-            let at = field(me, format!("spec.listeners[{index}].{}", listener.field()));
+        for (index, listener) in door.listeners.iter().enumerate() {
+            let at = field(&door.me, format!("spec.listeners[{index}].{}", listener.field()));
             let its = (address.public, listener.protocol);
             let ports = listener.ports;
             // Those that are taken do not overlap: of them the last one that begins before these end may.
@@ -508,6 +567,7 @@ impl<'a> Check<'a> {
                 .range((its, PortNumber::MIN)..=(its, ports.last()))
                 .next_back();
             match before.filter(|(_, (other, _))| other.overlaps(ports)) {
+                Some(_) if !told.insert((address.entry, index)) => {}
                 Some((_, (_, holder))) => {
                     let (what, holder) = (format!("{listener} on {}", address.public), holder.clone());
                     self.taken(what, "a port of an address is one listener's", holder, at.clone());
@@ -517,7 +577,7 @@ impl<'a> Check<'a> {
                 }
             }
             for node in address.nodes.iter() {
-                self.listener_on_node(pool, (address, node), *listener, at.clone());
+                self.listener_on_node(door.pool, (address, node), *listener, at.clone());
             }
         }
     }
