@@ -1,6 +1,6 @@
 //! What changes one revision of a host's state into another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use kuafu_model::HostState;
@@ -24,8 +24,9 @@ pub trait Entry: Clone + PartialEq {
 /// A VNI and an address.
 pub type EndpointKey = (u32, Ipv4Addr);
 
-/// Whether at the exit, accelerated address, protocol, the first port.
-pub type ServiceKey = (bool, IpAddr, u8, u16);
+/// Whether at the exit, and there whose number; accelerated address, protocol, the first port. In what is removed, an exit's
+/// without a number means everybody's: controllers of before say none.
+pub type ServiceKey = (bool, Option<u32>, IpAddr, u8, u16);
 
 macro_rules! entries {
     ($( $entry:ty => $key:ty: |$it:ident| $expression:expr; )+) => {
@@ -47,7 +48,9 @@ entries! {
     SlotState => u32: |it| it.label;
     PathState => u32: |it| it.index;
     PairState => u32: |it| it.index;
-    ServiceState => ServiceKey: |it| (it.at_exit, it.local, it.protocol, it.ports.first().get());
+    ServiceState => ServiceKey: |it| (
+        it.at_exit, it.at_exit.then_some(it.vni), it.local, it.protocol, it.ports.first().get()
+    );
     PrefixListState => String: |it| it.name.clone();
     Announcement => Ipv4Addr: |it| it.local;
 }
@@ -170,10 +173,20 @@ impl Delta {
             slots: self.slots.apply(&old.slots),
             paths: self.paths.apply(&old.paths),
             pairs: self.pairs.apply(&old.pairs),
-            services: self.services.apply(&old.services),
+            services: self.services.apply(&self.without_everybodys(&old.services)),
             prefix_lists: self.prefix_lists.apply(&old.prefix_lists),
             announcements: self.announcements.apply(&old.announcements),
         })
+    }
+
+    /// Listeners, but for those that are removed whosoever they are.
+    fn without_everybodys(&self, services: &[ServiceState]) -> Vec<ServiceState> {
+        let removed: HashSet<&ServiceKey> = self.services.removed.iter().collect();
+        let is_kept = |service: &&ServiceState| {
+            let (at_exit, _, local, protocol, port) = service.key();
+            !removed.contains(&(at_exit, None, local, protocol, port))
+        };
+        services.iter().filter(is_kept).cloned().collect()
     }
 
     /// Does it change nothing but the revision?
@@ -237,9 +250,10 @@ fn messages<T: Entry, M: for<'a> From<&'a T>>(section: &Section<T>) -> Vec<M> {
     section.changed.iter().map(M::from).collect()
 }
 
-fn service_key(&(at_exit, local, protocol, port): &ServiceKey) -> v1::ServiceKey {
+fn service_key(&(at_exit, vni, local, protocol, port): &ServiceKey) -> v1::ServiceKey {
     v1::ServiceKey {
         at_exit,
+        vni,
         local: local.to_string(),
         protocol: protocol.into(),
         port: port.into(),
@@ -297,7 +311,8 @@ fn read_service_key(key: v1::ServiceKey) -> Result<ServiceKey, StateError> {
         value: key.port.to_string(),
         expected: "0 to 65,535",
     })?;
-    Ok((key.at_exit, local, protocol(key.protocol)?, port))
+    let vni = key.vni.filter(|_| key.at_exit);
+    Ok((key.at_exit, vni, local, protocol(key.protocol)?, port))
 }
 
 #[cfg(test)]
@@ -326,6 +341,55 @@ mod tests {
         let read = Delta::try_from(wire).expect("a delta that we wrote");
         assert_eq!(read, delta);
         assert_eq!(read.apply(&old), Ok(new));
+    }
+
+    /// Entries of two accelerators, behind different NATs, may have one local address, and one exit.
+    #[test]
+    fn listeners_of_two_accelerators_at_an_exit_stay_two() {
+        let mut old = sample();
+        let mut one = old.services[0].clone();
+        (one.vni, one.at_exit) = (1 << 20, true);
+        let mut other = one.clone();
+        other.vni += 1;
+        old.services = vec![one.clone(), other.clone()];
+        let through = |new: &HostState| {
+            let delta = Delta::between(&old, new);
+            let read = Delta::try_from(v1::StateDelta::from(&delta)).expect("a delta that we wrote");
+            assert_eq!(read, delta);
+            read.apply(&old)
+        };
+        let mut new = HostState {
+            revision: 8,
+            ..old.clone()
+        };
+        assert_eq!(through(&new), Ok(new.clone()));
+        new.services[0].idle_timeout_s += 1;
+        assert_eq!(through(&new), Ok(new.clone()));
+        new.services = vec![other];
+        assert_eq!(through(&new), Ok(new.clone()));
+        // As controllers of before have said it.
+        new.services.clear();
+        let mut wire = v1::StateDelta::from(&Delta::between(&old, &new));
+        for key in &mut wire.removed.as_mut().unwrap().services {
+            assert!(key.vni.take().is_some());
+        }
+        let read = Delta::try_from(wire).expect("a delta without numbers");
+        assert_eq!(read.apply(&old), Ok(new));
+    }
+
+    /// One that follows another one at an entry is entered in its place, by whichever version.
+    #[test]
+    fn a_listener_of_an_entry_is_nobodys_in_particular() {
+        let old = sample();
+        let mut new = HostState {
+            revision: 8,
+            ..old.clone()
+        };
+        new.services[0].vni += 1;
+        assert!(!new.services[0].at_exit);
+        let delta = Delta::between(&old, &new);
+        assert_eq!(delta.services.removed, []);
+        assert_eq!(delta.apply(&old), Ok(new));
     }
 
     #[test]
