@@ -140,7 +140,7 @@ words! {
         VxlanReceived = 1, "vxlan_received";
         /// Handed from one port to another of the same host.
         DeliveredLocally = 2, "delivered_locally";
-        /// An ARP request, answered.
+        /// An ARP request or a neighbour solicitation, answered.
         ArpAnswered = 3, "arp_answered";
         /// A client's packet, sent over the backbone.
         Entered = 4, "entered";

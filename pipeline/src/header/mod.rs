@@ -12,6 +12,7 @@ pub mod gue;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod neighbour;
 pub mod stamp;
 pub mod tcp;
 pub mod udp;

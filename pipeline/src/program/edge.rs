@@ -24,13 +24,10 @@ pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T, interface: u32) -> Ou
         },
     };
     let ethernet = Ethernet::at::<0, 42>(head);
-    // What leaves would come from that address.
-    if ethernet.is_to_group() {
-        return arp::at_edge(frame, tables, interface);
-    }
-    match ethernet.ethertype() {
-        ethernet::IPV4 => {}
-        ethernet::IPV6 => return edge_v6::run(frame, tables, node, interface),
+    // To a group: what leaves would come from that address.
+    match (ethernet.is_to_group(), ethernet.ethertype()) {
+        (false, ethernet::IPV4) => {}
+        (is_to_group, ethernet::IPV6) => return edge_v6::run(frame, tables, node, (interface, is_to_group)),
         _ => return arp::at_edge(frame, tables, interface),
     }
     let icmp = Icmp::at::<34, 42>(head);

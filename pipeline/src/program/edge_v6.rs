@@ -4,13 +4,14 @@ use super::edge::{self, any_port, left, listener, unclaimed, unless, whole};
 use crate::header::{Icmp, Ipv6, ipv4, ipv6};
 use crate::map::{IpKey, NodeConfig, policy};
 use crate::stage::flow::Flow;
-use crate::stage::{echo, enter, icmp_error};
+use crate::stage::{echo, enter, icmp_error, neighbour};
 use crate::{Frame, Next, Outcome, Reason, Tables};
 
 /// Octets up to the ports and what follows them.
 const READ: usize = 62;
 
-/// As [`edge::run`](super::edge::run), of a frame whose ethertype says IPv6.
+/// As [`edge::run`](super::edge::run), of a frame whose ethertype says IPv6; of one to a group, what asks for addresses
+/// alone.
 ///
 /// # Errors
 /// Those of the stages.
@@ -19,15 +20,22 @@ pub(super) fn run<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     node: &NodeConfig,
-    interface: u32,
+    (interface, is_to_group): (u32, bool),
 ) -> Outcome {
     let Some(head) = frame.head::<READ>() else {
+        if is_to_group {
+            return Ok(Next::Pass);
+        }
         return short(frame, tables);
     };
     let icmp = Icmp::at::<54, READ>(head);
     let (is_error, is_echo) = (icmp.is_error_v6(), icmp.is_echo_request_v6());
     let version = Ipv6::at::<14, READ>(head).version();
     let flow = Flow::of_v6::<14, 54, READ>(head);
+    // Neighbour discovery is how the address is found at all.
+    if is_to_group || version == 6 && flow.protocol == ipv6::ICMP && !is_error && !is_echo {
+        return neighbour::at_edge(frame, tables, interface);
+    }
     // Keys hold IPv4 addresses so, and on a wire they are nobody's.
     if flow.destination.as_v4().is_some() {
         return Ok(Next::Pass);
@@ -38,11 +46,9 @@ pub(super) fn run<F: Frame, T: Tables>(
     match flow.protocol {
         ipv4::TCP | ipv4::UDP => conversation(frame, tables, node, interface, &flow),
         ipv6::ICMP if is_error => about(frame, tables, node, interface, flow.destination),
-        ipv6::ICMP if is_echo => edge::echo(tables, flow.destination, || {
+        ipv6::ICMP => edge::echo(tables, flow.destination, || {
             echo::answer_v6(frame, tables, interface)
         }),
-        // Neighbour discovery is how the address is found at all.
-        ipv6::ICMP => Ok(Next::Pass),
         ipv6::FRAGMENT => unless(tables, flow.destination, policy::PASS_FRAGMENTS, Reason::Fragment),
         ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::AUTHENTICATION | ipv6::DESTINATION_OPTIONS => {
             unless(tables, flow.destination, policy::PASS_OPTIONS, Reason::IpOptions)

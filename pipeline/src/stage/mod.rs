@@ -18,6 +18,7 @@ pub mod fragment;
 pub mod icmp_error;
 pub mod limit;
 pub mod liveness;
+pub mod neighbour;
 pub mod probe;
 pub mod quic;
 pub mod relay;
