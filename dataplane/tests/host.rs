@@ -30,7 +30,8 @@ use kuafu_dataplane::bpf::{Pins, XdpMode};
 use kuafu_dataplane::host::{Host, OVERLAY_DEVICE, OVERLAY_PORT, Options};
 use kuafu_pipeline::Reason;
 use kuafu_pipeline::map::{
-    AdmittedKey, Be16, CachedFlows, Connection, ConnectionKey, IpKey, SingleThreaded, Tracked, listed_key,
+    AdmittedKey, AdmittedKeyV6, Be16, CachedFlows, Connection, ConnectionKey, IpKey, SingleThreaded, Tracked,
+    listed_key,
 };
 use kuafu_pipeline::stage::flow::Flow;
 use kuafu_proto::state::from_json;
@@ -142,10 +143,17 @@ fn admission_ends() {
     let now = host.clock().jiffies().unwrap();
     let later = now + host.clock().ticks(Duration::from_secs(60));
     let client = |client| AdmittedKey { vni: 9, client };
+    let client_v6 = |last| AdmittedKeyV6::new(9, IpKey::from_halves([1 << 61, last]));
     for (number, until) in [(1, now), (2, later)] {
         host.maps().admitted.set(&client(number), &until).unwrap();
+        host.maps()
+            .admitted_v6
+            .set(&client_v6(number.into()), &until)
+            .unwrap();
     }
-    assert_eq!(host.sweep().unwrap(), 1);
+    assert_eq!(host.sweep().unwrap(), 2);
+    let of_v6 = [1, 2].map(|number| host.maps().admitted_v6.get(&client_v6(number)).unwrap());
+    assert_eq!(of_v6, [None, Some(later)]);
     assert_eq!(host.maps().admitted.get(&client(1)).unwrap(), None);
     assert_eq!(host.maps().admitted.get(&client(2)).unwrap(), Some(later));
 }

@@ -4,11 +4,12 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use kuafu_pipeline::map::{
-    AdmittedKey, AdmittedKeyV6, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection, ConnectionKey,
-    Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS, Hitter, HitterV6, IpKey, Limit,
-    LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig, OwnWindow, Pair, PairState, PassedOn,
-    Path, PathState, Port, Question, QuicServerKey, SOURCE_BUCKETS, Sample, Seen, Service, ServiceKey, Shield,
-    ShieldCounts, ShieldState, Slot, SlotState, TargetSigns, Tracked, Vtep, VtepKey, Window,
+    AdmittedKey, AdmittedKeyV6, Bucket, CachedFlows, CaptureOrder, CaptureRecord, CaptureState, Connection,
+    ConnectionKey, Counter, Drop, Endpoint, EndpointKey, FirstFragment, FragmentKey, Fragmenter, HITTERS,
+    Hitter, HitterV6, IpKey, Limit, LimitState, MOST_LISTED, MemberKey, Neighbour, NextHop, NodeConfig,
+    OwnWindow, Pair, PairState, PassedOn, Path, PathState, Port, Question, QuicServerKey, SOURCE_BUCKETS,
+    Sample, Seen, Service, ServiceKey, Shield, ShieldCounts, ShieldState, Slot, SlotState, TargetSigns,
+    Tracked, Vtep, VtepKey, Window,
 };
 use kuafu_pipeline::{Event, Reason};
 

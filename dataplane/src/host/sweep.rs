@@ -9,9 +9,10 @@ use kuafu_model::state::{ServiceState, Target};
 use kuafu_pipeline::header::ipv4;
 use kuafu_pipeline::map::{Be16, Connection, ConnectionKey, IpKey, Phase, Tracked};
 
-use crate::bpf::{Clock, Maps};
+use crate::bpf::{Clock, Map, Maps};
 use crate::error::Result;
 use crate::listeners::Listeners;
+use crate::sys::Octets;
 
 /// For a connection whose listener is gone.
 const ORPHAN: Duration = Duration::from_secs(60);
@@ -32,13 +33,18 @@ pub(super) fn sweep(maps: &Maps, clock: &Clock, state: Option<&HostState>) -> Re
 /// Removes clients that are admitted no longer. Who admits them is this thread.
 fn admitted(maps: &Maps, clock: &Clock) -> Result<usize> {
     let now = clock.jiffies()?;
+    Ok(over(&maps.admitted, now)? + over(&maps.admitted_v6, now)?)
+}
+
+/// Removes what ends by now.
+fn over<K: Octets>(ends: &Map<K, u64>, now: u64) -> Result<usize> {
     let mut over = Vec::new();
-    maps.admitted.for_each(|key, until| {
+    ends.for_each(|key, until| {
         if until <= now {
             over.push(key);
         }
     })?;
-    over.iter().try_for_each(|key| maps.admitted.delete(key))?;
+    over.iter().try_for_each(|key| ends.delete(key))?;
     Ok(over.len())
 }
 
