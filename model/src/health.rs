@@ -132,7 +132,7 @@ pub fn subject(service: &ServiceState, target: &TargetState) -> Option<Subject> 
         } => (address, Some(encapsulation)),
     };
     let address = if encapsulation.is_some() {
-        service.local
+        service.asked_at.unwrap_or(service.local)
     } else {
         server
     };

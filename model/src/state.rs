@@ -238,6 +238,9 @@ pub struct ServiceState {
     pub local: IpAddr,
     /// The accelerated address as people know it.
     pub public: IpAddr,
+    /// Where servers that answer clients themselves are asked whether they serve: of a prefix at its first address; `None`:
+    /// at this one.
+    pub asked_at: Option<IpAddr>,
     /// Whether the whole address is Kuafu's, so that what no listener takes is dropped.
     pub whole_address: bool,
     /// TCP (6) or UDP (17).
@@ -273,6 +276,7 @@ impl ServiceState {
             at_exit: false,
             local,
             public: local,
+            asked_at: None,
             whole_address: false,
             protocol,
             ports,

@@ -9,9 +9,9 @@ use super::allocations::{CoupleKey, NodeId};
 use super::demand::{exits, exits_from, is_exit};
 use super::hosts::World;
 use crate::kinds::{
-    self, Accelerator, Admission, Bandwidth, CheckKind, Group, IdleTimeout, Kind, Listener, Mode, Moment,
-    Mtu, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, ServerId, Service,
-    ShieldMode, Statuses, UrlPath, Word,
+    self, Accelerator, Admission, Bandwidth, CheckKind, Group, HostIp, IdleTimeout, Kind, Listener, Mode,
+    Moment, Mtu, Name, NewFlows, ObjectRef, Payload, PoolAddress, PortNumber, Prefer, Protocol, ServerId,
+    Service, ShieldMode, Statuses, UrlPath, Word,
 };
 use crate::state::{
     Ask, Check, Encapsulation, HostState, PrefixListState, ServiceState, Shield, Target, TargetState,
@@ -80,8 +80,10 @@ fn add_own(world: &World<'_>, states: &mut BTreeMap<NodeId, HostState>, (name, s
             }));
             let listeners = service.spec.listeners.iter();
             for (listener, address) in listeners.flat_map(|one| addresses.iter().map(move |at| (one, at))) {
+                let first = addresses.first().map(|first| first.local);
                 let listener = ServiceState {
                     own: true,
+                    asked_at: first.filter(|first| *first != address.local).map(HostIp::get),
                     targets: targets.clone(),
                     shield: service.spec.shield.as_ref().and_then(shield),
                     mtu,

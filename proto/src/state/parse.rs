@@ -370,6 +370,10 @@ impl Read for ServiceState {
             idle_timeout_s: message.idle_timeout_s,
             bandwidth_mbps: message.bandwidth_mbps,
             mtu: message.mtu.map(mtu).transpose()?,
+            asked_at: message
+                .asked_at
+                .map(|address| ip("asked_at", &address))
+                .transpose()?,
             affinity: word("affinity", message.affinity)?.unwrap_or_default(),
             connection_ids: message
                 .connection_ids

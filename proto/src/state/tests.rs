@@ -38,6 +38,7 @@ fn service(at_exit: bool, target: Target) -> ServiceState {
         idle_timeout_s: 60,
         bandwidth_mbps: at_exit.then_some(50),
         mtu: at_exit.then_some(1400),
+        asked_at: (!at_exit).then_some(Ipv4Addr::new(10, 1, 0, 8).into()),
         affinity: if at_exit { Affinity::Flow } else { Affinity::Client },
         connection_ids: (!at_exit).then_some(ConnectionIds::QuicLb {
             config: ConfigNumber::new(2).unwrap(),

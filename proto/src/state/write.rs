@@ -213,6 +213,7 @@ impl From<&ServiceState> for v1::ServiceState {
             idle_timeout_s: service.idle_timeout_s,
             bandwidth_mbps: service.bandwidth_mbps,
             mtu: service.mtu.map(Into::into),
+            asked_at: service.asked_at.map(|address| address.to_string()),
             affinity: (service.affinity != Affinity::default()).then(|| service.affinity.word().to_owned()),
             connection_ids: service.connection_ids.map(Into::into),
             packets: (service.packets != PacketPolicy::default()).then(|| service.packets.into()),

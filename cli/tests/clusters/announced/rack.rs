@@ -49,11 +49,13 @@ pub const ALL: [Ipv4Addr; 3] = [ARP, HOOK, BGP];
 /// Each is in the pool of the same reach.
 const ARP_PREFIX: &str = "192.0.2.96/31";
 pub const BGP_PREFIX: &str = "203.0.113.96/30";
-/// Addresses of them, the first and the last too.
-pub const OF_PREFIXES: [Ipv4Addr; 4] = [
+/// Their addresses, the first and the last too.
+pub const OF_PREFIXES: [Ipv4Addr; 6] = [
     Ipv4Addr::new(192, 0, 2, 96),
     Ipv4Addr::new(192, 0, 2, 97),
     Ipv4Addr::new(203, 0, 113, 96),
+    Ipv4Addr::new(203, 0, 113, 97),
+    Ipv4Addr::new(203, 0, 113, 98),
     Ipv4Addr::new(203, 0, 113, 99),
 ];
 const PORT: u16 = 7_000;

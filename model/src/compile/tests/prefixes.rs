@@ -161,6 +161,34 @@ fn bgp_announces_a_prefix_as_it_is_declared() {
     assert_eq!(announced(&after, "left"), [prefix(true)]);
 }
 
+#[test]
+fn servers_that_answer_themselves_are_asked_at_the_first_address_of_a_prefix() {
+    let text =
+        pool("  addresses: [{node: left, public: 203.0.113.96/30}, {node: left, public: 203.0.113.9}]");
+    let text =
+        text.replacen("udp, ports: 7000-7009", "tcp, port: 443", 1) + "  mode: gue\n  health: {type: tcp}\n";
+    let states = states(&text);
+    let subjects = crate::health::subjects(&states[&name("left")]);
+    let asked: Vec<String> = subjects
+        .iter()
+        .map(|subject| format!("{} of {}", subject.to, subject.server))
+        .collect();
+    let of = |server: u8| {
+        [
+            "203.0.113.9:80",
+            "203.0.113.9:443",
+            "203.0.113.96:80",
+            "203.0.113.96:443",
+        ]
+        .map(|to| format!("{to} of 198.51.100.{server}"))
+    };
+    let mut expected = [of(7), of(8)].concat();
+    expected.sort();
+    let mut sorted = asked.clone();
+    sorted.sort();
+    assert_eq!(sorted, expected);
+}
+
 /// As large as may be declared: the places in a host's table, and one ring.
 #[test]
 fn a_prefix_takes_a_place_for_each_port_and_one_more_at_each_address() {
