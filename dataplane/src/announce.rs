@@ -15,7 +15,7 @@ mod hook;
 mod lease;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +48,8 @@ struct Orders {
     node: String,
     /// Its address on the underlay.
     local: Option<Ipv4Addr>,
+    /// To which address of this host's own routers send what they know of IPv6.
+    next_hop6: Option<Ipv6Addr>,
     /// The underlay's interface and Ethernet address.
     underlay: (u32, [u8; 6]),
     /// Whether the controller can be heard.
@@ -71,9 +73,9 @@ impl Orders {
 #[derive(Debug, Default)]
 struct Shared {
     /// How each announcement stands, by its local address; what is not here is announced.
-    wrong: BTreeMap<Ipv4Addr, String>,
+    wrong: BTreeMap<IpAddr, String>,
     /// Addresses that another host has claimed while the controller could not be heard.
-    contested: BTreeSet<Ipv4Addr>,
+    contested: BTreeSet<IpAddr>,
 }
 
 type Told = Arc<Mutex<Shared>>;
@@ -89,7 +91,7 @@ pub(crate) struct Announcing {
     /// What was ordered last.
     ordered: Orders,
     /// The addresses that this host holds, with their terms.
-    holds: BTreeMap<Ipv4Addr, u64>,
+    holds: BTreeMap<IpAddr, u64>,
     /// Since when the controller is connected.
     connected: Option<Instant>,
     /// Without a controller there is nothing to hear.
@@ -130,7 +132,7 @@ impl Announcing {
     }
 
     /// For which addresses of a state this host does not answer ARP requests, whatever that says.
-    pub(crate) fn let_go(&self, state: &HostState) -> BTreeSet<Ipv4Addr> {
+    pub(crate) fn let_go(&self, state: &HostState) -> BTreeSet<IpAddr> {
         let answered = state.announcements.iter().filter(|one| one.is_answered());
         let let_go = answered.filter(|one| self.may_be_anothers(one).is_some());
         let_go.map(|one| one.local).collect()
@@ -158,14 +160,14 @@ impl Announcing {
         let withheld = |one: &Announcement| match one.way {
             _ if !one.here => None,
             Way::Arp | Way::Hook { .. } => self.may_be_anothers(one).map(str::to_owned),
-            Way::Bgp { .. } => {
-                (!serves(state, host.servers(), one.local.into())).then(|| UNSERVED.to_owned())
-            }
+            Way::Bgp { .. } => (!serves(state, host.servers(), one.local)).then(|| UNSERVED.to_owned()),
         };
+        let has_v6 = state.announcements.iter().any(bgp::is_route_of_v6);
         let all = state.announcements.iter();
         let orders = Orders {
             node: state.node.name.clone(),
             local: Some(state.node.local),
+            next_hop6: has_v6.then(|| host.next_hop6()).flatten(),
             underlay: (host.facts().underlay, host.facts().arp.mac),
             connected: self.connected.is_some(),
             all: all.map(|one| (one.clone(), withheld(one))).collect(),
@@ -284,7 +286,7 @@ impl Announcer {
             }
         }
         let mut told = look(&self.told);
-        let is_news = |(address, fault): &(&Ipv4Addr, &String)| {
+        let is_news = |(address, fault): &(&IpAddr, &String)| {
             *fault != hook::RUNS && told.wrong.get(*address) != Some(*fault)
         };
         for (address, fault) in wrong.iter().filter(is_news) {

@@ -17,7 +17,7 @@ mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -104,7 +104,7 @@ pub struct Host {
     cut: sweep::Down,
     state: Option<HostState>,
     /// Addresses that are not answered for, although the state says so.
-    let_go: BTreeSet<Ipv4Addr>,
+    let_go: BTreeSet<IpAddr>,
 }
 
 /// What a state finds on this host.
@@ -214,7 +214,7 @@ impl Host {
 
     /// For these addresses no ARP requests are answered from the next look at the state on, whatever it says. Returns whether
     /// they are others than before.
-    pub fn let_go(&mut self, addresses: BTreeSet<Ipv4Addr>) -> bool {
+    pub fn let_go(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
         let before = std::mem::replace(&mut self.let_go, addresses);
         before != self.let_go
     }
@@ -322,6 +322,21 @@ impl Host {
         servers
             .min()
             .map_or(Ok(None), |server| self.net.source_to(server))
+    }
+
+    /// An address of this host's own to which routers can send what is announced of IPv6: the one from which it sends to
+    /// servers, or else one of the underlay's. None that is announced itself leads here.
+    pub(crate) fn next_hop6(&self) -> Option<Ipv6Addr> {
+        let announced = |address: &Ipv6Addr| {
+            let mut all = self.state.iter().flat_map(|state| &state.announcements);
+            all.any(|one| one.covers((*address).into()))
+        };
+        let of_underlay = || {
+            let addresses = self.net.global_of(self.facts.underlay).unwrap_or_default();
+            addresses.into_iter().find(|address| !announced(address))
+        };
+        let source = self.facts.local6.filter(|address| !announced(address));
+        source.or_else(of_underlay)
     }
 
     /// What a state finds here: the underlay, and the devices of its ports that are there.

@@ -75,7 +75,7 @@ pub struct ArpFacts {
     /// The underlay's Ethernet address.
     pub mac: [u8; 6],
     /// Addresses that are not answered for, although the state says so.
-    pub let_go: BTreeSet<Ipv4Addr>,
+    pub let_go: BTreeSet<IpAddr>,
 }
 
 /// Entries that each map holds. The default is what the object declares.

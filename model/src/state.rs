@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
+
 use crate::kinds::{Affinity, Cidr, ConnectionIds, PacketPolicy, PortRange};
 
 /// Everything one host needs to know.
@@ -503,10 +505,10 @@ impl Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// The address as packets carry it; of a prefix the first.
-    pub local: Ipv4Addr,
-    /// The address as people know it; of a prefix the first.
-    pub public: Ipv4Addr,
-    /// The prefix's length; 32: it is one address.
+    pub local: IpAddr,
+    /// The address as people know it; of a prefix the first. It is of the same family.
+    pub public: IpAddr,
+    /// The prefix's length; all bits of its family's addresses: it is one address.
     pub length: u8,
     /// Whether it is this host that announces it now.
     pub here: bool,
@@ -517,6 +519,21 @@ pub struct Announcement {
 }
 
 impl Announcement {
+    /// Bits of an address: the length of what is one.
+    #[must_use]
+    pub const fn width(address: IpAddr) -> u8 {
+        match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        }
+    }
+
+    /// Whether an address is one of those announced, as packets carry them.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        IpNetwork::new(self.local, self.length).is_ok_and(|prefix| prefix.contains(address))
+    }
+
     /// Whether this host answers ARP requests for the address.
     #[must_use]
     pub fn is_answered(&self) -> bool {

@@ -52,7 +52,7 @@ entries! {
         it.at_exit, it.at_exit.then_some(it.vni), it.local, it.protocol, it.ports.first().get()
     );
     PrefixListState => String: |it| it.name.clone();
-    Announcement => Ipv4Addr: |it| it.local;
+    Announcement => IpAddr: |it| it.local;
 }
 
 /// The changes of one section.
@@ -239,7 +239,7 @@ impl From<&Delta> for v1::StateDelta {
                     .announcements
                     .removed
                     .iter()
-                    .map(Ipv4Addr::to_string)
+                    .map(IpAddr::to_string)
                     .collect(),
             }),
         }
@@ -268,7 +268,7 @@ impl TryFrom<v1::StateDelta> for Delta {
         let removed = message.removed.unwrap_or_default();
         let services: Result<_, _> = removed.services.into_iter().map(read_service_key).collect();
         let announcements = removed.announcements.iter();
-        let announcements = announcements.map(|local| address("removed.announcements", local));
+        let announcements = announcements.map(|local| ip("removed.announcements", local));
         let announcements: Result<_, _> = announcements.collect();
         Ok(Self {
             from: message.from_revision,

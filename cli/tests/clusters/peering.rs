@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use kuafu_lab::Signal;
 
 use super::common::{skipped, soon};
-use scene::{ADDRESS, FIRST, SECOND, SECOND_BEHIND, SECRET, Scene, TOLD};
+use scene::{ADDRESS, FIRST, LEFT6, PREFIX6, SECOND, SECOND_BEHIND, SECRET, Scene, TOLD, TOLD6};
 
 /// For what is to stay as it is.
 const WHILE: Duration = Duration::from_secs(1);
@@ -23,6 +23,7 @@ fn frr_speaks_bgp_as_gobgp_does() {
     gobgp_speaks(&scene);
     scene.speak("daemon: frr");
     frr_speaks(&scene);
+    without_an_address_of_ipv6_the_prefix_is_withdrawn(&scene);
     a_drained_node_withdraws(&scene);
     bfd_notices_a_node_that_stands_still(&scene);
     nothing_stays_behind(&mut scene);
@@ -50,12 +51,14 @@ fn soak_peering() {
 fn gobgp_speaks(scene: &Scene) {
     scene.until_told_to(&[FIRST, SECOND]);
     assert_eq!(scene.programs(), ["gobgpd"]);
+    assert_eq!(scene.next_hops(), [LEFT6.to_string(), LEFT6.to_string()]);
     what_a_router_tells_goes_no_further(scene);
     the_password_is_nowhere_to_be_seen(scene);
 }
 
 fn frr_speaks(scene: &Scene) {
     another_daemon_takes_over(scene);
+    assert_eq!(scene.next_hops(), [LEFT6.to_string(), LEFT6.to_string()]);
     nothing_of_it_listens(scene);
     what_a_router_tells_goes_no_further(scene);
     the_password_is_nowhere_to_be_seen(scene);
@@ -92,14 +95,18 @@ fn scene() -> Option<Scene> {
     Some(Scene::build())
 }
 
-/// The second router tells a network: the first hears nothing of it, nor does the node's kernel.
+/// The second router tells networks: the first hears nothing of it, nor does the node's kernel.
 fn what_a_router_tells_goes_no_further(scene: &Scene) {
-    soon("the second router has told its network", || {
+    soon("the second router has told its networks", || {
         scene.second_tells().then_some(())
     });
     thread::sleep(WHILE);
-    assert_eq!(scene.known_to_first(), [format!("{ADDRESS}/32")]);
-    assert!(!scene.kernel().contains(TOLD), "{}", scene.kernel());
+    assert_eq!(
+        scene.known_to_first(),
+        [format!("{ADDRESS}/32"), PREFIX6.to_owned()]
+    );
+    let kernel = scene.kernel();
+    assert!(!kernel.contains(TOLD) && !kernel.contains(TOLD6), "{kernel}");
 }
 
 /// One of two says nothing: the address is announced, and that is told.
@@ -206,6 +213,22 @@ fn one_program_that_dies_is_started_again(scene: &Scene) {
         (scene.numbers().get("bgpd")? != &before["bgpd"]).then_some(())
     });
     scene.until_told_to(&[FIRST, SECOND]);
+}
+
+/// There is nowhere to send its packets to. The address of IPv4 stays.
+fn without_an_address_of_ipv6_the_prefix_is_withdrawn(scene: &Scene) {
+    let since = scene.since();
+    scene.has_address_of_v6(false);
+    scene.until_known(&[FIRST, SECOND], &[]);
+    soon("that is told", || {
+        let [v4, (standing, reason)] = scene.standings();
+        let is_told = standing == "failed" && reason.starts_with("this host has no address of IPv6");
+        (v4 == ("announced".to_owned(), String::new()) && is_told).then_some(())
+    });
+    scene.has_address_of_v6(true);
+    scene.until_told_to(&[FIRST, SECOND]);
+    scene.until("announced");
+    assert_eq!(scene.since(), since, "the sessions stayed");
 }
 
 /// Be it that its configuration cannot be made any more.

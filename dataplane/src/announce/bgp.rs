@@ -14,7 +14,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +25,7 @@ use serde::Deserialize;
 
 use self::frr::Frr;
 use self::gobgp::Gobgp;
+use self::route::Family;
 pub(super) use self::route::Route;
 use super::Orders;
 use super::lease::Lease;
@@ -47,6 +48,12 @@ const HOLD: [u32; 2] = [9, 3];
 const RETRY_S: u32 = 2;
 /// A daemon that takes no withdrawal for so long is ended: as long as a router waits that hears nothing.
 pub(super) const STUCK: Duration = Duration::from_secs(9);
+
+/// What an announcement's next hop is called, where it is not the session's own address.
+const NEXT_HOP: &str = "nexthop";
+/// Why an announcement of IPv6 cannot be made.
+const NO_NEXT_HOP: &str = "this host has no address of IPv6 that routers can send to: give its link one, beside the link's own \
+                           and those announced";
 
 /// How a fault begins beside which an address is announced to other routers.
 pub(super) const PARTLY: &str = "not to all routers: ";
@@ -96,11 +103,11 @@ trait Daemon: Sync {
     /// Withdraws a route; one that is not announced is none.
     fn withdraw(&self, run: &Path, route: Route) -> Result<(), String>;
 
-    /// The routes that it announces.
-    fn routes(&self, run: &Path) -> Result<BTreeSet<Route>, String>;
+    /// The routes of a family that it announces.
+    fn routes(&self, run: &Path, family: Family) -> Result<BTreeSet<Route>, String>;
 
-    /// The routers without a session.
-    fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String>;
+    /// The routers that do not hear all that it announces.
+    fn silent(&self, run: &Path) -> Result<Silent, String>;
 }
 
 /// How a host speaks with its routers.
@@ -110,6 +117,40 @@ struct Sessions<'a> {
     local: Ipv4Addr,
     /// The routers' passwords, by their addresses.
     passwords: BTreeMap<Ipv4Addr, String>,
+    /// Whether they carry IPv6, too.
+    has_v6: bool,
+}
+
+/// Routers that do not hear all that is announced.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Silent {
+    /// Those without a session.
+    sessions: BTreeSet<Ipv4Addr>,
+    /// Those whose sessions do not carry IPv6.
+    without_v6: BTreeSet<Ipv4Addr>,
+}
+
+impl Silent {
+    /// What keeps routes of a family from some of these routers, if something does.
+    fn fault(&self, family: Family, routers: usize) -> Option<String> {
+        let shown = |routers: &BTreeSet<Ipv4Addr>| {
+            let routers: Vec<String> = routers.iter().map(Ipv4Addr::to_string).collect();
+            (!routers.is_empty()).then(|| routers.join(", "))
+        };
+        let without_v6 = Some(&self.without_v6).filter(|_| family == Family::V6);
+        let count = self.sessions.len() + without_v6.map_or(0, BTreeSet::len);
+        let faults: Vec<String> = [
+            shown(&self.sessions).map(|routers| format!("no BGP session with {routers}")),
+            without_v6
+                .and_then(shown)
+                .map(|routers| format!("no IPv6 in the BGP session with {routers}: activate it there")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let some = if count < routers { PARTLY } else { "" };
+        (count > 0).then(|| format!("{some}{}", faults.join("; ")))
+    }
 }
 
 const DAEMONS: [&dyn Daemon; 2] = [&Gobgp, &Frr];
@@ -132,8 +173,8 @@ pub(super) struct Bgp {
     looked: Option<Instant>,
     /// When it could not be started, and why.
     failed: Option<(Instant, String)>,
-    /// Routers without a session; `None`: not known yet.
-    silent: Option<Result<BTreeSet<Ipv4Addr>, String>>,
+    /// Who does not hear it; `None`: not known yet.
+    silent: Option<Result<Silent, String>>,
     /// The configuration at the last step: one that changes is waited for.
     wanted: String,
     /// Since when it takes no withdrawal.
@@ -165,7 +206,7 @@ impl Bgp {
         now: Instant,
         orders: &Orders,
         lease: &mut Lease,
-        wrong: &mut BTreeMap<Ipv4Addr, String>,
+        wrong: &mut BTreeMap<IpAddr, String>,
     ) {
         let mut speakers = orders.all.iter().filter_map(|(one, _)| speaker(one));
         let (Some(speaker), Some(local)) = (speakers.next(), orders.local) else {
@@ -175,12 +216,20 @@ impl Bgp {
             lease.routes.clear();
             return;
         };
-        let due: BTreeMap<Route, Vec<String>> = orders.due().filter_map(route).collect();
-        let ready = self.ensure(now, daemon(speaker), speaker, (local, lease));
+        let due: BTreeMap<Route, Vec<String>> = orders
+            .due()
+            .filter_map(|one| route(one, orders.next_hop6))
+            .collect();
+        if orders.next_hop6.is_none() {
+            let nowhere = orders.due().filter(|one| is_route_of_v6(one));
+            wrong.extend(nowhere.map(|one| (one.local, NO_NEXT_HOP.to_owned())));
+        }
+        let has_v6 = orders.all.iter().any(|(one, _)| is_route_of_v6(one));
+        let ready = self.ensure(now, daemon(speaker), (speaker, has_v6), (local, lease));
         // One that runs by an earlier configuration is told what is due all the same, be it another daemon: above all
         // what is not.
         let brought = match DAEMONS.iter().find(|one| runs(**one, &self.run)) {
-            Some(running) => self.bring_about(now, *running, &due, lease),
+            Some(running) => self.bring_about(now, (*running, has_v6), &due, lease),
             None => {
                 // One that has ended has withdrawn all.
                 lease.routes.clear();
@@ -192,23 +241,16 @@ impl Bgp {
             wrong.extend(still.map(|route| (route.first(), format!("{STILL}{fault}"))));
         }
         self.end_if_stuck(now, brought.is_err(), &due, lease);
-        let fault = match (ready.and(brought), &self.silent) {
-            (Err(fault), _) => Some(fault),
-            (Ok(()), Some(Err(fault))) => Some(fault.clone()),
-            (Ok(()), Some(Ok(silent))) if !silent.is_empty() => {
-                let routers: Vec<String> = silent.iter().map(Ipv4Addr::to_string).collect();
-                let some = if silent.len() < speaker.peers.len() {
-                    PARTLY
-                } else {
-                    ""
-                };
-                Some(format!("{some}no BGP session with {}", routers.join(", ")))
-            }
-            (Ok(()), _) => None,
+        let done = ready.and(brought);
+        let fault = |route: &Route| match (&done, &self.silent) {
+            (Err(fault), _) | (Ok(()), Some(Err(fault))) => Some(fault.clone()),
+            (Ok(()), Some(Ok(silent))) => silent.fault(route.family(), speaker.peers.len()),
+            (Ok(()), None) => None,
         };
-        if let Some(fault) = fault {
-            wrong.extend(due.into_keys().map(|route| (route.first(), fault.clone())));
-        }
+        wrong.extend(
+            due.keys()
+                .filter_map(|route| Some((route.first(), fault(route)?))),
+        );
     }
 
     /// Ends a daemon that has not taken a withdrawal for long: its routers withdraw all, and it is started anew.
@@ -232,7 +274,7 @@ impl Bgp {
         &mut self,
         now: Instant,
         daemon: &dyn Daemon,
-        speaker: &Speaker,
+        (speaker, has_v6): (&Speaker, bool),
         (local, lease): (Ipv4Addr, &mut Lease),
     ) -> Result<(), String> {
         self.children
@@ -241,6 +283,7 @@ impl Bgp {
             speaker,
             local,
             passwords: password::all(speaker)?,
+            has_v6,
         });
         let mut programs = daemon.programs(speaker);
         for name in &programs {
@@ -312,16 +355,19 @@ impl Bgp {
     fn bring_about(
         &mut self,
         now: Instant,
-        daemon: &dyn Daemon,
+        (daemon, has_v6): (&dyn Daemon, bool),
         due: &BTreeMap<Route, Vec<String>>,
         lease: &mut Lease,
     ) -> Result<(), String> {
         let pause = match &self.silent {
-            Some(Ok(silent)) if silent.is_empty() => LOOK,
+            Some(Ok(silent)) if silent.sessions.is_empty() => LOOK,
             _ => LOOK_SOON,
         };
         if self.looked.is_none_or(|looked| now - looked >= pause) {
-            let has = daemon.routes(&self.run)?;
+            let mut has = daemon.routes(&self.run, Family::V4)?;
+            if has_v6 || lease.routes.keys().any(|route| route.family() == Family::V6) {
+                has.extend(daemon.routes(&self.run, Family::V6)?);
+            }
             lease.routes.retain(|route, _| has.contains(route));
             for route in has.iter().filter(|route| !due.contains_key(*route)) {
                 daemon.withdraw(&self.run, *route)?;
@@ -374,15 +420,26 @@ const fn speaker(announcement: &Announcement) -> Option<&Speaker> {
     }
 }
 
-/// A route, and what its announcement carries, names and values in turns.
-fn route(announcement: &Announcement) -> Option<(Route, Vec<String>)> {
+/// Whether BGP announces it to those that know the way by IPv6.
+pub(super) const fn is_route_of_v6(announcement: &Announcement) -> bool {
+    announcement.local.is_ipv6() && speaker(announcement).is_some()
+}
+
+/// A route, and what its announcement carries, names and values in turns; of IPv6 its next hop, without which there is
+/// none.
+fn route(announcement: &Announcement, next_hop6: Option<Ipv6Addr>) -> Option<(Route, Vec<String>)> {
     let Way::Bgp { communities, med, .. } = &announcement.way else {
         return None;
     };
     let communities = Some(communities.join(",")).filter(|text| !text.is_empty());
     let communities = communities.map(|text| ["community".to_owned(), text]);
     let med = med.map(|med| ["med".to_owned(), med.to_string()]);
-    let attributes = communities.into_iter().chain(med).flatten().collect();
+    let next_hop = match announcement.local {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(_) => Some([NEXT_HOP.to_owned(), next_hop6?.to_string()]),
+    };
+    let attributes = next_hop.into_iter().chain(communities).chain(med);
+    let attributes = attributes.flatten().collect();
     Some((Route::of(announcement.local, announcement.length), attributes))
 }
 
@@ -495,8 +552,8 @@ pub(super) mod tests {
     /// A host that speaks so, and is to announce nothing.
     fn orders(speaker: Speaker) -> Orders {
         let announcement = Announcement {
-            local: ADDRESS,
-            public: ADDRESS,
+            local: ADDRESS.into(),
+            public: ADDRESS.into(),
             length: 32,
             here: false,
             term: 1,
@@ -536,12 +593,12 @@ pub(super) mod tests {
         speaker.peers[1].password_file = Some(run.path().join("none").display().to_string());
         let (orders, began) = (orders(speaker), Instant::now());
         let (mut bgp, mut lease) = (Bgp::new(run.path()), Lease::default());
-        lease.routes.insert(Route::of(ADDRESS, 32), Vec::new());
+        lease.routes.insert(Route::of(ADDRESS.into(), 32), Vec::new());
         for after in [Duration::ZERO, STUCK - LOOK_SOON, STUCK] {
             let mut wrong = BTreeMap::new();
             assert!(runs(&Gobgp, run.path()), "{after:?}");
             bgp.step(began + after, &orders, &mut lease, &mut wrong);
-            assert!(wrong[&ADDRESS].starts_with(STILL), "{wrong:?}");
+            assert!(wrong[&IpAddr::from(ADDRESS)].starts_with(STILL), "{wrong:?}");
         }
         assert!(!runs(&Gobgp, run.path()));
         assert!(lease.routes.is_empty());
@@ -557,7 +614,7 @@ pub(super) mod tests {
         let mut speaker = speaker();
         speaker.peers[1].password_file = Some(run.path().join("none").display().to_string());
         let (mut bgp, mut lease) = (Bgp::new(run.path()), Lease::default());
-        lease.routes.insert(Route::of(ADDRESS, 32), Vec::new());
+        lease.routes.insert(Route::of(ADDRESS.into(), 32), Vec::new());
         let mut wrong = BTreeMap::new();
         bgp.step(Instant::now(), &orders(speaker), &mut lease, &mut wrong);
         assert!(wrong.is_empty() && lease.routes.is_empty(), "{wrong:?}");
@@ -580,12 +637,65 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn an_announcement_of_ipv6_carries_its_next_hop_and_is_none_without() {
+        let mut orders = orders(speaker());
+        let (one, _) = &mut orders.all[0];
+        let six: IpAddr = "2001:db8:5::".parse().unwrap();
+        (one.local, one.public, one.length, one.here) = (six, six, 120, true);
+        let hop = "2001:db8::1".parse().unwrap();
+        let carried = ["nexthop", "2001:db8::1"].map(str::to_owned).to_vec();
+        assert_eq!(route(one, Some(hop)), Some((Route::of(six, 120), carried)));
+        assert_eq!(route(one, None), None);
+        one.local = ADDRESS.into();
+        assert_eq!(
+            route(one, None).unwrap().1,
+            [""; 0],
+            "a session's own address does"
+        );
+        one.local = six;
+        let run = tempfile::tempdir().unwrap();
+        orders.all[0].0.way = Way::Bgp {
+            speaker: Speaker {
+                peers: Vec::new(),
+                ..speaker()
+            },
+            communities: Vec::new(),
+            med: None,
+        };
+        let (mut bgp, mut wrong) = (Bgp::new(run.path()), BTreeMap::new());
+        // Whatever becomes of the daemon.
+        bgp.failed = Some((Instant::now(), "it is not tried".to_owned()));
+        bgp.step(Instant::now(), &orders, &mut Lease::default(), &mut wrong);
+        assert_eq!(wrong, [(six, NO_NEXT_HOP.to_owned())].into());
+    }
+
+    #[test]
+    fn a_session_without_ipv6_is_a_fault_of_its_routes_alone() {
+        let router = |last| Ipv4Addr::new(192, 0, 2, last);
+        let silent = Silent {
+            sessions: [router(254)].into(),
+            without_v6: [router(253)].into(),
+        };
+        let fault = |family| silent.fault(family, 2).unwrap();
+        assert_eq!(
+            fault(Family::V4),
+            "not to all routers: no BGP session with 192.0.2.254"
+        );
+        assert_eq!(
+            fault(Family::V6),
+            "no BGP session with 192.0.2.254; no IPv6 in the BGP session with 192.0.2.253: activate it there"
+        );
+        assert_eq!(Silent::default().fault(Family::V6, 2), None);
+    }
+
     /// Of that speaker.
     pub(super) fn sessions(speaker: &Speaker) -> Sessions<'_> {
         Sessions {
             speaker,
             local: Ipv4Addr::new(192, 0, 2, 1),
             passwords: [(Ipv4Addr::new(192, 0, 2, 253), "se\"c\\ret".to_owned())].into(),
+            has_v6: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! ARP of an address beside the answers that the maps give: claims, ours and others'.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,9 @@ const FRAME: usize = 42;
 #[derive(Default)]
 pub(super) struct Claims {
     /// How often each address is still to be claimed.
-    left: BTreeMap<Ipv4Addr, u32>,
+    left: BTreeMap<IpAddr, u32>,
     /// When another host has claimed an address last.
-    claimed: BTreeMap<Ipv4Addr, Instant>,
+    claimed: BTreeMap<IpAddr, Instant>,
     /// When it was looked last.
     looked: Option<Instant>,
     socket: Option<(u32, OwnedFd)>,
@@ -45,10 +45,10 @@ impl Claims {
         now: Instant,
         orders: &Orders,
         lease: &mut Lease,
-        wrong: &mut BTreeMap<Ipv4Addr, String>,
-    ) -> BTreeSet<Ipv4Addr> {
+        wrong: &mut BTreeMap<IpAddr, String>,
+    ) -> BTreeSet<IpAddr> {
         let held = orders.due().filter(|one| one.way == Way::Arp);
-        let held: BTreeMap<Ipv4Addr, u64> = held.map(|one| (one.local, one.term)).collect();
+        let held: BTreeMap<IpAddr, u64> = held.map(|one| (one.local, one.term)).collect();
         for (address, term) in &held {
             if lease.arp.get(address) != Some(term) {
                 tracing::info!(%address, "this host answers for an address");
@@ -96,18 +96,21 @@ impl Claims {
             return;
         };
         for (address, left) in &mut self.left {
-            // A device that is down loses it.
-            let _ = send(socket.as_raw_fd(), &claim(*address, mac), MsgFlags::MSG_DONTWAIT);
+            // ARP is IPv4's.
+            if let IpAddr::V4(address) = address {
+                // A device that is down loses it.
+                let _ = send(socket.as_raw_fd(), &claim(*address, mac), MsgFlags::MSG_DONTWAIT);
+            }
             *left -= 1;
         }
     }
 
     /// The addresses that others have claimed since.
-    fn heard(&mut self, own: [u8; 6]) -> BTreeSet<Ipv4Addr> {
+    fn heard(&mut self, own: [u8; 6]) -> BTreeSet<IpAddr> {
         let (mut addresses, mut frame) = (BTreeSet::new(), [0; FRAME]);
         while let Some((_, socket)) = &self.socket {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(FRAME) => addresses.extend(claimed(&frame, own)),
+                Ok(FRAME) => addresses.extend(claimed(&frame, own).map(IpAddr::V4)),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => break,
                 Err(_) => self.socket = None,

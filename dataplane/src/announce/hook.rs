@@ -1,7 +1,7 @@
 //! Commands that bring addresses here.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// The commands that run, or ran in vain.
 #[derive(Default)]
-pub(super) struct Hooks(BTreeMap<Ipv4Addr, Hook>);
+pub(super) struct Hooks(BTreeMap<IpAddr, Hook>);
 
 /// One address's command.
 enum Hook {
@@ -44,9 +44,9 @@ impl Hooks {
         now: Instant,
         orders: &Orders,
         lease: &mut Lease,
-        wrong: &mut BTreeMap<Ipv4Addr, String>,
+        wrong: &mut BTreeMap<IpAddr, String>,
     ) {
-        let due: BTreeMap<Ipv4Addr, (&Announcement, &str, Duration)> =
+        let due: BTreeMap<IpAddr, (&Announcement, &str, Duration)> =
             orders.due().filter_map(hooked).collect();
         lease.hooks.retain(|address, _| due.contains_key(address));
         for (address, hook) in std::mem::take(&mut self.0) {
@@ -71,7 +71,7 @@ impl Hooks {
 }
 
 /// What an announcement by command takes.
-fn hooked(announcement: &Announcement) -> Option<(Ipv4Addr, (&Announcement, &str, Duration))> {
+fn hooked(announcement: &Announcement) -> Option<(IpAddr, (&Announcement, &str, Duration))> {
     let Way::Hook { command, timeout_s } = &announcement.way else {
         return None;
     };
@@ -85,7 +85,7 @@ impl Hook {
         self,
         now: Instant,
         order: Option<&(&Announcement, &str, Duration)>,
-        (address, lease): (Ipv4Addr, &mut Lease),
+        (address, lease): (IpAddr, &mut Lease),
     ) -> Option<Self> {
         let Self::Runs {
             mut child,
@@ -187,8 +187,9 @@ impl Drop for Hooks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 82);
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 82));
 
     fn orders(command: &str, term: u64) -> Orders {
         let announcement = Announcement {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -30,9 +30,9 @@ pub(super) struct Lease {
     /// Until when it stays, in milliseconds since the host's start.
     until_ms: u64,
     /// Addresses that are answered for, with their terms.
-    pub(super) arp: BTreeMap<Ipv4Addr, u64>,
+    pub(super) arp: BTreeMap<IpAddr, u64>,
     /// Those that a command brought here, with their terms.
-    pub(super) hooks: BTreeMap<Ipv4Addr, u64>,
+    pub(super) hooks: BTreeMap<IpAddr, u64>,
     /// Routes that are announced by BGP, with what the announcements carry.
     pub(super) routes: BTreeMap<Route, Vec<String>>,
     #[serde(skip)]
@@ -171,9 +171,9 @@ fn answer_for_none(lease: &mut Lease, pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-fn answer_no_more(maps: &Maps, address: Ipv4Addr) -> Result<()> {
+fn answer_no_more(maps: &Maps, address: IpAddr) -> Result<()> {
     let key = ServiceKey {
-        address: IpKey::v4(u32::from(address)),
+        address: IpKey::from(address),
         ..ServiceKey::default()
     };
     if let Some(mut whole) = maps.services.get(&key)? {
@@ -186,8 +186,9 @@ fn answer_no_more(maps: &Maps, address: Ipv4Addr) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const LOCALHOST: Route = Route::of(Ipv4Addr::LOCALHOST, 32);
+    const LOCALHOST: Route = Route::of(IpAddr::V4(Ipv4Addr::LOCALHOST), 32);
 
     #[test]
     fn a_lease_runs_out_and_names_what_is_to_be_withdrawn() {
@@ -201,8 +202,11 @@ mod tests {
             .insert(LOCALHOST, vec!["med".to_owned(), "5".to_owned()]);
         lease
             .routes
-            .insert(Route::of(Ipv4Addr::new(203, 0, 113, 0), 24), Vec::new());
-        lease.hooks.insert(Ipv4Addr::LOCALHOST, 2);
+            .insert(Route::of(Ipv4Addr::new(203, 0, 113, 0).into(), 24), Vec::new());
+        let six = IpAddr::from(Ipv6Addr::LOCALHOST);
+        lease.routes.insert(Route::of(six, 128), Vec::new());
+        lease.hooks.insert(Ipv4Addr::LOCALHOST.into(), 2);
+        lease.hooks.insert(six, 3);
         lease.renew(run.path()).unwrap();
         let mut found = Lease::read(run.path());
         assert_eq!((&found.routes, &found.hooks), (&lease.routes, &lease.hooks));

@@ -1,11 +1,12 @@
 //! What the host's network is asked and told, by netlink.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::{Stream, TryStreamExt};
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
@@ -154,6 +155,26 @@ impl Net {
             Some(message) => self.device(message.header.index),
             None => Ok(None),
         }
+    }
+
+    /// The addresses of IPv6 of a device that others beyond its link can send to, and that stay, the least first.
+    pub(crate) fn global_of(&self, index: u32) -> Result<BTreeSet<Ipv6Addr>> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let passing = AddressHeaderFlags::Secondary
+            | AddressHeaderFlags::Deprecated
+            | AddressHeaderFlags::Tentative
+            | AddressHeaderFlags::Dadfailed;
+        let addresses = self.list("read addresses", request.execute())?;
+        let stay = addresses.iter().filter(|message| {
+            message.header.scope == AddressScope::Universe && !message.header.flags.intersects(passing)
+        });
+        let address = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+            _ => None,
+        };
+        Ok(stay
+            .filter_map(|message| message.attributes.iter().find_map(address))
+            .collect())
     }
 
     /// The first step of the host's own route; `None` where there is no route, or it ends here.

@@ -175,11 +175,7 @@ fn announce(
     way: &Way,
 ) {
     let (holder, length) = (world.holders.get(&public.first()), public.length());
-    // Of IPv6 somebody routes them.
-    let (Some(local), Some(public)) = (local.first().v4(), public.first().v4()) else {
-        return;
-    };
-    let (local, public) = (local.get(), public.get());
+    let (local, public) = (local.first().get(), public.first().get());
     let holds = |node: &Name| match holder.filter(|holder| nodes.contains(&holder.node)) {
         Some(holder) => holder.node == *node,
         None => nodes.preferred() == node,

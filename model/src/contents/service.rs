@@ -647,7 +647,6 @@ fn whole_addresses(contents: &mut Contents, state: &HostState, host: &HostFacts)
     let answered: BTreeSet<IpAddr> = answered
         .map(|one| one.local)
         .filter(|local| !host.arp.let_go.contains(local))
-        .map(IpAddr::V4)
         .collect();
     for service in &state.services {
         if service.whole_address && !service.at_exit {

@@ -455,8 +455,8 @@ fn host() -> HostState {
         services: services(),
         prefix_lists: Vec::new(),
         announcements: vec![Announcement {
-            local: ip(198, 51, 100, 1),
-            public: ip(198, 51, 100, 1),
+            local: ip(198, 51, 100, 1).into(),
+            public: ip(198, 51, 100, 1).into(),
             length: 32,
             here: true,
             term: 0,

@@ -619,19 +619,24 @@ impl Read for Announcement {
             (None, None, None) => return Err(wrong("arp", "", "given, where hook and bgp are not")),
             _ => return Err(wrong("arp", "", "the only one beside hook and bgp")),
         };
+        let (local, public) = (ip("local", &message.local)?, ip("public", &message.public)?);
+        if local.is_ipv4() != public.is_ipv4() {
+            return Err(wrong("public", public, "an address of the same family as local"));
+        }
+        let width = Self::width(local);
         let length = match (message.length, &way) {
-            (None, _) => 32,
+            (None, _) => width,
             (Some(length), Way::Bgp { .. }) => {
                 let of_prefix = u8::try_from(length)
                     .ok()
-                    .filter(|length| (1..32).contains(length));
-                of_prefix.ok_or_else(|| wrong("length", length, "1 to 31"))?
+                    .filter(|length| (1..width).contains(length));
+                of_prefix.ok_or_else(|| wrong("length", length, "1 to 31, or of IPv6 to 127"))?
             }
             (Some(length), _) => return Err(wrong("length", length, "absent, but for bgp")),
         };
         Ok(Self {
-            local: network("local", &message.local, length)?,
-            public: network("public", &message.public, length)?,
+            local: network("local", local, length)?,
+            public: network("public", public, length)?,
             length,
             here: message.here,
             term: message.term,
@@ -640,11 +645,14 @@ impl Read for Announcement {
     }
 }
 
-/// The first address of a prefix.
-fn network(field: &str, text: &str, length: u8) -> Result<Ipv4Addr> {
-    let first = address(field, text)?;
-    let beyond = u32::MAX.checked_shr(length.into()).unwrap_or(0);
-    if u32::from(first) & beyond == 0 {
+/// The address, where it is the first of a prefix of that length.
+fn network(field: &str, first: IpAddr, length: u8) -> Result<IpAddr> {
+    let bits = match first {
+        IpAddr::V4(first) => u128::from(u32::from(first)) << 96,
+        IpAddr::V6(first) => first.into(),
+    };
+    let beyond = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+    if bits & beyond == 0 {
         Ok(first)
     } else {
         Err(wrong(field, first, "the first address of the prefix"))

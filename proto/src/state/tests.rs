@@ -196,8 +196,8 @@ fn announcements() -> Vec<Announcement> {
     };
     let ways = [(9, Way::Arp), (10, hook), (11, bgp)].into_iter();
     let announcement = |(last, way)| Announcement {
-        local: Ipv4Addr::new(10, 1, 0, last),
-        public: Ipv4Addr::new(203, 0, 113, last),
+        local: Ipv4Addr::new(10, 1, 0, last).into(),
+        public: Ipv4Addr::new(203, 0, 113, last).into(),
         length: 32,
         here: last != 10,
         term: last.into(),
@@ -205,23 +205,37 @@ fn announcements() -> Vec<Announcement> {
     };
     let mut all: Vec<Announcement> = ways.map(announcement).collect();
     let of_prefix = all.last().cloned().map(|address| Announcement {
-        local: Ipv4Addr::new(10, 1, 1, 0),
-        public: Ipv4Addr::new(198, 51, 100, 0),
+        local: Ipv4Addr::new(10, 1, 1, 0).into(),
+        public: Ipv4Addr::new(198, 51, 100, 0).into(),
         length: 24,
         ..address
     });
-    all.extend(of_prefix);
+    let of_v6 = |local: &str, public: &str, length| {
+        let (local, public) = (local.parse().unwrap(), public.parse().unwrap());
+        all.get(1).cloned().map(|address| Announcement {
+            local,
+            public,
+            length,
+            ..address
+        })
+    };
+    let by_hook = of_v6("2001:db8::10", "2001:db8:1::10", 128);
+    let six = of_v6("2001:db8:5::", "2001:db8:6::", 120).zip(of_prefix.clone());
+    let six = six.map(|(six, bgp)| Announcement { way: bgp.way, ..six });
+    [of_prefix, by_hook, six]
+        .into_iter()
+        .for_each(|one| all.extend(one));
     all
 }
 
 #[test]
 fn a_prefix_is_told_by_its_first_address_and_of_bgp_alone() {
-    let message = |change: fn(&mut v1::Announcement)| {
+    let message = |index: usize, change: fn(&mut v1::Announcement)| {
         let mut state = v1::HostState::from(&sample());
-        change(state.announcements.last_mut().unwrap());
+        change(&mut state.announcements[index]);
         HostState::try_from(state).map_err(|error| error.to_string())
     };
-    assert_eq!(message(|_| {}), Ok(sample()));
+    assert_eq!(message(3, |_| {}), Ok(sample()));
     for (change, said) in [
         (
             (|one| one.length = Some(32)) as fn(&mut v1::Announcement),
@@ -238,8 +252,19 @@ fn a_prefix_is_told_by_its_first_address_and_of_bgp_alone() {
             "length",
         ),
     ] {
-        let error = message(change).unwrap_err();
+        let error = message(3, change).unwrap_err();
         assert!(error.contains(&format!("announcements[3].{said}")), "{error}");
+    }
+    for (change, said) in [
+        (
+            (|one| one.length = Some(128)) as fn(&mut v1::Announcement),
+            "length",
+        ),
+        (|one| one.local = "2001:db8:5::1".into(), "local"),
+        (|one| one.public = "198.51.100.0".into(), "public"),
+    ] {
+        let error = message(5, change).unwrap_err();
+        assert!(error.contains(&format!("announcements[5].{said}")), "{error}");
     }
 }
 

@@ -364,17 +364,15 @@ impl From<&Check> for v1::Check {
     }
 }
 
-/// The length of what is one address.
-const WHOLE: u8 = 32;
-
 impl From<&Announcement> for v1::Announcement {
     fn from(announcement: &Announcement) -> Self {
+        let is_whole = announcement.length == Announcement::width(announcement.local);
         let mut message = Self {
             local: announcement.local.to_string(),
             public: announcement.public.to_string(),
             here: announcement.here,
             term: announcement.term,
-            length: (announcement.length != WHOLE).then(|| announcement.length.into()),
+            length: (!is_whole).then(|| announcement.length.into()),
             ..Self::default()
         };
         match &announcement.way {

@@ -3,11 +3,12 @@
 //! ```text
 //! left, control == bridge at first == second
 //! ```
-//! The first router is FRR with BFD, the second one GoBGP. The second one tells a network of its own.
+//! The first router is FRR with BFD, the second one GoBGP. The second one tells networks of its own. Sessions are over IPv4,
+//! and carry IPv6.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,13 @@ pub const SECRET: &str = "not#for-everybody";
 pub const LEFT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// What the node announces.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 83);
+/// The same of IPv6.
+pub const PREFIX6: &str = "2001:db8:83::/120";
+/// The node's address of IPv6, to which routers send that.
+pub const LEFT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// What the second router tells.
 pub const TOLD: &str = "198.18.7.0/24";
+pub const TOLD6: &str = "2001:db8:7::/48";
 const CONTROL: &str = "192.0.2.10:7440";
 const PORT: u16 = 1_790;
 const API_PORT: u16 = 50_051;
@@ -100,6 +106,7 @@ impl Scene {
             "route add 10.10.0.0/16 nhid 77 proto bgp",
         ];
         scene.namespaces["left"].ip(routes).unwrap();
+        scene.has_address_of_v6(true);
         scene.start("controller");
         soon("the controller answers", || scene.ask(&["status"]).ok());
         let file = scene.password_file();
@@ -117,6 +124,14 @@ impl Scene {
         scene
     }
 
+    /// The node has its address of IPv6, or has none.
+    pub fn has_address_of_v6(&self, on: bool) {
+        let verb = if on { "add" } else { "del" };
+        let nodad = if on { " nodad" } else { "" };
+        let line = format!("address {verb} {LEFT6}/64 dev eth0{nodad}");
+        self.namespaces["left"].ip([line]).unwrap();
+    }
+
     /// Declares how the node speaks with both routers: with the first one by a password, with the second one over a hop.
     pub fn speak(&self, how: &str) {
         let file = self.password_file();
@@ -124,10 +139,15 @@ impl Scene {
             "{{address: {ROUTER_FIRST}, as: 65000, password_file: {}}}, {{address: {SECOND_BEHIND}, as: 65000, multihop: 2}}",
             file.display()
         );
+        let bgp = format!(
+            "  reach: bgp\n  bgp: {{{how}, as: 65001, peers: [{peers}], communities: [\"65000:100\", \"65000:200\"], port: {PORT}}}\n"
+        );
         let text = format!(
             "kind: Node\nmetadata: {{name: left}}\nspec: {{region: eu-central-1, address: {{local: {LEFT}}}}}\n---\n\
-             kind: AddressPool\nmetadata: {{name: bgp}}\nspec:\n  reach: bgp\n  bgp: {{{how}, as: 65001, peers: [{peers}], \
-             communities: [\"65000:100\", \"65000:200\"], port: {PORT}}}\n  addresses: [{{node: left, public: {ADDRESS}}}]\n---\n\
+             kind: AddressPool\nmetadata: {{name: bgp}}\nspec:\n{bgp}  addresses: [{{node: left, public: {ADDRESS}}}]\n---\n\
+             kind: AddressPool\nmetadata: {{name: six}}\nspec:\n{bgp}  addresses: [{{node: left, public: \"{PREFIX6}\"}}]\n---\n\
+             kind: Service\nmetadata: {{name: six}}\nspec:\n  pool: six\n  listeners: [{{protocol: tcp, port: 7000}}]\n  \
+             targets: [{{address: 2001:db8::11}}]\n  mode: gue\n---\n\
              kind: Service\nmetadata: {{name: bgp}}\nspec:\n  pool: bgp\n  listeners: [{{protocol: tcp, port: 7000}}]\n  \
              targets: [{{address: 192.0.2.11}}]\n  mode: gue\n"
         );
@@ -195,9 +215,15 @@ impl Scene {
         succeed(&self.namespaces["control"], ask)
     }
 
-    /// How the address stands, and why.
+    /// How the address and the prefix stand, and why, where that is the same.
     pub fn standing(&self) -> (String, String) {
-        let standing = || {
+        let [v4, v6] = self.standings();
+        if v4 == v6 { v4 } else { Default::default() }
+    }
+
+    /// How the address stands, and how the prefix.
+    pub fn standings(&self) -> [(String, String); 2] {
+        let standings = || {
             let status: ClusterStatus =
                 serde_json::from_str(&self.ask(&["status", "-o", "json"]).ok()?).unwrap();
             let host = status
@@ -205,18 +231,21 @@ impl Scene {
                 .into_iter()
                 .find(|host| host.node == "left")?
                 .status?;
-            let one = host.announcements.into_iter().next()?;
-            Some((one.standing, one.reason))
+            let of = |address: &str| {
+                let one = host.announcements.iter().find(|one| one.address == address)?;
+                Some((one.standing.clone(), one.reason.clone()))
+            };
+            Some([of(&ADDRESS.to_string())?, of(PREFIX6)?])
         };
-        standing().unwrap_or_default()
+        standings().unwrap_or_default()
     }
 
-    /// Waits until it stands so, and nothing is wrong with it.
+    /// Waits until both stand so, and nothing is wrong with them.
     pub fn until(&self, standing: &str) {
         self.until_said(standing, "");
     }
 
-    /// Waits until it stands so, for a reason that begins so.
+    /// Waits until both stand so, for a reason that begins so.
     pub fn until_said(&self, standing: &str, reason: &str) {
         let is_so = |(now, why): &(String, String)| {
             now == standing && why.starts_with(reason) && why.is_empty() == reason.is_empty()
@@ -237,12 +266,22 @@ impl Scene {
         self.folders.of("left").join("bgp-password")
     }
 
-    /// Waits until these routers know the address, and no other one does.
+    /// Waits until these routers know address and prefix, and no other one does.
     pub fn until_told_to(&self, routers: &[&str]) {
-        let what = format!("the address is told to {routers:?}");
+        self.until_known(routers, routers);
+    }
+
+    /// Waits until the first routers know the address, and the others the prefix, and no others do.
+    pub fn until_known(&self, address: &[&str], prefix: &[&str]) {
+        let what = format!("{address:?} know the address, {prefix:?} the prefix");
         soon(&what, || {
-            let first = self.first_path().is_some() == routers.contains(&FIRST);
-            (first && self.second_knows() == routers.contains(&SECOND)).then_some(())
+            let is_so = [("ipv4", &address), ("ipv6", &prefix)]
+                .into_iter()
+                .all(|(family, routers)| {
+                    self.first_path(family).is_some() == routers.contains(&FIRST)
+                        && self.second_path(family).is_some() == routers.contains(&SECOND)
+                });
+            is_so.then_some(())
         });
     }
 
@@ -263,27 +302,39 @@ impl Scene {
         succeed(&self.namespaces[FIRST], ask).unwrap_or_default()
     }
 
-    fn first_path(&self) -> Option<serde_json::Value> {
-        let known = self.first_says(&format!("show bgp ipv4 unicast {ADDRESS}/32 json"));
+    fn first_path(&self, family: &str) -> Option<serde_json::Value> {
+        let known = self.first_says(&format!("show bgp {family} unicast {} json", announced(family)));
         known["paths"].as_array()?.first().cloned()
     }
 
     /// All that the first router knows.
     pub fn known_to_first(&self) -> Vec<String> {
-        let known = self.first_says("show bgp ipv4 unicast json");
-        let routes = known["routes"].as_object().cloned().unwrap_or_default();
-        routes.keys().cloned().collect()
+        let of = |family| {
+            let known = self.first_says(&format!("show bgp {family} unicast json"));
+            let routes = known["routes"].as_object().cloned().unwrap_or_default();
+            routes.into_iter().map(|(prefix, _)| prefix)
+        };
+        of("ipv4").chain(of("ipv6")).collect()
+    }
+
+    /// Where the routers send packets to the prefix.
+    pub fn next_hops(&self) -> [String; 2] {
+        let first = self.first_path("ipv6").unwrap_or_default();
+        let second = self.second_path("ipv6").unwrap_or_default();
+        let attributes = second["attrs"].as_array().cloned().unwrap_or_default();
+        let next_hop = attributes.iter().find_map(|one| one["nexthop"].as_str());
+        let first = first["nexthops"][0]["ip"].as_str();
+        [first, next_hop].map(|hop| hop.unwrap_or_default().to_owned())
     }
 
     /// Since when the second router knows the address; what the first one says of that varies.
     pub fn since(&self) -> Option<u64> {
-        let known = self.second_says(&["global", "rib"]);
-        known.get(format!("{ADDRESS}/32"))?.get(0)?["age"].as_u64()
+        self.second_path("ipv4")?["age"].as_u64()
     }
 
     /// What the announcement carries there.
     pub fn communities(&self) -> String {
-        let path = self.first_path().unwrap();
+        let path = self.first_path("ipv4").unwrap();
         path["community"]["string"]
             .as_str()
             .unwrap_or_default()
@@ -307,15 +358,15 @@ impl Scene {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    fn second_knows(&self) -> bool {
-        let known = self.second_says(&["global", "rib"]);
-        known.get(format!("{ADDRESS}/32")).is_some()
+    fn second_path(&self, family: &str) -> Option<serde_json::Value> {
+        let known = self.second_says(&["global", "rib", "-a", family]);
+        known.get(announced(family))?.get(0).cloned()
     }
 
-    /// Whether the second router has told the node its network.
+    /// Whether the second router has told the node its networks.
     pub fn second_tells(&self) -> bool {
-        let told = self.second_says(&["neighbor", &LEFT.to_string(), "adj-out"]);
-        told.to_string().contains(TOLD)
+        let told = |family| self.second_says(&["neighbor", &LEFT.to_string(), "adj-out", "-a", family]);
+        told("ipv4").to_string().contains(TOLD) && told("ipv6").to_string().contains(TOLD6)
     }
 
     /// The second router dies, or comes back.
@@ -328,12 +379,12 @@ impl Scene {
 
     /// The node's routes and next hops.
     pub fn kernel(&self) -> String {
-        let show = |what| {
+        let show = |family, what| {
             let mut show = Command::new("ip");
-            show.args([what, "show"]);
+            show.args([family, what, "show"]);
             succeed(&self.namespaces["left"], show).unwrap()
         };
-        show("route") + &show("nexthop")
+        show("-4", "route") + &show("-6", "route") + &show("-4", "nexthop")
     }
 
     /// Where the node's agent keeps what goes with the host's start.
@@ -392,6 +443,14 @@ impl Scene {
     }
 }
 
+/// What the node announces of a family.
+fn announced(family: &str) -> String {
+    match family {
+        "ipv4" => format!("{ADDRESS}/32"),
+        _ => PREFIX6.to_owned(),
+    }
+}
+
 fn namespaces(prefix: &str) -> BTreeMap<&'static str, Arc<Namespace>> {
     let make = |name| (name, Arc::new(Namespace::create(prefix, name).unwrap()));
     let namespaces: BTreeMap<_, _> = [FIRST, SECOND, "left", "control"].map(make).into();
@@ -399,6 +458,7 @@ fn namespaces(prefix: &str) -> BTreeMap<&'static str, Arc<Namespace>> {
     let lines = [
         "link add rack type bridge",
         &format!("addr add {ROUTER_FIRST}/24 dev rack"),
+        "addr add 2001:db8::fe/64 dev rack nodad",
         "link set rack up",
     ];
     first.ip(lines).unwrap();
@@ -439,7 +499,8 @@ fn first(router: &Namespace, folders: &Folders) -> Vec<Process> {
     chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     let config = format!(
         "router bgp 65000\n bgp router-id {ROUTER_FIRST}\n no bgp ebgp-requires-policy\n neighbor {LEFT} remote-as 65001\n \
-         neighbor {LEFT} passive\n neighbor {LEFT} password {SECRET}\n neighbor {LEFT} bfd 3 300 300\n"
+         neighbor {LEFT} passive\n neighbor {LEFT} password {SECRET}\n neighbor {LEFT} bfd 3 300 300\n \
+         address-family ipv6 unicast\n  neighbor {LEFT} activate\n exit-address-family\n"
     );
     for (name, text) in [
         ("bgpd.conf", config.as_str()),
@@ -478,7 +539,9 @@ fn second(router: &Namespace, folders: &Folders) -> Process {
         "[global.config]\nas = 65000\nrouter-id = \"{ROUTER_SECOND}\"\nport = {PORT}\n\
          [[neighbors]]\n[neighbors.config]\nneighbor-address = \"{LEFT}\"\npeer-as = 65001\n\
          [neighbors.transport.config]\npassive-mode = true\n\
-         [neighbors.timers.config]\nidle-hold-time-after-reset = 1\n"
+         [neighbors.timers.config]\nidle-hold-time-after-reset = 1\n\
+         [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"ipv4-unicast\"\n\
+         [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"ipv6-unicast\"\n"
     );
     let folder = folders.of(SECOND);
     fs::create_dir_all(&folder).unwrap();
@@ -491,10 +554,16 @@ fn second(router: &Namespace, folders: &Folders) -> Process {
         "--log-plain",
     ]);
     let process = router.spawn_logged(speaker, &folder.join("router.log")).unwrap();
-    soon("the second router takes its network", || {
-        let mut tell = Command::new("gobgp");
-        tell.args(["-p", &API_PORT.to_string(), "global", "rib", "add", TOLD]);
-        succeed(router, tell).ok()
-    });
+    for words in [
+        vec!["-a", "ipv4", TOLD],
+        vec!["-a", "ipv6", TOLD6, "nexthop", "2001:db8::fd"],
+    ] {
+        soon("the second router takes its network", || {
+            let mut tell = Command::new("gobgp");
+            tell.args(["-p", &API_PORT.to_string(), "global", "rib", "add"]);
+            tell.args(&words);
+            succeed(router, tell).ok()
+        });
+    }
     process
 }

@@ -9,17 +9,19 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kuafu_model::state::{self, Bfd, Speaker};
+use kuafu_model::state::{self, Bfd, Router, Speaker};
 use nix::unistd::User;
 use serde::Deserialize;
 
-use super::{Daemon, HOLD, Order, RETRY_S, Route, Sessions, is_in_path, keep_private, order, process, read};
+use super::{
+    Daemon, Family, HOLD, NEXT_HOP, Order, RETRY_S, Route, Sessions, Silent, is_in_path, keep_private, order,
+    process, read,
+};
 
 pub(super) struct Frr;
 
@@ -164,18 +166,20 @@ impl Daemon for Frr {
             ),
             None => Default::default(),
         };
-        configure(run, lines, &(network + &map))
+        configure(run, lines, route.family(), &(network + &map))
     }
 
     fn withdraw(&self, run: &Path, route: Route) -> Result<(), String> {
-        if self.routes(run)?.contains(&route) {
-            return configure(run, Vec::new(), &format!("no network {}", route.prefix()));
+        if self.routes(run, route.family())?.contains(&route) {
+            let order = format!("no network {}", route.prefix());
+            return configure(run, Vec::new(), route.family(), &order);
         }
         Ok(())
     }
 
-    fn routes(&self, run: &Path) -> Result<BTreeSet<Route>, String> {
-        let known: Known = read(&vtysh(run, &["show bgp ipv4 unicast json"])?)?;
+    fn routes(&self, run: &Path, family: Family) -> Result<BTreeSet<Route>, String> {
+        let question = format!("show bgp {} unicast json", family.word());
+        let known: Known = read(&vtysh(run, &[&question])?)?;
         let own = |(prefix, paths): (&String, &Vec<Told>)| {
             let is_own = paths.iter().any(|path| path.peer == NO_PEER);
             prefix.parse().ok().filter(|_| is_own)
@@ -183,7 +187,7 @@ impl Daemon for Frr {
         Ok(known.routes.iter().filter_map(own).collect())
     }
 
-    fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
+    fn silent(&self, run: &Path) -> Result<Silent, String> {
         Ok(silent(read(&vtysh(run, &["show bgp neighbors json"])?)?))
     }
 }
@@ -209,6 +213,7 @@ fn carried(attributes: &[String]) -> Option<(String, Vec<String>)> {
     let pairs = attributes.chunks_exact(2);
     let set = |pair: &[String]| match pair {
         [name, value] if name == "med" => format!("set metric {value}"),
+        [name, value] if name == NEXT_HOP => format!("set ipv6 next-hop global {value}"),
         [name, value] => format!("set {name} {}", value.replace(',', " ")),
         _ => String::new(),
     };
@@ -219,7 +224,12 @@ fn carried(attributes: &[String]) -> Option<(String, Vec<String>)> {
 /// The configuration of a speaker. It tells what it announces itself, and takes nothing: it is no way from one router to
 /// another.
 fn config(sessions: &Sessions<'_>) -> String {
-    let Sessions { speaker, local, .. } = sessions;
+    let Sessions {
+        speaker,
+        local,
+        has_v6,
+        ..
+    } = sessions;
     let [hold, keepalive] = HOLD;
     let mut text = format!(
         "bgp as-path access-list own permit ^$\nroute-map own permit 10\n match as-path own\nexit\n\
@@ -228,7 +238,6 @@ fn config(sessions: &Sessions<'_>) -> String {
          \x20timers bgp {keepalive} {hold}\n",
         speaker.number
     );
-    let mut family = " address-family ipv4 unicast\n".to_owned();
     for router in &speaker.peers {
         let (address, number) = (router.address, router.number);
         // Writing to a text succeeds.
@@ -248,12 +257,30 @@ fn config(sessions: &Sessions<'_>) -> String {
             let (multiplier, interval) = (bfd.multiplier, bfd.interval_ms);
             let _ = writeln!(text, " neighbor {address} bfd {multiplier} {interval} {interval}");
         }
+    }
+    text += &family(speaker, Family::V4);
+    if *has_v6 {
+        text += &family(speaker, Family::V6);
+    }
+    text + "exit\n"
+}
+
+/// What sessions carry of a family. They are over IPv4, and have no address of IPv6 to put into the place of an
+/// announcement's next hop.
+fn family(speaker: &Speaker, family: Family) -> String {
+    let mut text = format!(" address-family {} unicast\n", family.word());
+    for Router { address, .. } in &speaker.peers {
+        // Writing to a text succeeds.
+        let _ = writeln!(text, "  neighbor {address} activate");
+        if family == Family::V6 {
+            let _ = writeln!(text, "  neighbor {address} attribute-unchanged next-hop");
+        }
         let _ = write!(
-            family,
-            "  neighbor {address} activate\n  neighbor {address} route-map nothing in\n  neighbor {address} route-map own out\n"
+            text,
+            "  neighbor {address} route-map nothing in\n  neighbor {address} route-map own out\n"
         );
     }
-    text + &family + " exit-address-family\nexit\n"
+    text + " exit-address-family\n"
 }
 
 #[derive(Deserialize)]
@@ -271,12 +298,19 @@ struct Told {
 /// Who has told a path that nobody has told.
 const NO_PEER: &str = "(unspec)";
 
-/// The neighbours without a session. What has no address as its key is no neighbour.
-fn silent(all: BTreeMap<String, serde_json::Value>) -> BTreeSet<Ipv4Addr> {
-    let silent = all
-        .into_iter()
-        .filter(|(_, one)| one["bgpState"] != "Established");
-    silent.filter_map(|(key, _)| key.parse().ok()).collect()
+/// What has no address as its key is no neighbour.
+fn silent(all: BTreeMap<String, serde_json::Value>) -> Silent {
+    let mut silent = Silent::default();
+    for (key, one) in all {
+        let Ok(address) = key.parse() else { continue };
+        let families = &one["neighborCapabilities"]["multiprotocolExtensions"];
+        if one["bgpState"] != "Established" {
+            silent.sessions.insert(address);
+        } else if families["ipv6Unicast"]["advertisedAndReceived"] != true {
+            silent.without_v6.insert(address);
+        }
+    }
+    silent
 }
 
 /// A program as FRR's user, in a user namespace of its own.
@@ -313,14 +347,15 @@ fn takes_bfd(sockets: &str) -> bool {
     locals.any(|local| BFD_PORTS.iter().any(|port| local.ends_with(port)))
 }
 
-/// Gives `bgpd` lines of configuration, and then one within its addresses.
-fn configure(run: &Path, lines: Vec<String>, last: &str) -> Result<(), String> {
+/// Gives `bgpd` lines of configuration, and then one within a family's addresses.
+fn configure(run: &Path, lines: Vec<String>, family: Family, last: &str) -> Result<(), String> {
     let number = fs::read_to_string(Frr.config_file(run)).unwrap_or_default();
     let router = number.lines().find(|line| line.starts_with("router bgp "));
     let router = router.ok_or("bgpd's configuration is gone")?;
     let mut words = vec!["configure terminal"];
     words.extend(lines.iter().map(String::as_str));
-    words.extend([router, "address-family ipv4 unicast", last]);
+    let family = format!("address-family {} unicast", family.word());
+    words.extend([router, &family, last]);
     vtysh(run, &words).map(drop)
 }
 
@@ -348,6 +383,7 @@ fn vtysh(run: &Path, orders: &[&str]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_configuration_names_each_router_and_passes_nothing_on() {
@@ -387,6 +423,29 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_is_added_to_sessions_that_announce_it() {
+        let speaker = super::super::tests::speaker();
+        let sessions = super::super::tests::sessions(&speaker);
+        let without = config(&sessions);
+        let with = config(&Sessions {
+            has_v6: true,
+            ..sessions
+        });
+        assert!(!without.contains("ipv6"), "{without}");
+        let added = family(&speaker, Family::V6);
+        assert_eq!(with.replacen(&added, "", 1), without);
+        for line in [
+            "address-family ipv6 unicast",
+            "neighbor 192.0.2.253 activate",
+            "neighbor 192.0.2.253 attribute-unchanged next-hop",
+            "neighbor 192.0.2.253 route-map nothing in",
+            "neighbor 192.0.2.253 route-map own out",
+        ] {
+            assert!(added.lines().any(|one| one.trim() == line), "{added}");
+        }
+    }
+
+    #[test]
     fn who_has_a_port_of_bfd_is_seen() {
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
         let line = |port: &str| {
@@ -402,13 +461,16 @@ mod tests {
 
     #[test]
     fn what_is_no_neighbour_is_not_silent() {
-        let text = r#"{"192.0.2.254": {"bgpState": "Established"}, "192.0.2.253": {"bgpState": "Active"},
+        let text = r#"{"192.0.2.254": {"bgpState": "Established", "neighborCapabilities": {"multiprotocolExtensions": {
+            "ipv4Unicast": {"advertisedAndReceived": true}, "ipv6Unicast": {"advertised": true}}}},
+            "192.0.2.251": {"bgpState": "Established", "neighborCapabilities": {"multiprotocolExtensions": {
+            "ipv4Unicast": {"advertisedAndReceived": true}, "ipv6Unicast": {"advertisedAndReceived": true}}}},
+            "192.0.2.253": {"bgpState": "Active"},
             "192.0.2.252": {}, "eth0": {"bgpState": "Idle"}, "count": 3}"#;
         let silent = silent(read(text).unwrap());
-        assert_eq!(
-            silent,
-            [252, 253].map(|last| Ipv4Addr::new(192, 0, 2, last)).into()
-        );
+        let routers = |last: &[u8]| last.iter().map(|last| Ipv4Addr::new(192, 0, 2, *last)).collect();
+        let (sessions, without_v6) = (routers(&[252, 253]), routers(&[254]));
+        assert_eq!(silent, Silent { sessions, without_v6 });
     }
 
     #[test]
@@ -427,5 +489,8 @@ mod tests {
         let (name, sets) = carried(&attributes).unwrap();
         assert_eq!(name, "community=65000:100,65000:200=med=50");
         assert_eq!(sets, ["set community 65000:100 65000:200", "set metric 50"]);
+        let (name, sets) = carried(&["nexthop", "2001:db8::1"].map(str::to_owned)).unwrap();
+        assert_eq!(name, "nexthop=2001:db8::1");
+        assert_eq!(sets, ["set ipv6 next-hop global 2001:db8::1"]);
     }
 }

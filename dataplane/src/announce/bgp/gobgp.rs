@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kuafu_model::state::Speaker;
 use serde::Deserialize;
 
-use super::{Daemon, HOLD, Order, RETRY_S, Route, Sessions, is_in_path, keep_private, order, read};
+use super::{
+    Daemon, Family, HOLD, Order, RETRY_S, Route, Sessions, Silent, is_in_path, keep_private, order, read,
+};
 
 pub(super) struct Gobgp;
 
@@ -74,17 +75,19 @@ impl Daemon for Gobgp {
 
     fn announce(&self, run: &Path, route: Route, attributes: &[String]) -> Result<(), String> {
         let prefix = route.prefix();
-        let add = ["global", "rib", "add", &prefix];
+        let add = ["global", "rib", "add", "-a", route.family().word(), &prefix];
         let words = add.into_iter().chain(attributes.iter().map(String::as_str));
         gobgp(run, &words.collect::<Vec<_>>()).map(drop)
     }
 
     fn withdraw(&self, run: &Path, route: Route) -> Result<(), String> {
-        gobgp(run, &["global", "rib", "del", &route.prefix()]).map(drop)
+        let family = route.family().word();
+        gobgp(run, &["global", "rib", "del", "-a", family, &route.prefix()]).map(drop)
     }
 
-    fn routes(&self, run: &Path) -> Result<BTreeSet<Route>, String> {
-        let known: BTreeMap<String, serde_json::Value> = read(&gobgp(run, &["-j", "global", "rib"])?)?;
+    fn routes(&self, run: &Path, family: Family) -> Result<BTreeSet<Route>, String> {
+        let told = gobgp(run, &["-j", "global", "rib", "-a", family.word()])?;
+        let known: BTreeMap<String, serde_json::Value> = read(&told)?;
         let own = |(prefix, paths): (&String, &serde_json::Value)| {
             // What a router has told has it as its source.
             let paths = paths.as_array()?;
@@ -94,19 +97,19 @@ impl Daemon for Gobgp {
         Ok(known.iter().filter_map(own).collect())
     }
 
-    fn silent(&self, run: &Path) -> Result<BTreeSet<Ipv4Addr>, String> {
-        let all: Vec<Neighbour> = read(&gobgp(run, &["-j", "neighbor"])?)?;
-        let silent = all.iter().filter(|one| one.state.session_state != ESTABLISHED);
-        // One without an address is none of those that were asked for.
-        Ok(silent
-            .filter_map(|one| one.conf.neighbor_address.parse().ok())
-            .collect())
+    fn silent(&self, run: &Path) -> Result<Silent, String> {
+        Ok(silent(read(&gobgp(run, &["-j", "neighbor"])?)?))
     }
 }
 
 /// The configuration of a speaker, in TOML.
 fn config(sessions: &Sessions<'_>) -> String {
-    let Sessions { speaker, local, .. } = sessions;
+    let Sessions {
+        speaker,
+        local,
+        has_v6,
+        ..
+    } = sessions;
     let [hold, keepalive] = HOLD;
     let mut text = format!(
         "[global.config]\nas = {}\nrouter-id = \"{local}\"\n# It dials, and takes no connections.\nport = -1\n",
@@ -118,6 +121,7 @@ fn config(sessions: &Sessions<'_>) -> String {
         // A text of TOML's is one of JSON's.
         let password =
             password.map(|text| format!("auth-password = {}\n", serde_json::Value::from(text.as_str())));
+        let families = if *has_v6 { FAMILIES } else { "" };
         let hops = router
             .multihop
             .map(|hops| format!("[neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = {hops}\n"));
@@ -127,7 +131,7 @@ fn config(sessions: &Sessions<'_>) -> String {
             "\n[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {number}\n{}\
              [neighbors.transport.config]\nlocal-address = \"{local}\"\nremote-port = {}\n\
              [neighbors.timers.config]\nconnect-retry = {RETRY_S}\nhold-time = {hold}\nkeepalive-interval = {keepalive}\n\
-             idle-hold-time-after-reset = 1\n{}",
+             idle-hold-time-after-reset = 1\n{}{families}",
             password.unwrap_or_default(),
             speaker.port,
             hops.unwrap_or_default()
@@ -135,6 +139,15 @@ fn config(sessions: &Sessions<'_>) -> String {
     }
     text + POLICY
 }
+
+/// What a session carries, of which IPv4 alone needs no words.
+const FAMILIES: &str = r#"[[neighbors.afi-safis]]
+[neighbors.afi-safis.config]
+afi-safi-name = "ipv4-unicast"
+[[neighbors.afi-safis]]
+[neighbors.afi-safis.config]
+afi-safi-name = "ipv6-unicast"
+"#;
 
 /// It tells what it announces itself, and takes nothing: it is no way from one router to another.
 const POLICY: &str = r#"
@@ -174,6 +187,31 @@ struct NeighbourConfig {
 struct NeighbourState {
     #[serde(default)]
     session_state: u32,
+    /// What the router can do.
+    #[serde(default)]
+    remote_cap: Vec<serde_json::Value>,
+}
+
+/// The capability of a session to carry IPv6 unicast, AFI 2 and SAFI 1 (gobgp's `MultiProtocolCapability`, its octets in
+/// base64).
+const TAKES_V6: (&str, &str) = ("type.googleapis.com/apipb.MultiProtocolCapability", "CgQIAhAB");
+
+/// One without an address is none of those that were asked for.
+fn silent(all: Vec<Neighbour>) -> Silent {
+    let mut silent = Silent::default();
+    for Neighbour { conf, state } in all {
+        let Ok(address) = conf.neighbor_address.parse() else {
+            continue;
+        };
+        let (kind, value) = TAKES_V6;
+        let mut can = state.remote_cap.iter();
+        if state.session_state != ESTABLISHED {
+            silent.sessions.insert(address);
+        } else if !can.any(|one| one["type_url"] == kind && one["value"] == value) {
+            silent.without_v6.insert(address);
+        }
+    }
+    silent
 }
 
 /// Gives `gobgpd` an order. Returns the answer.
@@ -189,6 +227,46 @@ fn gobgp(run: &Path, words: &[&str]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn ipv6_is_added_to_sessions_that_announce_it() {
+        let speaker = super::super::tests::speaker();
+        let sessions = super::super::tests::sessions(&speaker);
+        let without = config(&sessions);
+        let with = config(&Sessions {
+            has_v6: true,
+            ..sessions
+        });
+        assert!(!without.contains("afi-safi"), "{without}");
+        assert_eq!(with.replace(FAMILIES, ""), without);
+        assert_eq!(with.matches(FAMILIES).count(), 2, "{with}");
+    }
+
+    #[test]
+    fn who_takes_no_ipv6_is_seen() {
+        let capability = |value: &str| {
+            format!(
+                r#"{{"type_url": "type.googleapis.com/apipb.MultiProtocolCapability", "value": "{value}"}}"#
+            )
+        };
+        let (v4, v6) = (capability("CgQIARAB"), capability("CgQIAhAB"));
+        let neighbour = |last: u8, state: u8, can: &str| {
+            format!(
+                r#"{{"conf": {{"neighbor_address": "192.0.2.{last}"}}, "state": {{"session_state": {state}, "remote_cap": [{can}]}}}}"#
+            )
+        };
+        let text = [
+            neighbour(251, 6, &format!("{v4}, {v6}")),
+            neighbour(252, 6, &v4),
+            neighbour(253, 3, ""),
+        ]
+        .join(", ");
+        let router = |last| [Ipv4Addr::new(192, 0, 2, last)].into();
+        let found = silent(read(&format!("[{text}]")).unwrap());
+        let (sessions, without_v6) = (router(253), router(252));
+        assert_eq!(found, Silent { sessions, without_v6 });
+    }
 
     #[test]
     fn a_configuration_names_each_router() {

@@ -1,28 +1,51 @@
-//! What a daemon of BGP announces: a prefix, of an address alone one of 32 bits.
+//! What a daemon of BGP announces: a prefix, of an address alone one of all its bits.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use kuafu_model::state::Announcement;
 use serde::{Deserialize, Serialize};
 
-const WHOLE: u8 = 32;
+/// The routes of a family of addresses, which a session carries beside those of the other (RFC 4760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// As daemons call it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
 
 /// A prefix, by its first address. As a text an address alone is without a length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub(in crate::announce) struct Route {
-    first: Ipv4Addr,
+    first: IpAddr,
     length: u8,
 }
 
 impl Route {
-    pub(in crate::announce) const fn of(first: Ipv4Addr, length: u8) -> Self {
+    pub(in crate::announce) const fn of(first: IpAddr, length: u8) -> Self {
         Self { first, length }
     }
 
-    pub(in crate::announce) const fn first(self) -> Ipv4Addr {
+    pub(in crate::announce) const fn first(self) -> IpAddr {
         self.first
+    }
+
+    pub(super) const fn family(self) -> Family {
+        match self.first {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
     }
 
     /// As routers write it, with its length.
@@ -33,7 +56,7 @@ impl Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.length == WHOLE {
+        if self.length == Announcement::width(self.first) {
             self.first.fmt(f)
         } else {
             f.write_str(&self.prefix())
@@ -52,7 +75,10 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = match text.split_once('/') {
-            None => text.parse().map(|first| Self::of(first, WHOLE)).ok(),
+            None => text
+                .parse()
+                .map(|first| Self::of(first, Announcement::width(first)))
+                .ok(),
             Some((first, length)) => first
                 .parse()
                 .ok()
@@ -60,8 +86,8 @@ impl FromStr for Route {
                 .map(|(first, length)| Self::of(first, length)),
         };
         parsed
-            .filter(|route| route.length <= WHOLE)
-            .ok_or_else(|| format!("{text:?} is no IPv4 prefix"))
+            .filter(|route| route.length <= Announcement::width(route.first))
+            .ok_or_else(|| format!("{text:?} is no prefix"))
     }
 }
 
@@ -79,26 +105,30 @@ mod tests {
 
     #[test]
     fn an_address_alone_reads_as_it_did_and_as_routers_write_it() {
-        let first = Ipv4Addr::new(203, 0, 113, 7);
-        let address = Route::of(first, 32);
-        assert_eq!(
-            (address.to_string(), address.prefix()),
-            (first.to_string(), format!("{first}/32"))
-        );
-        for text in [address.to_string(), address.prefix()] {
-            assert_eq!(text.parse(), Ok(address));
+        for (first, length) in [("203.0.113.7", 32), ("2001:db8::80", 128)] {
+            let address = Route::of(first.parse().unwrap(), length);
+            assert_eq!(
+                (address.to_string(), address.prefix()),
+                (first.to_owned(), format!("{first}/{length}"))
+            );
+            for text in [address.to_string(), address.prefix()] {
+                assert_eq!(text.parse(), Ok(address));
+            }
         }
-        let prefix = Route::of(Ipv4Addr::new(203, 0, 113, 0), 24);
-        assert_eq!(
-            (prefix.to_string(), prefix.prefix()),
-            ("203.0.113.0/24".into(), prefix.to_string())
-        );
-        assert_eq!(prefix.to_string().parse(), Ok(prefix));
+        for (first, length, family) in [("203.0.113.0", 24, Family::V4), ("2001:db8:5::", 120, Family::V6)] {
+            let prefix = Route::of(first.parse().unwrap(), length);
+            assert_eq!(
+                (prefix.to_string(), prefix.prefix(), prefix.family()),
+                (format!("{first}/{length}"), prefix.to_string(), family)
+            );
+            assert_eq!(prefix.to_string().parse(), Ok(prefix));
+        }
         for text in [
             "203.0.113.0/33",
             "203.0.113.0/",
             "203.0.113/24",
-            "2001:db8::/32",
+            "2001:db8::/129",
+            "2001:db8/32",
             "",
         ] {
             assert!(text.parse::<Route>().is_err(), "{text}");

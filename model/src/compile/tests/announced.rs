@@ -1,5 +1,7 @@
 //! Addresses that hosts announce.
 
+use std::net::IpAddr;
+
 use super::super::{Holder, candidates};
 use super::*;
 use crate::state::Way;
@@ -36,9 +38,15 @@ fn states(intent: &Intent, holders: &Holders) -> States {
 /// What a host announces: the last octet of each address, and its term.
 fn here(states: &States, node: &str) -> Vec<(u8, u64)> {
     let announcements = states[node].announcements.iter().filter(|one| one.here);
-    announcements
-        .map(|one| (one.public.octets()[3], one.term))
-        .collect()
+    announcements.map(|one| (last(one.public), one.term)).collect()
+}
+
+/// The last octet of an address.
+fn last(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
 }
 
 #[test]
@@ -70,7 +78,7 @@ fn a_holder_announces_and_all_candidates_listen() {
         );
     }
     let by_arp = &moved["right"].announcements[1];
-    assert_eq!((by_arp.local.octets()[3], &by_arp.way), (81, &Way::Arp));
+    assert_eq!((last(by_arp.local), &by_arp.way), (81, &Way::Arp));
 }
 
 #[test]
@@ -89,6 +97,59 @@ fn a_node_that_drains_withdraws_what_it_announces_by_bgp() {
     assert_eq!(here(&after, "right"), []);
     assert_eq!(here(&after, "left"), [(83, 0)]);
     assert_eq!(after["right"].services, before["right"].services);
+}
+
+/// Pools of IPv6 beside those of [`INTENT`], by the same sessions.
+const V6: &str = "---\nkind: AddressPool\nmetadata: {name: six-by-hook}\nspec:\n  reach: hook\n  hook: {command: \
+                  /sbin/take}\n  addresses: [{nodes: [left, right], public: 2001:db8::82}]\n---\nkind: AddressPool\nmetadata: \
+                  {name: six-by-bgp}\nspec:\n  reach: bgp\n  bgp:\n    daemon: frr\n    as: 65001\n    peers: [{address: \
+                  192.0.2.254, as: 65000}, {address: 192.0.2.253, as: 4200000000, multihop: 2, password_file: \
+                  /etc/kuafu/bgp-password}]\n    port: 1790\n    bfd: true\n  addresses: [{nodes: [left, right], public: \
+                  \"2001:db8:5::80/124\"}, {node: right, public: 2001:db8::84}]\n";
+
+#[test]
+fn ipv6_is_announced_by_command_and_bgp() {
+    let services = ["hook", "bgp"].map(|reach| {
+        format!(
+            "---\nkind: Service\nmetadata: {{name: six-{reach}}}\nspec: {{pool: six-by-{reach}, mode: gue, listeners: \
+             [{{protocol: tcp, port: 80}}], targets: [{{address: 2001:db8:9::7}}]}}\n"
+        )
+    });
+    let text = format!("{INTENT}{V6}{}", services.concat());
+    let holder = Holder {
+        node: "right".parse().unwrap(),
+        term: 3,
+    };
+    let holders = Holders::from([("2001:db8::82".parse().unwrap(), holder)]);
+    let states = states(&intent(&text), &holders);
+    let announced = |node: &str| -> Vec<(String, u8, bool, u64)> {
+        let all = states[node].announcements.iter();
+        assert!(all.clone().all(|one| one.local == one.public));
+        all.map(|one| (one.local.to_string(), one.length, one.here, one.term))
+            .collect()
+    };
+    let own = |address: &str, length, here, term| (address.to_owned(), length, here, term);
+    let prefix = || own("2001:db8:5::80", 124, true, 0);
+    assert_eq!(announced("left"), [own("2001:db8::82", 128, false, 3), prefix()]);
+    let single = own("2001:db8::84", 128, true, 0);
+    assert_eq!(
+        announced("right"),
+        [own("2001:db8::82", 128, true, 3), single, prefix()]
+    );
+    for node in ["left", "right"] {
+        let covers = |address: &str| {
+            let mut all = states[node].announcements.iter();
+            all.any(|one| one.covers(address.parse().unwrap()))
+        };
+        assert!(covers("2001:db8:5::8f") && !covers("2001:db8:5::90") && !covers("192.0.2.1"));
+        let services = states[node].services.iter();
+        assert!(services.clone().all(|service| service.whole_address));
+        assert!(
+            services
+                .clone()
+                .any(|service| service.local.to_string() == "2001:db8:5::8f")
+        );
+    }
 }
 
 #[test]
