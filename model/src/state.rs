@@ -320,7 +320,7 @@ pub struct Shield {
     pub admitted_only: bool,
     /// Of a source.
     pub source_new_per_s: u32,
-    /// Of a /24.
+    /// Of a /24, of IPv6 a /48.
     pub prefix_new_per_s: u32,
     /// Of all together; `None`: as many as there are.
     pub new_per_s: Option<u32>,
