@@ -17,6 +17,7 @@ use kuafu_pipeline::map::{
 };
 use kuafu_pipeline::{Event, Frame, Insertion, Outcome, Reason, Route, Tables};
 
+use crate::frame::opaque;
 use crate::maps::{self, Scratch};
 use crate::{chain, routes};
 
@@ -447,6 +448,11 @@ impl Tables for KernelTables {
                 (*counter).octets += u64::from(octets);
             }
         }
+    }
+
+    #[inline(always)]
+    fn settled(&self, number: u32) -> u32 {
+        opaque(number as u64) as u32
     }
 
     #[inline(always)]

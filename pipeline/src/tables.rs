@@ -149,6 +149,13 @@ pub trait Tables: Atomics {
     /// Hands a measurement to whoever collects them. `false`: no room.
     fn sample(&self, sample: &Sample) -> bool;
 
+    /// The same number. In the kernel the compiler does not see that it is: of what does not depend on it, such as what is
+    /// passed on, it would leave a part undefined, and that may be an address, with which the verifier allows nothing.
+    #[inline(always)]
+    fn settled(&self, number: u32) -> u32 {
+        number
+    }
+
     /// Counts what was done with a packet of so many octets.
     fn count(&self, event: Event, octets: u32);
     /// The coarse clock: jiffies.

@@ -4,6 +4,7 @@
 pub mod rack;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use kuafu_lab::Signal;
 
 use super::common::{skipped, soon};
-use rack::{ALL, ARP, BGP, BGP_PREFIX, HOOK, Long, NODES, OF_PREFIXES, Rack, SERVERS, address};
+use rack::{ALL, ARP, BGP, BGP_PREFIX, HOOK, Long, NODES, OF_PREFIXES, Rack, SERVERS, SIX, address};
 
 /// For what is to stay as it is.
 const WHILE: Duration = Duration::from_secs(3);
@@ -62,7 +63,8 @@ fn rack() -> Option<Rack> {
     rack.until_led(&NODES);
     rack.until("left", HELD);
     rack.until("right", NOT_HELD);
-    for address in ALL.into_iter().chain(OF_PREFIXES) {
+    let of_four = ALL.into_iter().chain(OF_PREFIXES).map(IpAddr::from);
+    for address in of_four.chain([SIX.into()]) {
         soon(&format!("both servers answer at {address}"), || {
             let who: BTreeSet<String> = (0..20).filter_map(|_| rack.who(address)).collect();
             (who.len() == SERVERS.len()).then_some(())
@@ -87,8 +89,8 @@ fn a_prefix_is_one_route(rack: &Rack, nodes: &[&str], standing: &str) {
 }
 
 fn connections(rack: &Rack) -> Vec<Long> {
-    let connect = |to| rack.connections(to, CONNECTIONS);
-    ALL.into_iter().flat_map(connect).collect()
+    let all = ALL.into_iter().map(IpAddr::from).chain([SIX.into()]);
+    all.flat_map(|to| rack.connections(to, CONNECTIONS)).collect()
 }
 
 /// An agent is killed and started: what it announces by BGP is as old as before, and no request fails.
@@ -133,7 +135,7 @@ fn a_holder_dies(rack: &mut Rack, holder: &str, other: &str) {
     let cut = rack.destroy(holder);
     thread::scope(|scope| {
         let rack = &*rack;
-        for address in [ARP, HOOK] {
+        for address in [IpAddr::from(ARP), HOOK.into(), SIX.into()] {
             scope.spawn(move || {
                 let answered = rack.until_answered(address, cut);
                 println!("{address} answers {answered:?} after the holder's link was cut");
@@ -259,7 +261,8 @@ fn the_last_servers_failure_withdraws(rack: &Rack, holder: &str) {
     }
     rack.until_led(&NODES);
     rack.until(holder, HELD);
-    for address in ALL.into_iter().chain(OF_PREFIXES) {
+    let of_four = ALL.into_iter().chain(OF_PREFIXES).map(IpAddr::from);
+    for address in of_four.chain([SIX.into()]) {
         soon("it answers again", || rack.who(address));
     }
 }

@@ -1,4 +1,6 @@
-//! ARP of an address beside the answers that the maps give: claims, ours and others'.
+//! ARP and neighbour discovery of an address beside the answers that the maps give: claims, ours and others'.
+
+mod neighbour;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,6 +14,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use super::Orders;
 use super::lease::Lease;
 use crate::sys;
+use neighbour::Neighbours;
 
 /// After an address came here, it is claimed so often, once a step: what is lost is said again.
 const TIMES: u32 = 6;
@@ -33,7 +36,9 @@ pub(super) struct Claims {
     claimed: BTreeMap<IpAddr, Instant>,
     /// When it was looked last.
     looked: Option<Instant>,
+    /// What hears and tells by ARP, on a device; and by neighbour discovery.
     socket: Option<(u32, OwnedFd)>,
+    neighbours: Option<Neighbours>,
 }
 
 impl Claims {
@@ -63,10 +68,15 @@ impl Claims {
             *self = Self::default();
             return BTreeSet::new();
         }
-        if let Err(error) = self.open(orders.underlay.0) {
-            let fault = format!("it cannot be claimed: {error}");
-            wrong.extend(held.into_keys().map(|address| (address, fault.clone())));
-            return BTreeSet::new();
+        let (of_v4, of_v6): (Vec<IpAddr>, Vec<IpAddr>) = held.keys().partition(|address| address.is_ipv4());
+        for (addresses, opened) in [
+            (&of_v4, self.open(orders.underlay.0, &of_v4)),
+            (&of_v6, self.open_v6(orders.underlay.0, &of_v6)),
+        ] {
+            if let Err(error) = opened {
+                let fault = format!("it cannot be claimed: {error}");
+                wrong.extend(addresses.iter().map(|address| (*address, fault.clone())));
+            }
         }
         let looked = self.looked.replace(now);
         let stood_still = looked.is_some_and(|looked| now.saturating_duration_since(looked) > STALL);
@@ -84,22 +94,45 @@ impl Claims {
         contested.copied().collect()
     }
 
-    fn open(&mut self, interface: u32) -> std::io::Result<()> {
-        if self.socket.as_ref().is_none_or(|(of, _)| *of != interface) {
+    fn open(&mut self, interface: u32, held: &[IpAddr]) -> std::io::Result<()> {
+        if held.is_empty() {
+            self.socket = None;
+        } else if self.socket.as_ref().is_none_or(|(of, _)| *of != interface) {
             self.socket = Some((interface, sys::packet_socket(interface, ARP)?));
         }
         Ok(())
     }
 
-    fn claim(&mut self, mac: [u8; 6]) {
-        let Some((_, socket)) = &self.socket else {
-            return;
+    /// The same of IPv6. Where it fails, it begins anew.
+    fn open_v6(&mut self, interface: u32, held: &[IpAddr]) -> std::io::Result<()> {
+        let of_another = |neighbours: &Neighbours| !neighbours.is_of(interface);
+        if held.is_empty() || self.neighbours.as_ref().is_some_and(of_another) {
+            self.neighbours = None;
+        }
+        if held.is_empty() {
+            return Ok(());
+        }
+        let mut neighbours = match self.neighbours.take() {
+            Some(neighbours) => neighbours,
+            None => Neighbours::open(interface)?,
         };
+        neighbours.follow(held.iter().filter_map(|address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(*address),
+        }))?;
+        self.neighbours = Some(neighbours);
+        Ok(())
+    }
+
+    fn claim(&mut self, mac: [u8; 6]) {
         for (address, left) in &mut self.left {
-            // ARP is IPv4's.
-            if let IpAddr::V4(address) = address {
-                // A device that is down loses it.
-                let _ = send(socket.as_raw_fd(), &claim(*address, mac), MsgFlags::MSG_DONTWAIT);
+            match (address, &self.socket, &self.neighbours) {
+                (IpAddr::V4(address), Some((_, socket)), _) => {
+                    // A device that is down loses it.
+                    let _ = send(socket.as_raw_fd(), &claim(*address, mac), MsgFlags::MSG_DONTWAIT);
+                }
+                (IpAddr::V6(address), _, Some(neighbours)) => neighbours.claim(*address, mac),
+                _ => continue,
             }
             *left -= 1;
         }
@@ -115,6 +148,11 @@ impl Claims {
                 Err(Errno::EAGAIN) => break,
                 Err(_) => self.socket = None,
             }
+        }
+        match self.neighbours.as_ref().map(|neighbours| neighbours.heard(own)) {
+            Some(Ok(heard)) => addresses.extend(heard),
+            Some(Err(_)) => self.neighbours = None,
+            None => {}
         }
         addresses
     }

@@ -126,7 +126,7 @@ impl AddressPoolSpec {
         self.refuse_mixed_families(fields);
     }
 
-    /// Addresses are of one family, and none of IPv6 is answered for.
+    /// Addresses are of one family.
     fn refuse_mixed_families(&self, fields: &Fields<'_>) {
         let Some(first) = self.entries.first().map(|entry| entry.public) else {
             return;
@@ -145,10 +145,6 @@ impl AddressPoolSpec {
                     fields.refuse(&field, Invalid::new(&one.to_string(), why));
                 }
             }
-        }
-        if self.is_v6() && self.reach == Reach::Arp {
-            let why = format!("is not supported yet of IPv6 ({first}); choose reach: routed, hook or bgp");
-            fields.refuse("reach", Invalid::new("arp", why));
         }
     }
 

@@ -454,14 +454,19 @@ fn host() -> HostState {
             .into(),
         services: services(),
         prefix_lists: Vec::new(),
-        announcements: vec![Announcement {
-            local: ip(198, 51, 100, 1).into(),
-            public: ip(198, 51, 100, 1).into(),
-            length: 32,
-            here: true,
-            term: 0,
-            way: Way::Arp,
-        }],
+        announcements: vec![held(ip(198, 51, 100, 1).into()), held(in_doc(0x1).into())],
+    }
+}
+
+/// An address that the host answers for.
+fn held(address: IpAddr) -> Announcement {
+    Announcement {
+        local: address,
+        public: address,
+        length: Announcement::width(address),
+        here: true,
+        term: 0,
+        way: Way::Arp,
     }
 }
 

@@ -32,9 +32,14 @@ pub(super) fn run<F: Frame, T: Tables>(
     let (is_error, is_echo) = (icmp.is_error_v6(), icmp.is_echo_request_v6());
     let version = Ipv6::at::<14, READ>(head).version();
     let flow = Flow::of_v6::<14, 54, READ>(head);
+    let is_message = version == 6 && flow.protocol == ipv6::ICMP && !is_error && !is_echo;
     // Neighbour discovery is how the address is found at all.
-    if is_to_group || version == 6 && flow.protocol == ipv6::ICMP && !is_error && !is_echo {
-        return neighbour::at_edge(frame, tables, interface);
+    if is_to_group || is_message {
+        let is_answered = is_message && neighbour::is_answered(frame, tables)?;
+        return match tables.settled(if is_answered { interface } else { 0 }) {
+            0 => Ok(Next::Pass),
+            onward => Ok(Next::Transmit(onward)),
+        };
     }
     // Keys hold IPv4 addresses so, and on a wire they are nobody's.
     if flow.destination.as_v4().is_some() {

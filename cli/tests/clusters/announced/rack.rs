@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -46,6 +46,10 @@ pub const ARP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 pub const HOOK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 82);
 pub const BGP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 83);
 pub const ALL: [Ipv4Addr; 3] = [ARP, HOOK, BGP];
+/// In the link, for neighbour discovery.
+pub const SIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x80);
+/// What the router is on the link.
+const ROUTER_OF_SIX: &str = "2001:db8:2::fe";
 /// Each is in the pool of the same reach.
 const ARP_PREFIX: &str = "192.0.2.96/31";
 pub const BGP_PREFIX: &str = "203.0.113.96/30";
@@ -138,6 +142,7 @@ impl Rack {
         let hook = self.hook();
         let ways = [
             ("arp", vec![ARP.to_string(), ARP_PREFIX.to_owned()], String::new()),
+            ("arp", vec![SIX.to_string()], String::new()),
             (
                 "hook",
                 vec![HOOK.to_string()],
@@ -153,12 +158,19 @@ impl Rack {
         ];
         let pools = ways.map(|(reach, publics, more)| {
             let entry = |public: &String| format!("{{nodes: [left, right], public: {public}}}");
+            let is_six = publics[0].contains(':');
+            let (name, servers) = if is_six {
+                ("six", SERVERS.map(|name| of_six(name).to_string()))
+            } else {
+                (reach, SERVERS.map(|name| address(name).to_string()))
+            };
+            let [one, two] = servers;
             let addresses = publics.iter().map(entry).collect::<Vec<_>>().join(", ");
             format!(
-                "kind: AddressPool\nmetadata: {{name: {reach}}}\nspec:\n  reach: {reach}\n{more}  addresses: \
+                "kind: AddressPool\nmetadata: {{name: {name}}}\nspec:\n  reach: {reach}\n{more}  addresses: \
                  [{addresses}]\n---\n\
-                 kind: Service\nmetadata: {{name: {reach}}}\nspec:\n  pool: {reach}\n  listeners: [{{protocol: tcp, port: \
-                 {PORT}}}]\n  targets: [{{address: 192.0.2.11}}, {{address: 192.0.2.12}}]\n  mode: gue\n  health: {{type: tcp, \
+                 kind: Service\nmetadata: {{name: {name}}}\nspec:\n  pool: {name}\n  listeners: [{{protocol: tcp, port: \
+                 {PORT}}}]\n  targets: [{{address: {one}}}, {{address: {two}}}]\n  mode: gue\n  health: {{type: tcp, \
                  interval_ms: 300}}\n---\n"
             )
         });
@@ -244,11 +256,7 @@ impl Rack {
 
     /// Lets it come back.
     pub fn restore(&mut self, node: &str) {
-        let up = [
-            "link set eth0 up".to_owned(),
-            format!("route replace default via {ROUTER}"),
-        ];
-        self.namespaces[node].ip(up).unwrap();
+        self.namespaces[node].ip(up()).unwrap();
         self.start(node, "agent");
         self.start(node, "probe");
     }
@@ -277,11 +285,7 @@ impl Rack {
         if off {
             host.ip(["link set eth0 down"]).unwrap();
         } else {
-            let up = [
-                "link set eth0 up".to_owned(),
-                format!("route replace default via {ROUTER}"),
-            ];
-            host.ip(up).unwrap();
+            host.ip(up()).unwrap();
         }
     }
 
@@ -387,12 +391,13 @@ impl Rack {
     }
 
     /// Who answers the player at an address.
-    pub fn who(&self, to: Ipv4Addr) -> Option<String> {
+    pub fn who(&self, to: impl Into<IpAddr>) -> Option<String> {
+        let to = to.into();
         self.namespaces["player"].run(|| who(to)).unwrap().ok()
     }
 
     /// How long after `since` an address answers.
-    pub fn until_answered(&self, to: Ipv4Addr, since: Instant) -> Duration {
+    pub fn until_answered(&self, to: IpAddr, since: Instant) -> Duration {
         let answered = self.namespaces["player"].run(|| {
             while who(to).is_err() {
                 assert!(since.elapsed() < Duration::from_secs(60), "{to} does not answer");
@@ -403,7 +408,7 @@ impl Rack {
     }
 
     /// Connections of the player's that stay open.
-    pub fn connections(&self, to: Ipv4Addr, count: usize) -> Vec<Long> {
+    pub fn connections(&self, to: IpAddr, count: usize) -> Vec<Long> {
         let connect = |_| {
             soon("a connection stands", || {
                 self.namespaces["player"].run(|| Long::open(to)).unwrap().ok()
@@ -430,7 +435,7 @@ impl Rack {
                         .run(|| {
                             while !ends.load(Ordering::Relaxed) {
                                 *asked.lock().unwrap() += 1;
-                                if let Err(error) = who(to) {
+                                if let Err(error) = who(to.into()) {
                                     failed.lock().unwrap().push(format!("{to}: {error}"));
                                 }
                                 thread::sleep(Duration::from_millis(5));
@@ -479,6 +484,21 @@ pub fn address(host: &str) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, *last)
 }
 
+/// The same of IPv6.
+fn of_six(host: &str) -> Ipv6Addr {
+    let [.., last] = address(host).octets();
+    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, last.into())
+}
+
+/// What puts a host back on the link; it keeps its addresses.
+fn up() -> [String; 3] {
+    [
+        "link set eth0 up".to_owned(),
+        format!("route replace default via {ROUTER}"),
+        format!("route replace default via {ROUTER_OF_SIX}"),
+    ]
+}
+
 fn namespaces(prefix: &str) -> BTreeMap<String, Arc<Namespace>> {
     let make = |name: &str| {
         let namespace = Namespace::create(prefix, name).unwrap();
@@ -492,6 +512,7 @@ fn namespaces(prefix: &str) -> BTreeMap<String, Arc<Namespace>> {
             "link add rack type bridge",
             &format!("addr add {ROUTER}/24 dev rack"),
             "link set rack up",
+            &format!("addr add {ROUTER_OF_SIX}/64 dev rack nodad"),
         ])
         .unwrap();
     let end = |namespace, device| End {
@@ -511,6 +532,16 @@ fn namespaces(prefix: &str) -> BTreeMap<String, Arc<Namespace>> {
             format!("link set {name} type bridge_slave flood off"),
         ];
         router.ip(lines).unwrap();
+        let own = [
+            format!("addr add {}/64 dev eth0 nodad", of_six(name)),
+            // From the link's own address the kernel asks for neighbours that it keeps; the lab gives none.
+            format!("addr add fe80::{last}/64 dev eth0 nodad"),
+            format!("route add default via {ROUTER_OF_SIX}"),
+        ];
+        namespaces[name].ip(own).unwrap();
+        namespaces[name]
+            .sysctl("net/ipv6/conf/eth0/keep_addr_on_down", "1")
+            .unwrap();
     }
     let player = End {
         addresses: vec!["198.51.100.2/24".parse().unwrap()],
@@ -523,6 +554,13 @@ fn namespaces(prefix: &str) -> BTreeMap<String, Arc<Namespace>> {
     };
     // What goes to the servers in another header must fit.
     veth(&player, &to_player, 1400).unwrap();
+    router.ip(["addr add 2001:db8:3::1/64 dev player nodad"]).unwrap();
+    let own = [
+        "addr add 2001:db8:3::2/64 dev eth0 nodad",
+        "route add default via 2001:db8:3::1",
+    ];
+    namespaces["player"].ip(own).unwrap();
+    router.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
     for (key, value) in [
         ("ip_forward", "1"),
         ("fib_multipath_hash_policy", "1"),
@@ -640,16 +678,18 @@ struct Server {
 
 impl Server {
     fn start(name: &'static str, host: &Namespace) -> Self {
-        let served = [ALL.as_slice(), &OF_PREFIXES].concat();
-        host.ip(served
-            .iter()
-            .map(|address| format!("address add {address}/32 dev lo")))
-            .unwrap();
+        let served = ALL.into_iter().chain(OF_PREFIXES).map(IpAddr::from);
+        let served: Vec<IpAddr> = served.chain([SIX.into()]).collect();
+        let add = |address: &IpAddr| match address {
+            IpAddr::V4(address) => format!("address add {address}/32 dev lo"),
+            IpAddr::V6(address) => format!("address add {address}/128 dev lo nodad"),
+        };
+        host.ip(served.iter().map(add)).unwrap();
         // As `kuafu get service/arp --backend-setup` says: nobody on the link shall hear that they are its own.
         for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
             host.sysctl(&format!("net/ipv4/conf/all/{key}"), value).unwrap();
         }
-        let bind = || TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)));
+        let bind = || TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)));
         let listener = host.run(bind).unwrap().unwrap();
         // It ends with the test.
         thread::spawn(move || {
@@ -674,7 +714,7 @@ fn echo(name: &str, mut connection: TcpStream) -> Option<()> {
 }
 
 /// Who answers, asked from the calling thread's namespace.
-fn who(to: Ipv4Addr) -> std::io::Result<String> {
+fn who(to: IpAddr) -> std::io::Result<String> {
     Ok(Long::open(to)?.server)
 }
 
@@ -685,7 +725,7 @@ pub struct Long {
 }
 
 impl Long {
-    fn open(to: Ipv4Addr) -> std::io::Result<Self> {
+    fn open(to: IpAddr) -> std::io::Result<Self> {
         let connection = TcpStream::connect_timeout(&SocketAddr::from((to, PORT)), ANSWER)?;
         connection.set_read_timeout(Some(ANSWER))?;
         let mut connection = BufReader::new(connection);
