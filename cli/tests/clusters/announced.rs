@@ -271,8 +271,7 @@ fn all_echo(long: &mut [Long], when: &str) {
     let began = Instant::now();
     let lost: Vec<String> = long
         .iter_mut()
-        .filter_map(|one| one.echoes().err())
-        .map(|error| error.to_string())
+        .filter_map(|one| Some(format!("{one:?}: {}", one.echoes().err()?)))
         .collect();
     assert_eq!(lost, [""; 0], "connections {when}");
     println!(

@@ -218,14 +218,19 @@ fn one_program_that_dies_is_started_again(scene: &Scene) {
 /// There is nowhere to send its packets to. The address of IPv4 stays.
 fn without_an_address_of_ipv6_the_prefix_is_withdrawn(scene: &Scene) {
     let since = scene.since();
-    scene.has_address_of_v6(false);
+    scene.address_of_v6("del", 64);
     scene.until_known(&[FIRST, SECOND], &[]);
     soon("that is told", || {
         let [v4, (standing, reason)] = scene.standings();
         let is_told = standing == "failed" && reason.starts_with("this host has no address of IPv6");
         (v4 == ("announced".to_owned(), String::new()) && is_told).then_some(())
     });
-    scene.has_address_of_v6(true);
+    // No way leads to the server: the link's address is the next hop all the same.
+    scene.address_of_v6("add", 128);
+    scene.until_told_to(&[FIRST, SECOND]);
+    assert_eq!(scene.next_hops(), [LEFT6.to_string(), LEFT6.to_string()]);
+    scene.address_of_v6("del", 128);
+    scene.address_of_v6("add", 64);
     scene.until_told_to(&[FIRST, SECOND]);
     scene.until("announced");
     assert_eq!(scene.since(), since, "the sessions stayed");

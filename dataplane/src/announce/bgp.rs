@@ -420,7 +420,7 @@ const fn speaker(announcement: &Announcement) -> Option<&Speaker> {
     }
 }
 
-/// Whether BGP announces it to those that know the way by IPv6.
+/// Whether it is a route of IPv6.
 pub(super) const fn is_route_of_v6(announcement: &Announcement) -> bool {
     announcement.local.is_ipv6() && speaker(announcement).is_some()
 }

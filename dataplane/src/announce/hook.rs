@@ -215,7 +215,7 @@ mod tests {
         let step = |hooks: &mut Hooks, lease: &mut Lease| {
             let mut wrong = BTreeMap::new();
             hooks.step(now, orders, lease, &mut wrong);
-            wrong.remove(&ADDRESS)
+            wrong.remove(&orders.all[0].0.local)
         };
         let first = step(hooks, lease);
         for _ in 0..500 {
@@ -247,6 +247,26 @@ mod tests {
         assert_eq!(lease.hooks[&ADDRESS], 3, "another term is not here yet");
         hooks.step(now, &Orders::default(), &mut lease, &mut wrong);
         assert!(lease.hooks.is_empty());
+    }
+
+    #[test]
+    fn a_command_is_told_addresses_of_either_family() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, told) = (folder.path().join("hook"), folder.path().join("told"));
+        let text = format!("#!/bin/sh\necho $* >> {}\n", told.display());
+        std::fs::write(&script, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let mut orders = orders(script.to_str().unwrap(), 5);
+        let (mut hooks, mut lease) = (Hooks::default(), Lease::default());
+        let six: IpAddr = "2001:db8::82".parse().unwrap();
+        for address in [ADDRESS, six] {
+            (orders.all[0].0.local, orders.all[0].0.public) = (address, address);
+            until_changed(&mut hooks, &mut lease, &orders, Instant::now());
+            assert_eq!(lease.hooks, [(address, 5)].into());
+        }
+        let told = std::fs::read_to_string(told).unwrap();
+        assert_eq!(told, format!("{ADDRESS} left\n{six} left\n"));
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl Rack {
 
     /// Lets it come back.
     pub fn restore(&mut self, node: &str) {
-        self.namespaces[node].ip(up()).unwrap();
+        self.namespaces[node].ip(up(node)).unwrap();
         self.start(node, "agent");
         self.start(node, "probe");
     }
@@ -285,7 +285,7 @@ impl Rack {
         if off {
             host.ip(["link set eth0 down"]).unwrap();
         } else {
-            host.ip(up()).unwrap();
+            host.ip(up(server)).unwrap();
         }
     }
 
@@ -490,10 +490,18 @@ fn of_six(host: &str) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, last.into())
 }
 
-/// What puts a host back on the link; it keeps its addresses.
-fn up() -> [String; 3] {
+/// The link's own address: from it the kernel asks for neighbours that it keeps or passes packets on to, and the lab
+/// gives none.
+fn near(host: &str) -> String {
+    let [.., last] = address(host).octets();
+    format!("addr replace fe80::{last}/64 dev eth0 nodad")
+}
+
+/// What puts a host back on the link; it keeps its other addresses.
+fn up(host: &str) -> [String; 4] {
     [
         "link set eth0 up".to_owned(),
+        near(host),
         format!("route replace default via {ROUTER}"),
         format!("route replace default via {ROUTER_OF_SIX}"),
     ]
@@ -534,8 +542,7 @@ fn namespaces(prefix: &str) -> BTreeMap<String, Arc<Namespace>> {
         router.ip(lines).unwrap();
         let own = [
             format!("addr add {}/64 dev eth0 nodad", of_six(name)),
-            // From the link's own address the kernel asks for neighbours that it keeps; the lab gives none.
-            format!("addr add fe80::{last}/64 dev eth0 nodad"),
+            near(name),
             format!("route add default via {ROUTER_OF_SIX}"),
         ];
         namespaces[name].ip(own).unwrap();
@@ -554,9 +561,14 @@ fn namespaces(prefix: &str) -> BTreeMap<String, Arc<Namespace>> {
     };
     // What goes to the servers in another header must fit.
     veth(&player, &to_player, 1400).unwrap();
-    router.ip(["addr add 2001:db8:3::1/64 dev player nodad"]).unwrap();
+    let own = [
+        "addr add 2001:db8:3::1/64 dev player nodad",
+        "addr add fe80::1/64 dev player nodad",
+    ];
+    router.ip(own).unwrap();
     let own = [
         "addr add 2001:db8:3::2/64 dev eth0 nodad",
+        "addr add fe80::2/64 dev eth0 nodad",
         "route add default via 2001:db8:3::1",
     ];
     namespaces["player"].ip(own).unwrap();
@@ -719,6 +731,7 @@ fn who(to: IpAddr) -> std::io::Result<String> {
 }
 
 /// A connection that stays open.
+#[derive(Debug)]
 pub struct Long {
     pub server: String,
     connection: BufReader<TcpStream>,

@@ -106,7 +106,7 @@ impl Scene {
             "route add 10.10.0.0/16 nhid 77 proto bgp",
         ];
         scene.namespaces["left"].ip(routes).unwrap();
-        scene.has_address_of_v6(true);
+        scene.address_of_v6("add", 64);
         scene.start("controller");
         soon("the controller answers", || scene.ask(&["status"]).ok());
         let file = scene.password_file();
@@ -124,11 +124,9 @@ impl Scene {
         scene
     }
 
-    /// The node has its address of IPv6, or has none.
-    pub fn has_address_of_v6(&self, on: bool) {
-        let verb = if on { "add" } else { "del" };
-        let nodad = if on { " nodad" } else { "" };
-        let line = format!("address {verb} {LEFT6}/64 dev eth0{nodad}");
+    /// The node gets its address of IPv6 with a prefix of that length, or loses it.
+    pub fn address_of_v6(&self, verb: &str, length: u8) {
+        let line = format!("address {verb} {LEFT6}/{length} dev eth0 nodad");
         self.namespaces["left"].ip([line]).unwrap();
     }
 
