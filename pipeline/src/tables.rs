@@ -149,8 +149,8 @@ pub trait Tables: Atomics {
     /// Hands a measurement to whoever collects them. `false`: no room.
     fn sample(&self, sample: &Sample) -> bool;
 
-    /// The same number. In the kernel the compiler does not see that it is: of what does not depend on it, such as what is
-    /// passed on, it would leave a part undefined, and that may be an address, with which the verifier allows nothing.
+    /// The same number; in the kernel the compiler does not see that. Of an [`Outcome`] that has no number it leaves the
+    /// number's place as it finds it, and where that is an address the verifier refuses to see it moved.
     #[inline(always)]
     fn settled(&self, number: u32) -> u32 {
         number

@@ -47,8 +47,8 @@ pub use window::{LANES, OwnWindow, Window};
 
 /// A type that may be a key or a value of a map: no padding, and any bits are valid.
 ///
-/// Implemented by `map_types!`, which asserts the first, and beside it where that is asserted too; fields are integers, shared numbers, arrays of them, or
-/// other map types, which gives the second.
+/// Implemented by `map_types!`, which asserts the first, and beside it where that is asserted too; fields are integers,
+/// shared numbers, arrays of them, or other map types, which gives the second.
 pub trait MapType: Sized + Send + 'static {}
 
 macro_rules! map_types {

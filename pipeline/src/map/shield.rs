@@ -162,7 +162,7 @@ pub mod asked {
     pub const RESET: u32 = 1 << 3;
     /// It is an ICMP error about a packet to that client.
     pub const QUOTED: u32 = 1 << 4;
-    /// In [`PassedOn`]: of a packet of IPv6.
+    /// In [`PassedOn`](super::PassedOn): of a packet of IPv6.
     pub const V6: u32 = 1 << 5;
 }
 

@@ -14,9 +14,9 @@ const WITH_ADDRESS: usize = 86;
 /// Hops that only a neighbour's message has left.
 const HOPS: u8 = 255;
 
-/// Whether this is a solicitation for an address that this host holds; it is answered in the same frame, with the underlay's
-/// Ethernet address. All else is the host's own, so that nothing is refused: so is what is not right (RFC 4861, section 7.1.1), and the question of who
-/// wants the address itself, from no address (RFC 4862, section 5.4).
+/// Whether this is a solicitation for an address that this host holds; it is answered in the same frame, with the
+/// underlay's Ethernet address. All else is the host's own, so that nothing is refused: so is what is not right (RFC 4861,
+/// section 7.1.1), and the question of who wants the address itself, from no address (RFC 4862, section 5.4).
 ///
 /// # Errors
 /// Of what is answered `Truncated`, `NoRoom`.
