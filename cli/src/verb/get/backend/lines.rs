@@ -382,7 +382,7 @@ spec: {vpc: red, node: paris, address: 10.0.0.7, interface: c}
         let gue = intent(DECLARED);
         let gue = of(&gue, &gue.services()["web"]).unwrap();
         for line in [
-            "ip fou show | grep -q 'port 6080 ' || ip fou add port 6080 gue",
+            "ip fou show | grep -v -e -6 | grep -q 'port 6080 ' || ip fou add port 6080 gue",
             "ip address replace 203.0.113.7/32 dev lo",
             "nft 'table ip kuafu-web; delete table ip kuafu-web; table ip kuafu-web { chain out { type filter hook output \
              priority 0; ip saddr { 203.0.113.7 } tcp sport { 80 } tcp flags & syn == syn tcp option maxseg size set 1432; }; }'",
