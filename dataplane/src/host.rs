@@ -239,7 +239,31 @@ impl Host {
         self.neighbours.refresh(&self.net, &self.bpf.maps)?;
         faults.extend(self.neighbours.faults());
         faults.extend(self.lacks_source_of_v6());
+        faults.extend(self.taken_of_v6()?);
         Ok(faults)
+    }
+
+    /// Addresses of the underlay's own that listeners take from the host: manifests do not know them.
+    fn taken_of_v6(&self) -> Result<Vec<String>> {
+        let services = self.state.iter().flat_map(|state| &state.services);
+        let taken = services.filter(|service| service.whole_address && !service.at_exit);
+        let taken: BTreeMap<Ipv6Addr, &str> = taken
+            .filter_map(|service| match service.local {
+                IpAddr::V6(local) => Some((local, service.name.as_str())),
+                IpAddr::V4(_) => None,
+            })
+            .collect();
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = self.net.global_of(self.facts.underlay)?;
+        let fault = |address: &Ipv6Addr| {
+            let name = taken.get(address)?;
+            Some(format!(
+                "{name} takes all that comes to {address}, an address of this host's own: choose another one for its pool"
+            ))
+        };
+        Ok(own.iter().filter_map(fault).collect())
     }
 
     /// That there are servers of IPv6, and no address to send to them from.

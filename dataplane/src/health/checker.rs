@@ -156,10 +156,11 @@ async fn look_after(
             say(judge.standing(), failure.clone());
         }
         said.clear();
-        // Once it is out of the way there is time to find out what it lacks, and again when that may be another thing.
+        // Once it is out of the way there is time to find out what it lacks, and again when that may be another thing. Who
+        // refuses lacks nothing but the program.
         let is_due = diagnosed.is_none_or(|diagnosed| diagnosed.elapsed() >= DIAGNOSE);
         match (judge.standing(), outcome) {
-            (Standing::Down, Err(_)) if is_due => {
+            (Standing::Down, Err(why)) if is_due && !why.is_refusal() => {
                 diagnosed = Some(Instant::now());
                 let found = diagnosis::of(&subject, &way).await;
                 let found = found.map_or(failure.clone(), |found| format!("{failure}: {found}"));

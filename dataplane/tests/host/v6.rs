@@ -88,4 +88,12 @@ fn packets_of_ipv6_reach_a_server_behind_the_kernels_neighbour() {
     assert_eq!(packet[8..24], HOST.octets(), "the host's own address sends");
     assert_eq!(packet[40 + 24..40 + 40], SERVICE.octets());
     assert!(packet.ends_with(b"six"));
+
+    let mut own = state(&site);
+    own.services[0].local = HOST.into();
+    site.apply(&mut host, &own).unwrap();
+    let taken = format!("web takes all that comes to {HOST}, an address of this host's own: ");
+    until("that is said", || {
+        site.tick(&mut host).iter().any(|fault| fault.starts_with(&taken))
+    });
 }

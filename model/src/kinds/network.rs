@@ -122,7 +122,7 @@ impl PartialEq<HostAddress> for HostIp {
 /// The same of IPv6 as [`not_for_hosts`].
 fn not_for_hosts_v6(address: Ipv6Addr) -> Option<&'static str> {
     if address.to_ipv4_mapped().is_some() {
-        return Some("IPv4-mapped");
+        return Some("mapped IPv4");
     }
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
