@@ -7,6 +7,7 @@ use kuafu_pipeline::map::{AdmittedKey, AdmittedKeyV6};
 use kuafu_proto::v1;
 
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::read::{View, shielded};
 
 /// For how long a client is admitted at most.
@@ -36,8 +37,8 @@ pub(crate) fn admit(view: &View<'_>, query: &v1::AdmitQuery) -> Result<v1::Admit
             query.object
         ))
     })?;
-    if client.is_ipv6() != service.local.is_ipv6() {
-        let (family, object) = (family(service.local), &query.object);
+    if Family::of(client) != Family::of(service.local) {
+        let (family, object) = (Family::of(service.local).name(), &query.object);
         return Err(refused(format!(
             "client: {client} cannot come to {object}, whose addresses are of {family}; name the client's {family} address"
         )));
@@ -55,12 +56,4 @@ pub(crate) fn admit(view: &View<'_>, query: &v1::AdmitQuery) -> Result<v1::Admit
         }
     }
     Ok(v1::Admitted {})
-}
-
-/// The family of an address, in words.
-const fn family(address: IpAddr) -> &'static str {
-    match address {
-        IpAddr::V4(_) => "IPv4",
-        IpAddr::V6(_) => "IPv6",
-    }
 }

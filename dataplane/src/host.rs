@@ -31,6 +31,7 @@ use ring::rand::SecureRandom;
 
 use crate::bpf::{Bpf, Clock, Maps, Pins, Sizes, XdpMode};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::read;
 pub(crate) use checks::stop as stop_checks;
 use links::{Links, Wanted};
@@ -456,7 +457,7 @@ impl Host {
         let whole = with_port(state);
         ground.facts.now = self.clock.jiffies()?;
         let mut next = contents(&whole, &ground.facts, Some(&self.contents))?;
-        let has_v6 = checks::Family::V6.is_wanted(state);
+        let has_v6 = checks::are_wanted(state, Family::V6);
         let (own, port) = overlay::ensure(&self.net, state.node.overlay, has_v6)?;
         let facts = &mut ground.facts;
         let before = std::mem::replace(&mut facts.hand_over, own);

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod capture;
 mod error;
 pub mod explain;
+mod family;
 pub mod health;
 pub mod host;
 mod listeners;

@@ -24,7 +24,7 @@ use crate::kernel::namespace;
 use crate::lines;
 
 /// What the worlds' services are, as one would declare them, of both families: by port, an IP header and both variants of
-/// GUE.
+/// GUE. They are set up by name: GUE's entry of IPv6 is there when the lines of IPv4 look for theirs.
 const DECLARED: &str = "
 kind: Node
 metadata: {name: host}

@@ -25,10 +25,10 @@ use serde::Deserialize;
 
 use self::frr::Frr;
 use self::gobgp::Gobgp;
-use self::route::Family;
 pub(super) use self::route::Route;
 use super::Orders;
 use super::lease::Lease;
+use crate::family::Family;
 
 /// An order that is not done within this has failed.
 const LIMIT_S: &str = "2";
@@ -697,5 +697,16 @@ pub(super) mod tests {
             passwords: [(Ipv4Addr::new(192, 0, 2, 253), "se\"c\\ret".to_owned())].into(),
             has_v6: false,
         }
+    }
+
+    /// The configuration of sessions without IPv6, and with it.
+    pub(super) fn without_and_with_v6(config: impl Fn(&Sessions<'_>) -> String) -> [String; 2] {
+        let speaker = speaker();
+        [false, true].map(|has_v6| {
+            config(&Sessions {
+                has_v6,
+                ..sessions(&speaker)
+            })
+        })
     }
 }

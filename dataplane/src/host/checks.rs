@@ -20,61 +20,52 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use super::net::{Net, Way};
 use super::overlay;
 use crate::error::Result;
+use crate::family::Family;
 
 /// The routing table, 0x4b as the mark.
 const TABLE: u8 = 75;
 /// The rule's place: behind the one for the host's own addresses, before all that say where other packets go.
 const PRIORITY: u32 = 75;
 
-/// A family of addresses by which servers are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    V4,
-    V6,
+/// An address that nobody has (RFC 1112, class E; RFC 6666): where a packet to it goes, all go that are marked alike.
+const fn anywhere(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
+    }
 }
 
-impl Family {
-    const BOTH: [Self; 2] = [Self::V4, Self::V6];
+/// Whether a state has a server of a family that is asked through its encapsulation.
+pub(super) fn are_wanted(state: &HostState, family: Family) -> bool {
+    let mut targets = state.services.iter().flat_map(|service| &service.targets);
+    targets.any(|target| match target.target {
+        Target::Direct { address, .. } => target.check.is_some() && Family::of(address) == family,
+        Target::Pair(_) | Target::Server { .. } => false,
+    })
+}
 
-    /// An address that nobody has (RFC 1112, class E; RFC 6666): where a packet to it goes, all go that are marked alike.
-    const fn anywhere(self) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)),
-            Self::V6 => IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
-        }
-    }
-
-    /// Whether a state has a server of it that is asked through its encapsulation.
-    pub(super) fn is_wanted(self, state: &HostState) -> bool {
-        let mut targets = state.services.iter().flat_map(|service| &service.targets);
-        targets.any(|target| match target.target {
-            Target::Direct { address, .. } => {
-                target.check.is_some() && address.is_ipv6() == (self == Self::V6)
-            }
-            Target::Pair(_) | Target::Server { .. } => false,
-        })
-    }
-
-    /// Octets of the largest encapsulation.
-    fn largest_wrap(self) -> u32 {
-        let octets = |wrap: Wrap| match self {
-            Self::V4 => wrap.octets(),
-            Self::V6 => wrap.octets_v6(),
-        };
-        let wraps = [Wrap::Ipip, Wrap::Gue0, Wrap::Gue1, Wrap::Vxlan];
-        wraps.map(octets).into_iter().fold(0, u32::max)
-    }
+/// Octets of a family's largest encapsulation.
+fn largest_wrap(family: Family) -> u32 {
+    let octets = |wrap: Wrap| match family {
+        Family::V4 => wrap.octets(),
+        Family::V6 => wrap.octets_v6(),
+    };
+    let wraps = [Wrap::Ipip, Wrap::Gue0, Wrap::Gue1, Wrap::Vxlan];
+    wraps.map(octets).into_iter().fold(0, u32::max)
 }
 
 /// Leads the checks that a state has out of this interface, in packets that fit behind any encapsulation. Where they are
 /// led there already, nothing is touched.
 pub(super) fn lead(net: &Net, state: &HostState, interface: u32, underlay_mtu: u32) -> Result<()> {
-    for family in Family::BOTH.into_iter().filter(|family| family.is_wanted(state)) {
+    for family in Family::BOTH
+        .into_iter()
+        .filter(|family| are_wanted(state, *family))
+    {
         let way = Way {
             interface,
-            mtu: Some(underlay_mtu.saturating_sub(family.largest_wrap())),
+            mtu: Some(underlay_mtu.saturating_sub(largest_wrap(family))),
         };
-        if net.way_of(family.anywhere(), MARK)? == Some(way) {
+        if net.way_of(anywhere(family), MARK)? == Some(way) {
             continue;
         }
         // The rule first: a kernel without tables beside its own refuses it, and would take the route for a usual one.
@@ -86,7 +77,10 @@ pub(super) fn lead(net: &Net, state: &HostState, interface: u32, underlay_mtu: u
 
 /// Leads the checks nowhere any more that a state has none of.
 pub(super) fn keep_only(net: &Net, state: &HostState) -> Result<()> {
-    for family in Family::BOTH.into_iter().filter(|family| !family.is_wanted(state)) {
+    for family in Family::BOTH
+        .into_iter()
+        .filter(|family| !are_wanted(state, *family))
+    {
         stop_of(net, family)?;
     }
     Ok(())
@@ -149,6 +143,6 @@ mod tests {
 
     #[test]
     fn the_largest_encapsulation_is_vxlan_and_of_ipv6_gue() {
-        assert_eq!(Family::BOTH.map(Family::largest_wrap), [50, 52]);
+        assert_eq!(Family::BOTH.map(largest_wrap), [50, 52]);
     }
 }

@@ -557,13 +557,12 @@ fn services() -> Vec<ServiceState> {
     ]);
     services.extend(limited(near));
     services.extend(direct(near));
-    services.extend(direct_v6());
     services
 }
 
 /// Services that listen themselves, whose servers answer directly: 7020 by IPIP, 7021 and 7022 by GUE of variants 0 and 1;
 /// 7023 leads to a server that no way is known to; 7024 by VXLAN to a port on another host, 7025 to one of this host, 7026 to
-/// one whose host no way is known to.
+/// one whose host no way is known to. The first four are there of IPv6, too.
 fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
     let gue = |variant| Encapsulation::Gue { port: 6080, variant };
     let vxlan = |mac, host| Encapsulation::Vxlan {
@@ -571,46 +570,35 @@ fn direct(near: Ipv4Addr) -> Vec<ServiceState> {
         mac: octets(mac).octets(),
         host: ip(192, 0, 2, host),
     };
-    let ways = [
-        (7020, near, Encapsulation::Ipip),
-        (7021, near, gue(0)),
-        (7022, near, gue(1)),
-        (7023, ip(192, 0, 2, 90), Encapsulation::Ipip),
-        (7024, ip(10, 0, 0, 3), vxlan(0x23, 2)),
-        (7025, ip(10, 0, 0, 2), vxlan(0x22, 1)),
-        (7026, ip(10, 0, 0, 4), vxlan(0x24, 9)),
+    let of_family = |near: IpAddr, unknown: IpAddr| {
+        [
+            (7020, near, Encapsulation::Ipip),
+            (7021, near, gue(0)),
+            (7022, near, gue(1)),
+            (7023, unknown, Encapsulation::Ipip),
+        ]
+    };
+    let of_vpc = [
+        (7024, ip(10, 0, 0, 3).into(), vxlan(0x23, 2)),
+        (7025, ip(10, 0, 0, 2).into(), vxlan(0x22, 1)),
+        (7026, ip(10, 0, 0, 4).into(), vxlan(0x24, 9)),
     ];
-    let each = ways.into_iter().flat_map(|(port, address, encapsulation)| {
+    let of_v4 = of_family(near.into(), ip(192, 0, 2, 90).into()).into_iter();
+    let of_v6 = of_family(SERVER_V6.into(), in_doc(0x190).into());
+    let ways = of_v4.chain(of_vpc).chain(of_v6);
+    let each = ways.flat_map(|(port, address, encapsulation)| {
+        let (vni, local) = match address {
+            IpAddr::V4(_) => (103, ip(198, 51, 100, 1).into()),
+            IpAddr::V6(_) => (105, in_doc(0x1).into()),
+        };
         let target = Target::Direct {
-            address: address.into(),
+            address,
             encapsulation,
         };
         [6, 17].map(|protocol| ServiceState {
             own: true,
-            ..service(103, false, (protocol, port), Some(target))
-        })
-    });
-    each.collect()
-}
-
-/// The same of IPv6: 7020 by IP6IP6, 7021 and 7022 by GUE; 7023 leads to a server that no way is known to.
-fn direct_v6() -> Vec<ServiceState> {
-    let gue = |variant| Encapsulation::Gue { port: 6080, variant };
-    let ways = [
-        (7020, SERVER_V6, Encapsulation::Ipip),
-        (7021, SERVER_V6, gue(0)),
-        (7022, SERVER_V6, gue(1)),
-        (7023, in_doc(0x190), Encapsulation::Ipip),
-    ];
-    let each = ways.into_iter().flat_map(|(port, address, encapsulation)| {
-        let target = Target::Direct {
-            address: address.into(),
-            encapsulation,
-        };
-        [6, 17].map(|protocol| ServiceState {
-            own: true,
-            local: in_doc(0x1).into(),
-            ..service(105, false, (protocol, port), Some(target))
+            local,
+            ..service(vni, false, (protocol, port), Some(target))
         })
     });
     each.collect()

@@ -424,15 +424,9 @@ mod tests {
 
     #[test]
     fn ipv6_is_added_to_sessions_that_announce_it() {
-        let speaker = super::super::tests::speaker();
-        let sessions = super::super::tests::sessions(&speaker);
-        let without = config(&sessions);
-        let with = config(&Sessions {
-            has_v6: true,
-            ..sessions
-        });
+        let [without, with] = super::super::tests::without_and_with_v6(config);
         assert!(!without.contains("ipv6"), "{without}");
-        let added = family(&speaker, Family::V6);
+        let added = family(&super::super::tests::speaker(), Family::V6);
         assert_eq!(with.replacen(&added, "", 1), without);
         for line in [
             "address-family ipv6 unicast",

@@ -231,13 +231,7 @@ mod tests {
 
     #[test]
     fn ipv6_is_added_to_sessions_that_announce_it() {
-        let speaker = super::super::tests::speaker();
-        let sessions = super::super::tests::sessions(&speaker);
-        let without = config(&sessions);
-        let with = config(&Sessions {
-            has_v6: true,
-            ..sessions
-        });
+        let [without, with] = super::super::tests::without_and_with_v6(config);
         assert!(!without.contains("afi-safi"), "{without}");
         assert_eq!(with.replace(FAMILIES, ""), without);
         assert_eq!(with.matches(FAMILIES).count(), 2, "{with}");

@@ -7,22 +7,7 @@ use std::str::FromStr;
 use kuafu_model::state::Announcement;
 use serde::{Deserialize, Serialize};
 
-/// The routes of a family of addresses, which a session carries beside those of the other (RFC 4760).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// As daemons call it.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::V4 => "ipv4",
-            Self::V6 => "ipv6",
-        }
-    }
-}
+use crate::family::Family;
 
 /// A prefix, by its first address. As a text an address alone is without a length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,10 +27,7 @@ impl Route {
     }
 
     pub(super) const fn family(self) -> Family {
-        match self.first {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
+        Family::of(self.first)
     }
 
     /// As routers write it, with its length.
